@@ -1,0 +1,5 @@
+"""Metrics: values for each example, collected in a table, one mean at the end."""
+
+from sanorm_jax.metrics.table import Table
+
+__all__ = ["Table"]

@@ -1,0 +1,76 @@
+"""One-to-one matching of slots to objects, and the set loss built on it."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def match(costs: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+    """Matches slots to targets at the smallest total cost (Hungarian algorithm).
+
+    As many slots as possible get a valid target of their own: all valid targets
+    are matched where there are at least as many slots, and all slots where there
+    are fewer. Non-finite costs count as very large ones. The result carries no
+    gradient.
+
+    Args:
+      costs: `[B, K, M]`, cost of giving target m to slot k; may be negative.
+      valid: bool `[B, M]`, False for targets that only fill the array; by
+        default all are valid.
+
+    Returns:
+      int32 `[B, K]`: the index of each slot's target, -1 where it has none.
+    """
+    B, K, M = costs.shape
+    costs = jax.lax.stop_gradient(costs).astype(jnp.float32)
+    # The algorithm would search for ever among infinities.
+    costs = jnp.nan_to_num(costs, nan=1e9, posinf=1e9, neginf=-1e9)
+    if valid is None:
+        valid = jnp.ones((B, M), bool)
+    # Room for a slot without target: columns that cost every slot the same.
+    padding = max(K - M, 0)
+    valid = jnp.pad(valid, ((0, 0), (0, padding)))
+    costs = jnp.pad(costs, ((0, 0), (0, 0), (0, padding)))
+    # Only as many of these as slots must go empty; else leaving a valid target
+    # out could be the cheaper choice.
+    spare = jnp.cumsum(~valid, 1) <= K - valid.sum(1, keepdims=True)
+    largest = jnp.abs(costs).max((1, 2))[:, None]
+    price = jnp.where(spare, 0.0, 1.0 + (2 * K + 1) * largest)
+    costs = jnp.where(valid[:, None], costs, price[:, None])
+
+    def assign(cost):
+        slot, target = optax.assignment.hungarian_algorithm(cost)
+        return jnp.zeros(K, jnp.int32).at[slot].set(target.astype(jnp.int32))
+
+    target = jax.vmap(assign)(costs)
+    matched = jnp.take_along_axis(valid, target, 1)
+    return jnp.where(matched, target, -1)
+
+
+def huber_set_loss(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+    """Huber loss (delta 1) of a set of predicted properties, matched to the truth.
+
+    Locatello et al., "Object-Centric Learning with Slot Attention" (2020), 4.2.
+    A slot without object should predict zeros, as a padding row of the targets
+    has them. With fewer slots than objects the best-fitting objects count.
+
+    Args:
+      predictions: `[B, K, P]`.
+      targets: `[B, M, P]`; rows of zeros are padding.
+
+    Returns:
+      float32 `[B]`: mean over slots and properties. Its mean over a batch is the
+      loss to minimise.
+    """
+    predictions = predictions.astype(jnp.float32)
+    targets = targets.astype(jnp.float32)
+    valid = jnp.any(targets != 0, -1)
+    fixed = jax.lax.stop_gradient(predictions)
+    # [B, K, M]: what an object costs a slot beyond predicting nothing.
+    costs = optax.losses.huber_loss(fixed[:, :, None], targets[:, None]).sum(-1)
+    costs -= optax.losses.huber_loss(fixed).sum(-1, keepdims=True)
+    target = match(costs, valid)
+    # [B, K, P]
+    matched = jnp.take_along_axis(targets, jnp.maximum(target, 0)[..., None], 1)
+    matched = jnp.where(target[..., None] >= 0, matched, 0.0)
+    return optax.losses.huber_loss(predictions, matched).mean((1, 2))

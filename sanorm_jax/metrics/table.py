@@ -1,0 +1,116 @@
+"""The state of an evaluation: a row for each example, whatever brought it here."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+
+class Table:
+    """Values of metrics for each example, mergeable over batches and hosts.
+
+    Rows are kept under the index of their example and read in its order, so that
+    neither batch size nor devices, hosts or the order of merging can change a
+    result. An example counted twice is an error, not a weight.
+    """
+
+    def __init__(self):
+        self._parts: list[dict[str, np.ndarray]] = []
+        self._indices: list[np.ndarray] = []
+        self._seen: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def add(self, index, mask, values: Mapping[str, np.ndarray]) -> None:
+        """Adds the rows of one batch.
+
+        Args:
+          index: Integer `[B]`, index of each example.
+          mask: bool `[B]`, False for rows that only fill the batch.
+          values: A column `[B, ...]` by name, the same names each time.
+
+        Raises:
+          ValueError: for an example that the table has, other columns than
+            before, or a column whose length or shape does not fit.
+        """
+        mask = np.asarray(mask, bool)
+        index = np.asarray(index)
+        if mask.ndim != 1 or index.shape != mask.shape:
+            raise ValueError(f"index {index.shape} and mask {mask.shape} are not [B]")
+        part = {}
+        for name, value in values.items():
+            value = np.asarray(value)
+            if value.shape[:1] != mask.shape:
+                raise ValueError(f"column {name}: {value.shape}, not {len(mask)} rows")
+            part[name] = value[mask]
+        self._append(index[mask].astype(np.int64), part)
+
+    def merge(self, other: "Table") -> "Table":
+        """Returns a table with the rows of both; raises ValueError like `add`."""
+        merged = Table()
+        for table in (self, other):
+            for index, part in zip(table._indices, table._parts, strict=True):
+                merged._append(index, part)
+        return merged
+
+    def _append(self, index, part):
+        if not len(index):
+            return
+        new = set(index.tolist())
+        if len(new) < len(index) or not self._seen.isdisjoint(new):
+            known, count = np.unique(index, return_counts=True)
+            twice = set(known[count > 1].tolist()) | (self._seen & new)
+            raise ValueError(f"example {min(twice)} was counted twice")
+        if self._parts:
+            shapes = {k: v.shape[1:] for k, v in part.items()}
+            expected = {k: v.shape[1:] for k, v in self._parts[0].items()}
+            if shapes != expected:
+                raise ValueError(f"columns {shapes} do not fit {expected}")
+        self._seen |= new
+        self._indices.append(index)
+        self._parts.append(part)
+
+    @property
+    def index(self) -> np.ndarray:
+        """Indices of the examples, int64, ascending."""
+        return np.sort(np.concatenate([np.zeros(0, np.int64), *self._indices]))
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Returns every column `[len(table), ...]`, in the order of the examples."""
+        if not self._parts:
+            return {}
+        order = np.argsort(np.concatenate(self._indices))
+        return {
+            name: np.concatenate([part[name] for part in self._parts])[order]
+            for name in self._parts[0]
+        }
+
+    def compute(self) -> dict[str, float]:
+        """Returns the mean over examples of each one-dimensional column.
+
+        Computed in float64. Columns of more dimensions (predictions kept for
+        average precision) are left to `columns`. An empty table has no means.
+        """
+        return {
+            name: float(np.mean(values, dtype=np.float64))
+            for name, values in self.columns().items()
+            if values.ndim == 1
+        }
+
+    def by(self, name: str) -> dict[int, dict[str, np.ndarray]]:
+        """Groups the columns by one of them, e.g. the number of objects.
+
+        Returns:
+          The columns of the examples that have each value, values ascending.
+
+        Raises:
+          KeyError: there is no such column.
+        """
+        columns = self.columns()
+        if name not in columns:
+            raise KeyError(f"no column {name!r}; there are {list(columns)}")
+        group = columns[name]
+        return {
+            int(value): {key: column[group == value] for key, column in columns.items()}
+            for value in np.unique(group).tolist()
+        }
