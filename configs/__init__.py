@@ -1,0 +1,1 @@
+"""One ml_collections file an experiment."""

@@ -1,0 +1,1 @@
+"""Slot Attention and its attention normalizations in JAX and Flax."""

@@ -1,0 +1,47 @@
+"""The experiments: what differs between them, and nothing else."""
+
+import ml_collections
+
+from data import pipeline
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.tasks.base import Task
+from sanorm_jax.tasks.dinosaur import DinosaurTask
+from sanorm_jax.tasks.object_discovery import ObjectDiscoveryTask
+from sanorm_jax.tasks.property_prediction import PropertyPredictionTask
+
+TASKS = {
+    "dinosaur": DinosaurTask,
+    "object_discovery": ObjectDiscoveryTask,
+    "property_prediction": PropertyPredictionTask,
+}
+
+
+def create(
+    config: ml_collections.ConfigDict,
+    dataset: pipeline.Dataset,
+    axis_name: str | None = None,
+) -> Task:
+    """Returns the task that `config.task` names.
+
+    Raises:
+      ConfigError: no such task, or an option of it out of range.
+    """
+    if config.task not in TASKS:
+        raise ConfigError(
+            f"config.task={config.task}: must be one of {', '.join(TASKS)}"
+        )
+    return TASKS[config.task](config, dataset, axis_name)
+
+
+def open_dataset(config: ml_collections.ConfigDict) -> pipeline.Dataset:
+    """Returns the dataset that the config names.
+
+    Raises:
+      StoreError: missing, incomplete, damaged, or features of other images.
+    """
+    return pipeline.open_dataset(
+        config.data_dir,
+        config.dataset,
+        encoder=config.encoder or None,
+        allow_incomplete=config.allow_incomplete,
+    )

@@ -1,0 +1,41 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up itself.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA_DIR ?= datasets
+WORKDIR ?= experiments/shapes
+
+# Large pages save XLA's CPU buffers from being mapped and zeroed anew each step.
+export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
+export TF_CPP_MIN_LOG_LEVEL := 3
+
+.PHONY: demo test lint clean
+
+$(VENV)/.run: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run tests/requirements.txt feature_extraction/requirements.txt
+	$(BIN)/python -m pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+demo: $(VENV)/.run
+	$(BIN)/python -m data.prepare --dataset=shapes --data_dir=$(DATA_DIR)
+	$(BIN)/python -m feature_extraction.extract --dataset=shapes --encoder=patches \
+		--data_dir=$(DATA_DIR)
+	$(BIN)/python -m sanorm_jax.main --config=configs/shapes.py \
+		--workdir=$(WORKDIR) --config.data_dir=$(DATA_DIR)
+	$(BIN)/python -m sanorm_jax.main --mode=evaluate --workdir=$(WORKDIR) \
+		--num_slots=5,7,9,11,15
+	$(BIN)/python -m sanorm_jax.main --mode=report --workdir=$(WORKDIR)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV)

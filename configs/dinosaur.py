@@ -1,0 +1,44 @@
+"""DINOSAUR on MOVi-C with DINO ViT-B/8 features, the paper's settings.
+
+    python -m data.prepare --dataset=movi_c
+    python -m feature_extraction.extract --dataset=movi_c \
+        --encoder=vit_base_patch8_224.dino
+    python -m sanorm_jax.main --config=configs/dinosaur.py \
+        --config.update_normalization=weighted_sum
+
+Trains 11 slots for 500,000 steps of 64 images. Needs the feature store (about 330 GB
+of float16 for the 250,000 frames). Expected result: figures of the paper's table for
+MOVi-C; not reproduced here, since the data cannot be had on the machine this was
+written on.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = common.get_config()
+    config.task = "dinosaur"
+    config.dataset = "movi_c"
+    config.encoder = "vit_base_patch8_224.dino"
+    config.batch_size = 64
+    config.num_slots = 11
+    config.num_iterations = 3
+    config.num_train_steps = 500_000
+    config.remat = True
+
+    config.model = ml_collections.ConfigDict()
+    config.model.slot_dim = 128
+    config.model.hidden_dim = 512
+    config.model.decoder_hidden_dim = 1024
+    config.model.decoder_num_hidden_layers = 3
+    config.model.gru = "tf"
+    config.model.implicit = False
+
+    config.optimizer.learning_rate = 4e-4
+    config.optimizer.clip_norm = 1.0
+
+    config.evaluation_resolution = 224
+    config.evaluations.default = {"num_slots": 11, "num_iterations": 3}
+    return config

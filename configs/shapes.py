@@ -1,0 +1,40 @@
+"""DINOSAUR on the embedded scenes: the demo, minutes on two cores.
+
+make demo
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = common.get_config()
+    config.task = "dinosaur"
+    config.dataset = "shapes"
+    config.encoder = "patches"
+    config.batch_size = 32
+    config.num_slots = 7
+    config.num_iterations = 3
+    config.max_objects = 6
+    config.update_normalization = "weighted_sum"
+    config.num_train_steps = 3_000
+    config.remat = False
+
+    config.model = ml_collections.ConfigDict()
+    config.model.slot_dim = 64
+    config.model.hidden_dim = 128
+    config.model.decoder_hidden_dim = 128
+    config.model.decoder_num_hidden_layers = 2
+    config.model.gru = "tf"
+    config.model.implicit = False
+
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup_steps = 200
+    config.optimizer.half_life_steps = 0
+
+    config.evaluation_resolution = 96
+    config.evaluations.default = {"num_slots": 7, "num_iterations": 3}
+    config.evaluate_every_steps = 1_000
+    config.checkpoint_every_steps = 500
+    return config

@@ -1,0 +1,288 @@
+"""Evaluation over full splits: a grid of slots, iterations and numbers of objects."""
+
+import csv
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+
+from data import pipeline
+from sanorm_jax import figures, metrics, tasks
+from sanorm_jax import workdir as workdir_lib
+from sanorm_jax.checkpoints import DIRECTORY as CHECKPOINTS
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.init_from import load, load_variables
+from sanorm_jax.parallel import Devices
+from sanorm_jax.tasks.base import Task
+
+DIRECTORY = "evaluations"
+
+
+class Evaluator:
+    """Runs a task's evaluation over whole splits; compiles once a setting.
+
+    Initial slots depend on `config.evaluation_seed` and on the example alone.
+
+    Args:
+      task: what to evaluate.
+      devices: where.
+    """
+
+    def __init__(self, task: Task, devices: Devices):
+        self._task = task
+        self._devices = devices
+        self._config = task.config
+        self._compiled = {}
+
+    def _function(self, kind: str, num_slots: int, num_iterations: int) -> Callable:
+        key = (kind, num_slots, num_iterations)
+        if key not in self._compiled:
+            method = getattr(self._task, kind)
+            rng = jax.random.PRNGKey(self._config.evaluation_seed)
+
+            def function(variables, batch):
+                return method(variables, batch, rng, num_slots, num_iterations)
+
+            self._compiled[key] = self._devices.compile_evaluation(function)
+        return self._compiled[key]
+
+    def select(self, split: str, max_objects: int | None = None) -> np.ndarray:
+        """Returns the indices of `split` that the config and `max_objects` leave."""
+        config = self._config
+        return pipeline.select(
+            self._task.dataset,
+            split,
+            max_objects=max_objects,
+            num_examples=config.num_validation_examples or None,
+            data_seed=config.data_seed,
+        )
+
+    def run(
+        self,
+        variables: Any,
+        split: str,
+        *,
+        num_slots: int,
+        num_iterations: int,
+        indices: np.ndarray | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> metrics.Table:
+        """Returns the measures of every example of a split, each counted once.
+
+        Args:
+          variables: of the model, on the devices.
+          split: name of the split.
+          num_slots: slots to evaluate with.
+          num_iterations: attention iterations to evaluate with.
+          indices: examples to evaluate, default all that the config leaves.
+          check: called between batches; may raise to give up.
+        """
+        devices = self._devices
+        function = self._function("evaluate", num_slots, num_iterations)
+        batches = pipeline.eval_batches(
+            self._task.dataset,
+            split,
+            self.select(split) if indices is None else indices,
+            fields=self._task.evaluation_fields,
+            batch_size=self._config.evaluation_batch_size,
+            host_index=devices.host_index,
+            num_hosts=devices.num_hosts,
+        )
+        table = metrics.Table()
+        for batch in batches:
+            check()
+            index, mask = batch["index"], batch.pop("mask")
+            values = devices.get_batch(function(variables, devices.put_batch(batch)))
+            table.add(*devices.gather((index, mask, values)))
+        return table
+
+    def examples(self, split: str, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns a few examples, with the images, as one host batch."""
+        fields = {*self._task.evaluation_fields, "image"}
+        stored = {
+            field: self._task.dataset.read(split, field, indices)
+            for field in sorted(fields)
+        }
+        return stored | {"index": np.asarray(indices, np.int32)}
+
+    def predict(
+        self, variables: Any, batch: dict[str, np.ndarray], setting: Any
+    ) -> dict[str, np.ndarray]:
+        """Returns the task's predictions for a small host batch, on one device."""
+        key = ("predict", setting.num_slots, setting.num_iterations)
+        if key not in self._compiled:
+            rng = jax.random.PRNGKey(self._config.evaluation_seed)
+            self._compiled[key] = jax.jit(
+                lambda variables, batch: self._task.predict(
+                    variables, batch, rng, setting.num_slots, setting.num_iterations
+                )
+            )
+        batch = {k: v for k, v in batch.items() if k != "image"} | {
+            k: v for k, v in batch.items() if k in self._task.evaluation_fields
+        }
+        return jax.device_get(self._compiled[key](variables, batch))
+
+    def figure(self, variables: Any, split: str, setting: Any):
+        """Returns a figure of scenes, segmentations and per-slot masks.
+
+        Args:
+          variables: of the model, as `Devices.get_state` returns them.
+          split: name of the split.
+          setting: has `num_slots` and `num_iterations`.
+        """
+        count = self._config.num_figure_examples
+        batch = self.examples(split, self.select(split)[:count])
+        predicted = self.predict(variables, batch, setting)
+        return figures.segmentation_grid(
+            batch["image"],
+            batch.get("segmentation"),
+            {"predicted": predicted["segmentation"]},
+            predicted["masks"],
+        )
+
+
+def _rows(table: metrics.Table, task: Task, **where) -> list[dict[str, Any]]:
+    """Returns a row of all examples, and one for each number of objects."""
+    rows = [_row(table, task, num_objects="all", **where)]
+    if "num_objects" in table.columns:
+        for count, part in table.by("num_objects").items():
+            rows.append(_row(part, task, num_objects=count, **where))
+    return rows
+
+
+def _row(table: metrics.Table, task: Task, **where) -> dict[str, Any]:
+    scalars = task.summarize(table)
+    scalars.pop("num_objects", None)
+    return where | {"num_examples": len(table)} | scalars
+
+
+def evaluate(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    split: str = "",
+    num_slots: Sequence[int] = (),
+    num_iterations: Sequence[int] = (),
+    max_objects: Sequence[int] = (),
+    step: int | None = None,
+) -> pathlib.Path:
+    """Evaluates a finished or running run and writes JSON, CSV and figures.
+
+    Args:
+      config: the run's config.
+      workdir: folder of the run; only `evaluations/` in it is written.
+      split: default `config.evaluation_split`.
+      num_slots: slot counts; with none, and no iterations, `config.evaluations`.
+      num_iterations: iteration counts, default as in training.
+      max_objects: evaluate on images of at most so many objects, for each; default
+        all images.
+      step: of the checkpoint, default the newest.
+
+    Returns:
+      the folder written.
+
+    Raises:
+      ConfigError: no checkpoint, or an option out of range.
+    """
+    split = split or config.evaluation_split
+    devices = Devices(config.parallelism)
+    devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
+    task = tasks.create(config, tasks.open_dataset(config))
+    settings = _settings(config, num_slots, num_iterations)
+    evaluator = Evaluator(task, devices)
+    variables, step = _variables(task, workdir, step)
+    on_devices = devices.put_state(variables)
+
+    rows = []
+    for setting, limit in itertools.product(settings, max_objects or (None,)):
+        indices = evaluator.select(split, limit)
+        logging.info(
+            "%d slots, %d iterations, %s: %d examples",
+            *(setting.num_slots, setting.num_iterations),
+            *(f"at most {limit} objects" if limit else "all", len(indices)),
+        )
+        table = evaluator.run(
+            on_devices,
+            split,
+            num_slots=setting.num_slots,
+            num_iterations=setting.num_iterations,
+            indices=indices,
+        )
+        rows += _rows(
+            table,
+            task,
+            split=split,
+            step=step,
+            num_slots=setting.num_slots,
+            num_iterations=setting.num_iterations,
+            max_objects=limit or "all",
+        )
+    directory = workdir / DIRECTORY / f"{split}_step_{step}"
+    if devices.is_main:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_results(directory, rows)
+        for setting in settings if config.num_figure_examples else ():
+            figure = evaluator.figure(variables, split, setting)
+            name = f"slots_{setting.num_slots}_iterations_{setting.num_iterations}"
+            figures.save(figure, directory / f"segmentation_{name}.png")
+        _write_sweep(directory, rows)
+    return directory
+
+
+def _variables(task: Task, workdir: pathlib.Path, step: int | None):
+    has_checkpoint = (workdir / CHECKPOINTS).exists()
+    if task.config.init_from and not has_checkpoint and step is None:
+        # Without a run here, what training would start from is evaluated.
+        return load(pathlib.Path(task.config.init_from), task), 0
+    return load_variables(task, workdir, step)
+
+
+def _settings(config, num_slots, num_iterations) -> list[ml_collections.ConfigDict]:
+    if not num_slots and not num_iterations:
+        return list(config.evaluations.values())
+    for name, values in (("num_slots", num_slots), ("num_iterations", num_iterations)):
+        for value in values:
+            if value <= 0:
+                raise ConfigError(f"--{name}={value}: must be above 0")
+    return [
+        ml_collections.ConfigDict({"num_slots": slots, "num_iterations": iterations})
+        for slots, iterations in itertools.product(
+            num_slots or (config.num_slots,), num_iterations or (config.num_iterations,)
+        )
+    ]
+
+
+def write_results(directory: pathlib.Path, rows: list[dict[str, Any]]):
+    """Writes rows as `results.json` and `results.csv`."""
+    workdir_lib.write_atomically(
+        directory / "results.json", json.dumps(rows, indent=2) + "\n"
+    )
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with (directory / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):
+    """Writes FG-ARI against the number of slots, if there are several."""
+    whole = [r for r in rows if r["num_objects"] == "all" and r["max_objects"] == "all"]
+    names = [name for name in (whole[0] if whole else {}) if "fg_ari" in name]
+    lines = {}
+    for name in names:
+        points = {row["num_slots"]: row[name] for row in whole}
+        if len(points) > 1:
+            lines[name] = points
+    if lines:
+        figure = figures.sweep_plot(
+            {name: {k: [v] for k, v in line.items()} for name, line in lines.items()},
+            xlabel="number of slots",
+            ylabel="FG-ARI",
+        )
+        figures.save(figure, directory / "fg_ari_by_num_slots.png")

@@ -1,0 +1,82 @@
+"""Starts from the parameters of another run, or of the published PyTorch code."""
+
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import safetensors
+import safetensors.numpy
+from absl import logging
+
+from sanorm_jax import torch_weights
+from sanorm_jax.checkpoints import DIRECTORY, Checkpoints, compare, describe
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.tasks.base import Task
+
+
+def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
+    """Returns (variables on the host, step) of a run's checkpoint.
+
+    Raises:
+      ConfigError: there is none, or it is of another model.
+    """
+    template = {"params": {}, "batch_stats": {}} | jax.eval_shape(
+        task.init, jax.random.PRNGKey(0)
+    )
+    restored = None
+    if (workdir / DIRECTORY).exists():
+        checkpoints = Checkpoints(workdir, read_only=True)
+        try:
+            restored = checkpoints.restore(template, step, part=True)
+        finally:
+            checkpoints.close()
+    if restored is None:
+        raise ConfigError(
+            f"--workdir={workdir}: no checkpoint ; train first with --mode=train"
+        )
+    variables, meta = restored
+    return variables, meta["step"]
+
+
+def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
+    """Returns the model's variables from a run's folder or a `.safetensors` file.
+
+    Args:
+      path: a workdir of this code (its newest checkpoint is read), or a file that
+        `python -m feature_extraction.convert_checkpoint` wrote.
+      task: whose model the variables are for.
+
+    Raises:
+      ConfigError: nothing there, unreadable, or of another model (the differing
+        parameters are named).
+    """
+    if path.is_dir():
+        variables, step = load_variables(task, path)
+        logging.info("parameters of step %d of %s", step, path)
+        return variables
+    try:
+        tensors = safetensors.numpy.load_file(path)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"config.init_from={path}: no such workdir or .safetensors file"
+        ) from None
+    except safetensors.SafetensorError as error:
+        raise ConfigError(
+            f"config.init_from={path}: is no safetensors file ({error}); convert a "
+            "PyTorch checkpoint with python -m feature_extraction.convert_checkpoint"
+        ) from None
+    variables = torch_weights.to_flax(task.model, tensors)
+    template = jax.eval_shape(task.init, jax.random.PRNGKey(0))
+    compare(describe(variables), template, f"config.init_from={path}")
+    return {"batch_stats": {}} | variables
+
+
+def init_from(state: Any, config: ml_collections.ConfigDict, task: Task) -> Any:
+    """Returns `state` with the variables that `config.init_from` names."""
+    variables = load(pathlib.Path(config.init_from), task)
+    variables = jax.tree.map(np.asarray, variables)
+    return state.replace(
+        params=variables["params"], batch_stats=variables["batch_stats"]
+    )

@@ -1,0 +1,94 @@
+"""Trains or evaluates one experiment: `python -m sanorm_jax.main --config=...`."""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from sanorm_jax.errors import ConfigError
+
+_MODES = ("train", "evaluate", "status")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "File of the experiment, see configs/.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; default experiments/<name of the config>."
+)
+_MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
+_SPLIT = flags.DEFINE_string("split", "", "evaluate: split, default the config's.")
+_NUM_SLOTS = flags.DEFINE_list("num_slots", [], "evaluate: numbers of slots, 7,11.")
+_NUM_ITERATIONS = flags.DEFINE_list("num_iterations", [], "evaluate: iterations, 3,5.")
+_MAX_OBJECTS = flags.DEFINE_list("max_objects", [], "evaluate: most objects, 6,10.")
+_STEP = flags.DEFINE_integer("step", None, "evaluate: checkpoint, default the newest.")
+
+
+def _numbers(flag: flags.FlagHolder) -> list[int]:
+    try:
+        return [int(value) for value in flag.value]
+    except ValueError:
+        raise ConfigError(
+            f"--{flag.name}={','.join(flag.value)}: must be whole numbers"
+        ) from None
+
+
+def _workdir() -> pathlib.Path:
+    if _WORKDIR.value:
+        return pathlib.Path(_WORKDIR.value)
+    if _CONFIG.value is None:
+        raise ConfigError("give --config=configs/... or the --workdir of a run")
+    return pathlib.Path(
+        "experiments", pathlib.Path(flags.FLAGS["config"].config_filename).stem
+    )
+
+
+def _run() -> int:
+    from sanorm_jax import workdir as workdir_lib
+
+    workdir = _workdir()
+    if _MODE.value == "status":
+        from sanorm_jax import status
+
+        status.show(workdir)
+        return 0
+    if _MODE.value == "train":
+        if _CONFIG.value is None:
+            raise ConfigError("--config: give the experiment's file, see configs/")
+        from sanorm_jax import train
+
+        return train.train(_CONFIG.value, workdir)
+    if _CONFIG.value is None:
+        config = workdir_lib.load_config(workdir)
+    else:
+        config = _CONFIG.value
+        workdir_lib.check_config(workdir, config)
+    from sanorm_jax import evaluate
+
+    directory = evaluate.evaluate(
+        config,
+        workdir,
+        split=_SPLIT.value,
+        num_slots=_numbers(_NUM_SLOTS),
+        num_iterations=_numbers(_NUM_ITERATIONS),
+        max_objects=_numbers(_MAX_OBJECTS),
+        step=_STEP.value,
+    )
+    logging.info("written: %s", directory)
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Runs the mode that the flags ask for and returns the exit code."""
+    from data.store import StoreError
+
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]}")
+    try:
+        return _run()
+    except (ConfigError, StoreError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    app.run(main)

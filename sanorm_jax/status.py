@@ -1,0 +1,59 @@
+"""Where a run stands, told from the files in its folder alone."""
+
+import datetime
+import pathlib
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sanorm_jax import workdir as workdir_lib
+from sanorm_jax import writers
+from sanorm_jax.checkpoints import DIRECTORY
+
+
+def read(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns what the files of a run tell, by name; for a person and for scripts.
+
+    Raises:
+      ConfigError: there is no run in `workdir`.
+    """
+    config = workdir_lib.load_config(workdir)
+    lines = workdir_lib.read_lines(workdir / writers.METRICS_FILE)
+    starts = workdir_lib.read_lines(workdir / workdir_lib.STARTS_FILE)
+    training = [line for line in lines if "loss" in line]
+    evaluations = [line for line in lines if "loss" not in line]
+    folders = (workdir / DIRECTORY).glob("*")
+    saved = [int(folder.name) for folder in folders if folder.name.isdigit()]
+    step = training[-1]["step"] if training else 0
+    rate = training[-1].get("time/steps_per_s") if training else None
+    left = config.num_train_steps - step
+    status = {
+        "step": f"{step} of {config.num_train_steps}",
+        "finished": max(saved, default=0) >= config.num_train_steps,
+        "steps_per_s": rate,
+        "eta": str(datetime.timedelta(seconds=round(left / rate))) if rate else None,
+        "wall_time": str(datetime.timedelta(seconds=round(training[-1]["time/wall_s"])))
+        if training
+        else None,
+        "last_checkpoint": max(saved, default=None),
+        "restarts": max(len(starts) - 1, 0),
+        "running": workdir_lib.is_locked(workdir),
+    }
+    if training:
+        status |= {k: v for k, v in training[-1].items() if not k.startswith("time/")}
+        status["step"] = f"{step} of {config.num_train_steps}"
+    if evaluations:
+        last = evaluations[-1]
+        status["evaluated_at_step"] = last["step"]
+        status |= {k: v for k, v in last.items() if k != "step"}
+    return status
+
+
+def show(workdir: pathlib.Path):
+    """Prints a run's status as a table."""
+    table = Table(title=str(workdir), show_header=False)
+    for name, value in read(workdir).items():
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        table.add_row(name, "-" if value is None else shown)
+    Console().print(table)

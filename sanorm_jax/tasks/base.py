@@ -1,0 +1,119 @@
+"""What the training loop and the evaluation know of an experiment."""
+
+import abc
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from data import pipeline
+from sanorm_jax import metrics
+from sanorm_jax.errors import ConfigError
+
+Batch = dict[str, jax.Array]
+
+
+def slot_noise(rng: jax.Array, ids: jax.Array, num_slots: int, slot_dim: int):
+    """Returns standard normal noise [B, K, D] that depends on an example's id alone.
+
+    So neither the batch size, nor the number of devices or hosts, changes the initial
+    slots of an example.
+
+    Args:
+      rng: key.
+      ids: [B] row in the global batch, or index of the example in its split.
+      num_slots: K.
+      slot_dim: D.
+    """
+    keys = jax.vmap(lambda i: jax.random.fold_in(rng, i))(ids)
+    return jax.vmap(lambda key: jax.random.normal(key, (num_slots, slot_dim)))(keys)
+
+
+def to_unit_range(image: jax.Array) -> jax.Array:
+    """Returns uint8 images as float32 in [-1, 1]."""
+    return image.astype(jnp.float32) / 127.5 - 1.0
+
+
+class Task(abc.ABC):
+    """An experiment: its model, loss, evaluation and what it reads.
+
+    Args:
+      config: the experiment's config.
+      dataset: where examples come from.
+      axis_name: of the devices in training, None for one device.
+    """
+
+    train_fields: ClassVar[tuple[str, ...]]
+    evaluation_fields: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        dataset: pipeline.Dataset,
+        axis_name: str | None = None,
+    ):
+        self.config = config
+        self.dataset = dataset
+        self.axis_name = axis_name
+        self.dtype = check_dtype(config.dtype)
+        for name in ("num_slots", "num_iterations"):
+            check_positive(f"config.{name}", config[name])
+
+    @abc.abstractmethod
+    def init(self, rng: jax.Array) -> dict[str, Any]:
+        """Returns the model's variables: `params` and, with batch norm, statistics."""
+
+    @abc.abstractmethod
+    def loss(
+        self, params: Any, batch_stats: Any, batch: Batch, rng: jax.Array, step: Any
+    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+        """Returns the mean loss of a device's batch, new statistics and scalars."""
+
+    @abc.abstractmethod
+    def evaluate(
+        self,
+        variables: Any,
+        batch: Batch,
+        rng: jax.Array,
+        num_slots: int,
+        num_iterations: int,
+    ) -> dict[str, jax.Array]:
+        """Returns measures of each example: {name: [B, ...]}."""
+
+    @abc.abstractmethod
+    def predict(
+        self,
+        variables: Any,
+        batch: Batch,
+        rng: jax.Array,
+        num_slots: int,
+        num_iterations: int,
+    ) -> dict[str, jax.Array]:
+        """Returns `segmentation` [B, H, W] and `masks` [B, K, H, W] for figures."""
+
+    def summarize(self, table: metrics.Table) -> dict[str, float]:
+        """Returns the scalars of a split from the measures of all its examples.
+
+        Args:
+          table: of what `evaluate` returned, a row an example.
+        """
+        return table.compute()
+
+
+def check_positive(name: str, value: int):
+    """Raises `ConfigError` unless `value` is a whole number above zero."""
+    if not isinstance(value, int) or value <= 0:
+        raise ConfigError(f"{name}={value}: must be a whole number above 0")
+
+
+def check_dtype(name: str) -> jnp.dtype:
+    """Returns the compute dtype of that name, or raises `ConfigError`."""
+    if name not in ("float32", "bfloat16"):
+        raise ConfigError(f"config.dtype={name}: must be float32 or bfloat16")
+    return jnp.dtype(name)
+
+
+def max_objects(dataset: pipeline.Dataset) -> int:
+    """Returns the most objects that an image of the dataset can have."""
+    return dataset.settings["max_objects"]

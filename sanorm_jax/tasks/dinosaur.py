@@ -1,0 +1,127 @@
+"""DINOSAUR: object discovery by reconstructing features of a frozen encoder.
+
+Source: Seitzer et al. (ICLR 2023), evaluated as by Krimmel et al. (TMLR 2024).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.metrics import segmentation
+from sanorm_jax.models.dinosaur import Dinosaur
+from sanorm_jax.tasks.base import Task, max_objects, slot_noise
+
+
+class DinosaurTask(Task):
+    """Trains `Dinosaur` on stored features; segments by decoder masks and attention.
+
+    The config's `model` holds `slot_dim`, `hidden_dim`, `decoder_hidden_dim`,
+    `decoder_num_hidden_layers`, `gru`, `implicit`; `evaluation_resolution` is the
+    side in pixels at which segmentations are compared.
+    """
+
+    train_fields = ("features",)
+    evaluation_fields = ("features", "segmentation", "num_objects")
+
+    def __init__(self, config, dataset, axis_name=None):
+        super().__init__(config, dataset, axis_name)
+        if "features" not in dataset.fields:
+            raise ConfigError(
+                "config.encoder: not set; DINOSAUR trains on the features of "
+                "`python -m feature_extraction.extract --encoder=...`"
+            )
+        self.num_tokens, self.feature_dim = dataset.fields["features"][0]
+        grid = math.isqrt(self.num_tokens)
+        if grid**2 != self.num_tokens:
+            raise ConfigError(
+                f"config.encoder={config.encoder}: {self.num_tokens} tokens are no "
+                "square grid"
+            )
+        self.model = Dinosaur(
+            num_slots=config.num_slots,
+            num_iterations=config.num_iterations,
+            update_normalization=config.update_normalization,
+            axis_name=axis_name,
+            dtype=self.dtype,
+            remat=config.remat,
+            **config.model,
+        )
+
+    def init(self, rng):
+        """See `Task.init`."""
+        params_rng, slots_rng = jax.random.split(rng)
+        features = jnp.zeros((1, self.num_tokens, self.feature_dim))
+        rngs = {"params": params_rng, "slots": slots_rng}
+        return self.model.init(rngs, features, train=True)
+
+    def loss(self, params, batch_stats, batch, rng, step):
+        """Mean squared error of the reconstructed features (equation 2)."""
+        del step
+        # [B, N, F]
+        features = batch["features"].astype(jnp.float32)
+        config = self.config
+        noise = slot_noise(
+            rng, batch["position"], config.num_slots, self.model.slot_dim
+        )
+        out, updated = self.model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            features,
+            train=True,
+            noise=noise,
+            mutable=["batch_stats"],
+        )
+        loss = jnp.mean(jnp.square(out["reconstruction"] - features))
+        return loss, (updated.get("batch_stats", {}), {})
+
+    def _apply(self, variables, batch, rng, num_slots, num_iterations):
+        features = batch["features"].astype(jnp.float32)
+        noise = slot_noise(rng, batch["index"], num_slots, self.model.slot_dim)
+        out = self.model.apply(
+            variables,
+            features,
+            train=False,
+            noise=noise,
+            num_slots=num_slots,
+            num_iterations=num_iterations,
+        )
+        return features, out
+
+    def evaluate(self, variables, batch, rng, num_slots, num_iterations):
+        """Returns MSE, and FG-ARI and ARI of masks and attention, both upscalings.
+
+        `{fg_ari,ari}_{masks,attention}_{refined,repeated}`: maps at token resolution
+        enlarged bilinearly or by repetition to `evaluation_resolution`, then argmax.
+        """
+        features, out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        size = self.config.evaluation_resolution
+        # [B, S, S]
+        true = segmentation.resize_labels(batch["segmentation"], size)
+        values = {
+            "mse": jnp.mean(jnp.square(out["reconstruction"] - features), axis=(1, 2)),
+            "num_objects": batch["num_objects"],
+        }
+        for maps in ("masks", "attention"):
+            for method in ("refined", "repeated"):
+                predicted = segmentation.upscale_segmentation(
+                    out[maps], size, method=method
+                )
+                for name, ignore in (("fg_ari", True), ("ari", False)):
+                    values[f"{name}_{maps}_{method}"] = (
+                        segmentation.adjusted_rand_index(
+                            true,
+                            predicted,
+                            num_true=max_objects(self.dataset) + 1,
+                            num_predicted=num_slots,
+                            ignore_background=ignore,
+                        )
+                    )
+        return values
+
+    def predict(self, variables, batch, rng, num_slots, num_iterations):
+        """Returns the decoder's masks and their argmax at the evaluation's size."""
+        _, out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        size = self.config.evaluation_resolution
+        masks = segmentation.upscale_maps(out["masks"], size)
+        return {"segmentation": jnp.argmax(masks, axis=1), "masks": masks}

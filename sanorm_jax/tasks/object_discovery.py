@@ -1,0 +1,155 @@
+"""Object discovery: an autoencoder that reconstructs images slot by slot.
+
+Source: Locatello et al. (NeurIPS 2020), section 4.1, with the settings of
+Krimmel et al. (TMLR 2024).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from sanorm_jax import optimizers
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.metrics import segmentation
+from sanorm_jax.models.autoencoder import Autoencoder
+from sanorm_jax.tasks.base import Task, max_objects, slot_noise, to_unit_range
+
+AUGMENTATIONS = ("flip", "rotate_90")
+
+
+def augment(images: jax.Array, rng: jax.Array, ids: jax.Array, names) -> jax.Array:
+    """Returns images [B, H, W, 3], each flipped or turned at random.
+
+    Args:
+      images: [B, H, W, 3]; square where they are turned.
+      rng: key of the step.
+      ids: [B] rows in the global batch; an image's chance depends on them alone.
+      names: some of `flip` (left to right, half of the images) and `rotate_90`
+        (by a random multiple of 90 degrees).
+    """
+
+    def one(image, i):
+        flip_rng, turn_rng = jax.random.split(jax.random.fold_in(rng, i))
+        if "flip" in names:
+            flipped = jax.random.bernoulli(flip_rng)
+            image = jnp.where(flipped, image[:, ::-1], image)
+        if "rotate_90" in names:
+            turns = jax.random.randint(turn_rng, (), 0, 4)
+            image = jnp.stack([jnp.rot90(image, k) for k in range(4)])[turns]
+        return image
+
+    return jax.vmap(one)(images, ids) if names else images
+
+
+class ObjectDiscoveryTask(Task):
+    """Trains `Autoencoder` on images; segments by the decoder's masks and attention.
+
+    The config's `model` holds the options of `Autoencoder`; `augmentations` names
+    some of `AUGMENTATIONS`; `loss_weight` holds knots ((step, weight), ...).
+    """
+
+    train_fields = ("image",)
+    evaluation_fields = ("image", "segmentation", "num_objects")
+
+    def __init__(self, config, dataset, axis_name=None):
+        super().__init__(config, dataset, axis_name)
+        height, width, _ = dataset.fields["image"][0]
+        if height != width:
+            raise ConfigError(
+                f"config.dataset={config.dataset}: images of {height} x {width} are "
+                "not square; prepare it with --image_size"
+            )
+        for name in config.augmentations:
+            if name not in AUGMENTATIONS:
+                raise ConfigError(
+                    f"config.augmentations: {name} is none of "
+                    f"{', '.join(AUGMENTATIONS)}"
+                )
+        self.image_size = height
+        self.loss_weight = optimizers.piecewise_linear(config.loss_weight)
+        self.model = Autoencoder(
+            image_size=height,
+            num_slots=config.num_slots,
+            num_iterations=config.num_iterations,
+            update_normalization=config.update_normalization,
+            axis_name=axis_name,
+            dtype=self.dtype,
+            **config.model.to_dict(),
+        )
+
+    def init(self, rng):
+        """See `Task.init`."""
+        params_rng, slots_rng = jax.random.split(rng)
+        image = jnp.zeros((1, self.image_size, self.image_size, 3))
+        rngs = {"params": params_rng, "slots": slots_rng}
+        return self.model.init(rngs, image, train=True)
+
+    def loss(self, params, batch_stats, batch, rng, step):
+        """Mean squared error of the reconstructed image in [-1, 1], weighted."""
+        noise_rng, augment_rng = jax.random.split(rng)
+        # [B, H, W, 3]
+        image = augment(
+            to_unit_range(batch["image"]),
+            augment_rng,
+            batch["position"],
+            self.config.augmentations,
+        )
+        noise = slot_noise(
+            noise_rng, batch["position"], self.config.num_slots, self.model.slot_dim
+        )
+        out, updated = self.model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            image,
+            train=True,
+            noise=noise,
+            mutable=["batch_stats"],
+        )
+        mse = jnp.mean(jnp.square(out["reconstruction"] - image))
+        weight = self.loss_weight(step)
+        scalars = {"mse": mse, "loss_weight": weight}
+        return weight * mse, (updated.get("batch_stats", {}), scalars)
+
+    def _apply(self, variables, batch, rng, num_slots, num_iterations):
+        image = to_unit_range(batch["image"])
+        noise = slot_noise(rng, batch["index"], num_slots, self.model.slot_dim)
+        out = self.model.apply(
+            variables,
+            image,
+            train=False,
+            noise=noise,
+            num_slots=num_slots,
+            num_iterations=num_iterations,
+        )
+        return image, out
+
+    def evaluate(self, variables, batch, rng, num_slots, num_iterations):
+        """Returns MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
+
+        At the resolution of the images, where both maps live.
+        """
+        image, out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        values = {
+            "mse": jnp.mean(jnp.square(out["reconstruction"] - image), axis=(1, 2, 3)),
+            "num_objects": batch["num_objects"],
+        }
+        # [B, K, H W]
+        attention = out["attention"]
+        masks = out["masks"].reshape(attention.shape)
+        for name, maps in (("masks", masks), ("attention", attention)):
+            measures = segmentation.segmentation_metrics(
+                batch["segmentation"],
+                jnp.argmax(maps, axis=1),
+                num_true=max_objects(self.dataset) + 1,
+                num_predicted=num_slots,
+            )
+            values |= {f"{measure}_{name}": v for measure, v in measures.items()}
+        return values
+
+    def predict(self, variables, batch, rng, num_slots, num_iterations):
+        """Returns the decoder's masks, their argmax, and the reconstruction."""
+        _, out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        masks = out["masks"]
+        return {
+            "segmentation": jnp.argmax(masks, axis=1),
+            "masks": masks,
+            "reconstruction": out["reconstruction"],
+        }

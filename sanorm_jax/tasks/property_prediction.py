@@ -1,0 +1,130 @@
+"""Property prediction: a set of object properties from an image.
+
+Source: Locatello et al. (NeurIPS 2020), section 4.2, with the settings of
+Krimmel et al. (TMLR 2024).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.metrics import segmentation
+from sanorm_jax.metrics.average_precision import (
+    THRESHOLDS,
+    Z_RANGES,
+    average_precision,
+)
+from sanorm_jax.metrics.matching import huber_set_loss
+from sanorm_jax.models.set_predictor import SetPredictor
+from sanorm_jax.tasks.base import Task, max_objects, slot_noise, to_unit_range
+
+
+class PropertyPredictionTask(Task):
+    """Trains `SetPredictor` with a matched Huber loss; measures average precision.
+
+    The config's `model` holds the options of `SetPredictor`; `z_range` is how
+    distances in z count (`reference` or `correct`, see `average_precision`).
+    """
+
+    train_fields = ("image", "properties")
+
+    def __init__(self, config, dataset, axis_name=None):
+        super().__init__(config, dataset, axis_name)
+        height, width, _ = dataset.fields["image"][0]
+        if height != width:
+            raise ConfigError(
+                f"config.dataset={config.dataset}: images of {height} x {width} are "
+                "not square; prepare it with --image_size"
+            )
+        if config.z_range not in Z_RANGES:
+            raise ConfigError(
+                f"config.z_range={config.z_range}: must be one of {', '.join(Z_RANGES)}"
+            )
+        self.image_size = height
+        self.has_segmentation = "segmentation" in dataset.fields
+        self.evaluation_fields = ("image", "properties", "num_objects")
+        if self.has_segmentation:
+            self.evaluation_fields += ("segmentation",)
+        self.model = SetPredictor(
+            image_size=height,
+            num_slots=config.num_slots,
+            num_iterations=config.num_iterations,
+            update_normalization=config.update_normalization,
+            axis_name=axis_name,
+            dtype=self.dtype,
+            **config.model.to_dict(),
+        )
+
+    def init(self, rng):
+        """See `Task.init`."""
+        params_rng, slots_rng = jax.random.split(rng)
+        image = jnp.zeros((1, self.image_size, self.image_size, 3))
+        rngs = {"params": params_rng, "slots": slots_rng}
+        return self.model.init(rngs, image, train=True)
+
+    def loss(self, params, batch_stats, batch, rng, step):
+        """Huber loss of matched properties, mean over slots and properties."""
+        del step
+        noise = slot_noise(
+            rng, batch["position"], self.config.num_slots, self.model.slot_dim
+        )
+        out, updated = self.model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            to_unit_range(batch["image"]),
+            train=True,
+            noise=noise,
+            mutable=["batch_stats"],
+        )
+        loss = huber_set_loss(out["predicted_properties"], batch["properties"]).mean()
+        return loss, (updated.get("batch_stats", {}), {})
+
+    def _apply(self, variables, batch, rng, num_slots, num_iterations):
+        noise = slot_noise(rng, batch["index"], num_slots, self.model.slot_dim)
+        return self.model.apply(
+            variables,
+            to_unit_range(batch["image"]),
+            train=False,
+            noise=noise,
+            num_slots=num_slots,
+            num_iterations=num_iterations,
+        )
+
+    def evaluate(self, variables, batch, rng, num_slots, num_iterations):
+        """Returns the loss, predictions and truth for AP, ARI of the attention."""
+        out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        predictions = out["predicted_properties"]
+        values = {
+            "huber": huber_set_loss(predictions, batch["properties"]),
+            "num_objects": batch["num_objects"],
+            "predicted_properties": predictions,
+            "properties": batch["properties"],
+        }
+        if self.has_segmentation:
+            size = self.config.evaluation_resolution
+            measures = segmentation.segmentation_metrics(
+                segmentation.resize_labels(batch["segmentation"], size),
+                segmentation.upscale_segmentation(out["attention"], size),
+                num_true=max_objects(self.dataset) + 1,
+                num_predicted=num_slots,
+            )
+            values |= {f"{name}_attention": v for name, v in measures.items()}
+        return values
+
+    def summarize(self, table):
+        """Adds AP at each distance threshold, over all examples of the table."""
+        values = average_precision(
+            table.column("predicted_properties"),
+            table.column("properties"),
+            THRESHOLDS,
+            z_range=self.config.z_range,
+        )
+        names = ["inf" if np.isinf(t) else f"{t:g}" for t in THRESHOLDS]
+        scalars = {f"ap_{n}": float(v) for n, v in zip(names, values, strict=True)}
+        return table.compute() | scalars
+
+    def predict(self, variables, batch, rng, num_slots, num_iterations):
+        """Returns the attention at image size and its argmax."""
+        out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        masks = segmentation.upscale_maps(out["attention"], self.image_size)
+        return {"segmentation": jnp.argmax(masks, axis=1), "masks": masks}

@@ -1,0 +1,399 @@
+"""The one training loop, for every task."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from absl import logging
+from clu import parameter_overview, periodic_actions
+from data.store import StoreError
+
+from data import pipeline
+from sanorm_jax import figures, optimizers, preemption, tasks, writers
+from sanorm_jax import workdir as workdir_lib
+from sanorm_jax.checkpoints import Checkpoints
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.evaluate import Evaluator
+from sanorm_jax.init_from import init_from
+from sanorm_jax.parallel import Devices
+from sanorm_jax.tasks.base import Task, check_positive
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training depends on besides the config and the data.
+
+    Attributes:
+      step: [] int32, number of steps taken; also the position in the data.
+      rng: [2] uint32, key of the run; a step uses `fold_in(rng, step)`.
+      failed: [] bool, the next step has no finite loss; nothing changes any more.
+      params: parameters of the model.
+      batch_stats: running statistics, empty without batch norm.
+      opt_state: state of the optimizer.
+    """
+
+    step: jax.Array
+    rng: jax.Array
+    failed: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The model's variables as Flax applies them."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_state(task: Task, tx: optax.GradientTransformation, seed: int) -> TrainState:
+    """Returns the state before the first step."""
+    init_rng, rng = jax.random.split(jax.random.PRNGKey(seed))
+    variables = task.init(init_rng)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        rng=rng,
+        failed=jnp.zeros((), bool),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=tx.init(variables["params"]),
+    )
+
+
+def make_train_step(
+    task: Task, tx: optax.GradientTransformation, schedule: optax.Schedule
+) -> Callable:
+    """Returns `step(state, batch) -> (state, scalars)` for one device's batch.
+
+    A loss or gradient that is not finite freezes the state before that step, so that
+    the host, which looks only now and then, still finds the last good one.
+    """
+    axis_name = task.axis_name
+
+    def step(state: TrainState, batch):
+        rng = jax.random.fold_in(state.rng, state.step)
+
+        def loss_fn(params):
+            return task.loss(params, state.batch_stats, batch, rng, state.step)
+
+        (loss, (batch_stats, scalars)), grads = jax.value_and_grad(
+            loss_fn, has_aux=True
+        )(state.params)
+        if axis_name:
+            grads, loss, scalars = jax.lax.pmean((grads, loss, scalars), axis_name)
+        grad_norm = optax.global_norm(grads)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & ~state.failed
+        new = (
+            optax.apply_updates(state.params, updates),
+            batch_stats,
+            opt_state,
+        )
+        old = (state.params, state.batch_stats, state.opt_state)
+        params, batch_stats, opt_state = jax.tree.map(
+            lambda n, o: jnp.where(good, n, o), new, old
+        )
+        scalars = scalars | {
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "learning_rate": schedule(state.step),
+            "failed": ~good,
+        }
+        state = TrainState(
+            step=state.step + good,
+            rng=state.rng,
+            failed=~good,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return state, scalars
+
+    return step
+
+
+@dataclasses.dataclass
+class Run:
+    """A run in progress: what the phases of `train` share."""
+
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path
+    devices: Devices
+    task: Task
+    state: Any  # on the devices
+    checkpoints: Checkpoints
+    writer: writers.Writer | None  # None on hosts that do not write
+    evaluator: Evaluator
+    preemption: preemption.Preemption
+    meta: dict[str, Any]
+    wall_time_before_s: float
+    started: float = dataclasses.field(default_factory=time.time)
+
+    @property
+    def wall_time_s(self) -> float:
+        """Seconds in training over all restarts."""
+        return self.wall_time_before_s + time.time() - self.started
+
+    def save(self, step: int, *, wait: bool = False) -> bool:
+        """Saves a checkpoint; True if that worked as far as is known."""
+        saved = self.checkpoints.save(
+            step,
+            self.devices.get_state(self.state),
+            self.meta | {"wall_time_s": self.wall_time_s},
+            wait=wait,
+        )
+        self.preemption.saved(self.checkpoints.last_save_s)
+        return saved
+
+    def evaluate(self, step: int):
+        """Evaluates all named settings and writes scalars and figures.
+
+        Raises:
+          Preempted: the run must stop; the evaluation is done after the restart.
+        """
+        scalars = {}
+        split = self.config.evaluation_split
+        for name, setting in self.config.evaluations.items():
+            table = self.evaluator.run(
+                self.state.variables,
+                split,
+                num_slots=setting.num_slots,
+                num_iterations=setting.num_iterations,
+                check=self.preemption.check,
+            )
+            values = self.task.summarize(table)
+            scalars |= {f"{name}/{metric}": v for metric, v in values.items()}
+            if self.writer and self.config.num_figure_examples:
+                variables = self.devices.get_state(self.state.variables)
+                figure = self.evaluator.figure(variables, split, setting)
+                image = figures.to_array(figure)
+                self.writer.write_images(step, {f"{name}/segmentation": image})
+        if self.writer:
+            self.writer.write_scalars(step, scalars)
+
+
+def _evaluated(workdir: pathlib.Path, config: ml_collections.ConfigDict, step: int):
+    names = tuple(f"{name}/" for name in config.evaluations)
+    lines = workdir_lib.read_lines(workdir / writers.METRICS_FILE)
+    return not names or any(
+        line["step"] == step and any(key.startswith(names) for key in line)
+        for line in lines
+    )
+
+
+def is_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> bool:
+    """Tells whether the run in `workdir` has taken and evaluated all its steps."""
+    checkpoints = Checkpoints(workdir, read_only=True)
+    steps = checkpoints.steps()
+    checkpoints.close()
+    last = max(steps, default=-1)
+    return last >= config.num_train_steps and _evaluated(workdir, config, last)
+
+
+def _check(config: ml_collections.ConfigDict):
+    for name in (
+        "num_train_steps",
+        "batch_size",
+        "evaluation_batch_size",
+        "log_every_steps",
+        "checkpoint_every_steps",
+        "evaluate_every_steps",
+        "num_checkpoints",
+    ):
+        check_positive(f"config.{name}", config[name])
+    if config.time_limit_h < 0:
+        raise ConfigError(f"config.time_limit_h={config.time_limit_h}: must be >= 0")
+
+
+def _batches(run: Run, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+    config, dataset = run.config, run.task.dataset
+    indices = pipeline.select(
+        dataset,
+        "train",
+        min_objects=config.min_objects or None,
+        max_objects=config.max_objects or None,
+        num_examples=config.num_train_examples or None,
+        num_sequences=config.num_train_sequences or None,
+        data_seed=config.data_seed,
+    )
+    logging.info("training on %d examples", len(indices))
+    return pipeline.train_batches(
+        dataset,
+        "train",
+        indices,
+        fields=run.task.train_fields,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        num_steps=config.num_train_steps - start_step,
+        host_index=run.devices.host_index,
+        num_hosts=run.devices.num_hosts,
+    )
+
+
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
+    """Trains until the end, the time limit or a signal.
+
+    Args:
+      config: of the experiment.
+      workdir: folder of the run; a run found there goes on where it stopped.
+
+    Returns:
+      the exit code: 0 finished, 124 stopped to be started again.
+
+    Raises:
+      ConfigError, StoreError: bad input; the message is one line for the user.
+    """
+    _check(config)
+    # ---- Devices, data, model -------------------------------------------------
+    devices = Devices(config.parallelism)
+    devices.check_batch_size("batch_size", config.batch_size)
+    devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
+    workdir_lib.check_config(workdir, config)
+    dataset = tasks.open_dataset(config)
+    task = tasks.create(config, dataset, devices.axis_name)
+    tx, schedule = optimizers.create(config.optimizer)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(preemption.Preemption(config.time_limit_h))
+        if devices.is_main:
+            stack.enter_context(workdir_lib.claim(workdir, config))
+        if (workdir / "checkpoints").exists() and is_finished(workdir, config):
+            logging.info("finished: %s has taken all its steps", workdir)
+            return 0
+        # ---- State: from a checkpoint, from another run, or new -----------------
+        state = create_state(task, tx, config.seed)
+        logging.info("\n%s", parameter_overview.get_parameter_overview(state.params))
+        checkpoints = Checkpoints(
+            workdir,
+            num_checkpoints=config.num_checkpoints,
+            keep_every_steps=config.keep_checkpoint_every_steps,
+        )
+        stack.callback(checkpoints.close)
+        meta = {
+            "fingerprints": dataset.fingerprints,
+            "versions": {
+                name: importlib.metadata.version(name)
+                for name in ("jax", "flax", "optax", "orbax-checkpoint")
+            },
+        }
+        wall_time_s = 0.0
+        restored = checkpoints.restore(state)
+        if restored is not None:
+            state, saved = restored
+            wall_time_s = saved["wall_time_s"]
+            _check_fingerprints(workdir, saved, meta)
+            checkpoints.drop_after(int(state.step))
+        elif config.init_from:
+            state = init_from(state, config, task)
+        step = int(state.step)
+        # ---- The run ------------------------------------------------------------
+        writer = None
+        if devices.is_main:
+            workdir_lib.note_start(workdir, step)
+            writer = writers.Writer(workdir, step)
+            stack.callback(writer.close)
+        run = Run(
+            config=config,
+            workdir=workdir,
+            devices=devices,
+            task=task,
+            state=devices.put_state(state),
+            checkpoints=checkpoints,
+            writer=writer,
+            evaluator=Evaluator(task, devices),
+            preemption=stop,
+            meta=meta,
+            wall_time_before_s=wall_time_s,
+        )
+        del state
+        if step:
+            logging.info("resuming at step %d", step)
+        train_step = devices.compile_train_step(make_train_step(task, tx, schedule))
+        try:
+            return _loop(run, step, train_step)
+        except preemption.Preempted as reason:
+            logging.info("stopping: %s; start it again to go on", reason)
+            return preemption.EXIT_CODE
+
+
+def _check_fingerprints(workdir: pathlib.Path, saved: dict, meta: dict):
+    if saved["fingerprints"] != meta["fingerprints"]:
+        raise ConfigError(
+            f"config.data_dir: the data differs from what the run in {workdir} was "
+            "trained on so far; point it to the same data, or choose another --workdir"
+        )
+
+
+def _loop(run: Run, step: int, train_step: Callable) -> int:
+    config = run.config
+    evaluate_due = lambda s: (  # noqa: E731
+        s % config.evaluate_every_steps == 0 or s == config.num_train_steps
+    )
+    if step and evaluate_due(step) and not _evaluated(run.workdir, config, step):
+        run.evaluate(step)
+    progress = periodic_actions.ReportProgress(
+        num_train_steps=config.num_train_steps, every_secs=15.0
+    )
+    batches = run.devices.prefetch(_batches(run, step))
+    waited_s, since, first = 0.0, time.monotonic(), step
+    while step < config.num_train_steps:
+        before = time.monotonic()
+        try:
+            batch = next(batches)
+        except StoreError:
+            run.save(step, wait=True)
+            raise
+        waited_s += time.monotonic() - before
+        run.state, scalars = train_step(run.state, batch)
+        step += 1
+        progress(step)
+        last = step == config.num_train_steps
+        reason = run.devices.agree(run.preemption.requested())
+        log_due = step % config.log_every_steps == 0 or last
+        save_due = step % config.checkpoint_every_steps == 0 or last
+        if log_due or save_due or evaluate_due(step) or reason:
+            scalars = jax.device_get(scalars)
+            if scalars.pop("failed"):
+                _stop_at_nan(run)
+        if log_due and run.writer:
+            elapsed = time.monotonic() - since
+            scalars |= {
+                "time/wall_s": run.wall_time_s,
+                "time/steps_per_s": (step - first) / elapsed,
+                "time/data_wait_share": waited_s / elapsed,
+            }
+            run.writer.write_scalars(step, scalars)
+            waited_s, since, first = 0.0, time.monotonic(), step
+        if save_due or evaluate_due(step) or reason:
+            run.save(step, wait=last or reason is not None)
+        if reason:
+            raise preemption.Preempted(reason)
+        if evaluate_due(step):
+            run.evaluate(step)
+            since, first, waited_s = time.monotonic(), step, 0.0
+    if not run.checkpoints.close():
+        raise ConfigError(
+            f"{run.workdir}: the last checkpoint could not be saved; make room and "
+            "start again"
+        )
+    logging.info("finished: %d steps in %.0f s", step, run.wall_time_s)
+    return 0
+
+
+def _stop_at_nan(run: Run):
+    step = int(run.devices.get_state(run.state.step))
+    run.state = run.state.replace(failed=jax.tree.map(jnp.zeros_like, run.state.failed))
+    run.save(step, wait=True)
+    raise ConfigError(
+        f"loss or gradient is not finite at step {step + 1}; the checkpoint of step "
+        f"{step} was saved; lower config.optimizer.learning_rate, or look at the data"
+    )

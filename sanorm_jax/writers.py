@@ -1,0 +1,102 @@
+"""Metric writers: TensorBoard and the log by clu, and a JSON-lines file.
+
+The JSON-lines file `metrics.jsonl` is the record: one line a step and a kind of
+metric, cut back to the checkpoint when a run resumes, so that no step is in it twice.
+Names under `time/` hold wall-clock measurements; all others are reproducible.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+from clu import metric_writers
+from tensorflow.core.util import event_pb2
+
+from sanorm_jax import workdir as workdir_lib
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class JsonLinesWriter:
+    """Appends `{"step": ..., name: value, ...}` lines and flushes each."""
+
+    def __init__(self, path: pathlib.Path):
+        self._file = path.open("a")
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]):
+        """Writes one line; values that are not finite become null."""
+        values = {name: float(value) for name, value in scalars.items()}
+        values = {k: v if np.isfinite(v) else None for k, v in values.items()}
+        self._file.write(json.dumps({"step": int(step)} | values) + "\n")
+        self._file.flush()
+
+    def close(self):
+        """Closes the file."""
+        self._file.close()
+
+
+class Writer:
+    """Writes scalars to all three places, and images to TensorBoard.
+
+    Args:
+      workdir: folder of the run.
+      step: the step it resumes from; what was logged after it is cut off.
+    """
+
+    def __init__(self, workdir: pathlib.Path, step: int):
+        truncate(workdir, step)
+        self._json = JsonLinesWriter(workdir / METRICS_FILE)
+        self._clu = metric_writers.create_default_writer(
+            str(workdir), asynchronous=False
+        )
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]):
+        """Writes scalars by name."""
+        self._json.write_scalars(step, scalars)
+        self._clu.write_scalars(step, dict(scalars))
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]):
+        """Writes images [N, H, W, 3], uint8 or floats in [0, 1], by name."""
+        self._clu.write_images(step, dict(images))
+        self._clu.flush()
+
+    def close(self):
+        """Flushes and closes all."""
+        self._clu.flush()
+        self._clu.close()
+        self._json.close()
+
+
+def truncate(workdir: pathlib.Path, step: int):
+    """Removes what was logged after `step`, in the record and in TensorBoard's files.
+
+    A run killed between a log line and the next checkpoint takes those steps again.
+    """
+    path = workdir / METRICS_FILE
+    if path.exists():
+        kept = [line for line in workdir_lib.read_lines(path) if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        workdir_lib.write_atomically(path, text)
+    for events in sorted(workdir.glob("events.out.tfevents.*")):
+        _truncate_events(events, step)
+
+
+def _truncate_events(path: pathlib.Path, step: int):
+    kept, dropped = [], 0
+    try:
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = event_pb2.Event.FromString(record)
+            if event.step <= step:
+                kept.append(record)
+            else:
+                dropped += 1
+    except tf.errors.DataLossError:
+        dropped += 1  # the record that a kill tore
+    if dropped:
+        temporary = path.with_name(f".{path.name}.tmp")
+        with tf.io.TFRecordWriter(str(temporary)) as file:
+            for record in kept:
+                file.write(record)
+        temporary.replace(path)
