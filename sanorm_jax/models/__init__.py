@@ -1,0 +1,1 @@
+"""Flax Linen modules of Slot Attention and the models around it."""

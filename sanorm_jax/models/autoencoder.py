@@ -1,0 +1,163 @@
+"""Object discovery: an autoencoder of images through Slot Attention.
+
+Source: Locatello et al., "Object-Centric Learning with Slot Attention"
+(NeurIPS 2020), appendix E.3; the decoder `up_convolve` after Laina et al.
+(3DV 2016, arXiv 1606.00373).
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.models import layers
+from sanorm_jax.models.position_embedding import SoftPositionEmbedding
+from sanorm_jax.models.slot_attention import SlotModel
+
+NUM_ENCODER_LAYERS = 4
+# For each decoder: (kernel size, upsampling, initialisation) of its layers.
+# The last layer gives red, green, blue and a mask logit.
+DECODERS = {
+    "expanding": [(5, True, "glorot")] * 4
+    + [(5, False, "glorot"), (3, False, "glorot")],
+    "stationary": [(5, False, "glorot")] * 3 + [(3, False, "glorot")],
+    "up_convolve": [(5, True, "torch")] * 4 + [(3, False, "glorot")],
+}
+
+
+class Autoencoder(SlotModel):
+    """CNN encoder, Slot Attention, and a broadcast decoder for each slot.
+
+    Attributes:
+      image_size: height and width of the images in pixels.
+      feature_dim: channels of the convolutions.
+      encoder_kernel_size: kernel side of the encoder's convolutions.
+      decoder: `expanding` (starts at a sixteenth of the size), `stationary`
+        (keeps the size) or `up_convolve` (as `expanding`, with unpooling).
+      encoder_position: options of the encoder's `SoftPositionEmbedding`.
+      decoder_position: options of the decoder's `SoftPositionEmbedding`.
+      Further attributes: see `SlotAttention`.
+    """
+
+    image_size: int = 128
+    feature_dim: int = 64
+    encoder_kernel_size: int = 5
+    decoder: str = "expanding"
+    encoder_position: Mapping | None = None
+    decoder_position: Mapping | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        image: jax.Array,
+        *,
+        train: bool,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        initial_slots: jax.Array | None = None,
+        noise: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """Take images apart into slots and put them together again.
+
+        Args:
+          image: `[B, H, W, 3]` in [-1, 1].
+          train: whether normalizers use (and update) batch statistics.
+          num_slots: see `SlotAttention`.
+          num_iterations: see `SlotAttention`.
+          initial_slots: see `SlotAttention`.
+          noise: see `SlotAttention`.
+
+        Returns:
+          `reconstruction` `[B, H, W, 3]`, `masks` `[B, K, H, W]` (softmax over
+          slots), `slot_reconstructions` `[B, K, H, W, 3]`, `slots` `[B, K, D]` and
+          `attention` `[B, K, H W]`, all float32.
+
+        Raises:
+          ConfigError: an image of another size, or a size that the decoder cannot
+            make; and see `SlotAttention`.
+        """
+        shape = (self.image_size, self.image_size, 3)
+        if image.shape[1:] != shape:
+            raise ConfigError(f"images have shape {image.shape[1:]}, need {shape}")
+        x = image
+        for i in range(NUM_ENCODER_LAYERS):
+            x = layers.Conv(
+                self.feature_dim,
+                self.encoder_kernel_size,
+                dtype=self.dtype,
+                name=f"encoder_{i}",
+            )(x)
+            x = nn.relu(x)
+        tokens = encode_tokens(
+            x, self.embedding("encoder_position"), self.feature_dim, self.dtype
+        )
+        slots, attention = self.make_slot_attention()(
+            tokens,
+            train=train,
+            num_slots=num_slots,
+            num_iterations=num_iterations,
+            initial_slots=initial_slots,
+            noise=noise,
+        )
+        result = self._decode(slots)
+        return result | {"slots": slots, "attention": attention}
+
+    def embedding(self, name: str) -> SoftPositionEmbedding:
+        """Return the module `encoder_position` or `decoder_position`."""
+        options = getattr(self, name) or {}
+        return SoftPositionEmbedding(
+            **options, dtype=self.dtype, name=f"{name}_embedding"
+        )
+
+    def initial_size(self) -> int:
+        """Return the size of the map that the decoder starts from."""
+        if self.decoder not in DECODERS:
+            raise ConfigError(
+                f"decoder={self.decoder!r} is unknown; use one of {', '.join(DECODERS)}"
+            )
+        factor = 2 ** sum(upsample for _, upsample, _ in DECODERS[self.decoder])
+        if self.image_size % factor:
+            raise ConfigError(
+                f"decoder={self.decoder!r} needs image_size a multiple of {factor}, "
+                f"got {self.image_size}; use decoder='stationary'"
+            )
+        return self.image_size // factor
+
+    def _decode(self, slots):
+        """Decode each slot to an image and a mask and mix the images."""
+        batch_size, num_slots, slot_dim = slots.shape
+        size = self.initial_size()
+        # [B K, h, w, D]
+        x = slots.reshape(batch_size * num_slots, 1, 1, slot_dim).astype(self.dtype)
+        x = jnp.broadcast_to(x, (batch_size * num_slots, size, size, slot_dim))
+        x = self.embedding("decoder_position")(x)
+        specs = DECODERS[self.decoder]
+        for i, (kernel_size, upsample, init_style) in enumerate(specs):
+            is_last = i == len(specs) - 1
+            x = layers.Conv(
+                4 if is_last else self.feature_dim,
+                kernel_size,
+                upsample=upsample,
+                init_style=init_style,
+                dtype=self.dtype,
+                name=f"decoder_{i}",
+            )(x)
+            x = x if is_last else nn.relu(x)
+        # [B, K, H, W, 4]
+        x = x.reshape(batch_size, num_slots, *x.shape[1:]).astype(jnp.float32)
+        images, masks = x[..., :3], jax.nn.softmax(x[..., 3], axis=1)
+        return {
+            "reconstruction": (images * masks[..., None]).sum(axis=1),
+            "masks": masks,
+            "slot_reconstructions": images,
+        }
+
+
+def encode_tokens(x, embedding, feature_dim, dtype):
+    """Turn a feature map `[B, H, W, C]` into tokens `[B, H W, feature_dim]`."""
+    x = embedding(x)
+    x = x.reshape(x.shape[0], -1, x.shape[-1])
+    x = layers.layer_norm("feature_norm", 1e-3, dtype)(x)
+    return layers.MLP(feature_dim, feature_dim, dtype=dtype, name="feature_mlp")(x)

@@ -1,0 +1,186 @@
+"""DINOSAUR: Slot Attention that reconstructs features of a frozen encoder.
+
+Source: Seitzer et al., "Bridging the Gap to Real-World Object-Centric Learning"
+(ICLR 2023), with the MLP decoder, as used by Krimmel et al. (TMLR 2024).
+"""
+
+import itertools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sanorm_jax.models import layers
+from sanorm_jax.models.slot_attention import SlotModel
+
+# Rows (B x K x tokens) that the decoder holds at once under `remat`.
+REMAT_ROWS = 8192
+
+
+class MLPDecoder(nn.Module):
+    """Decodes each slot at each token by an MLP and mixes the slots by masks.
+
+    The MLP of the reference maps `slot + position` to features and a mask logit
+    and sums the features by the masks' softmax. Two steps are done cheaper, to
+    the same result up to rounding: the first layer is linear, so it is applied
+    to slots and positions separately; the masks sum to 1, so the slots are mixed
+    before the last layer.
+
+    Attributes:
+      hidden_dim: width H of the hidden layers.
+      num_hidden_layers: number of hidden layers.
+      remat: hold hidden features of a few tokens at a time and compute them
+        again for the gradient, so that memory does not grow with the tokens.
+      dtype: dtype of the matrix products; masks are float32.
+    """
+
+    hidden_dim: int = 1024
+    num_hidden_layers: int = 3
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, slots, num_tokens: int, feature_dim: int):
+        """Decode slots.
+
+        Args:
+          slots: `[B, K, D]`.
+          num_tokens: N.
+          feature_dim: features F of a token.
+
+        Returns:
+          Reconstruction `[B, N, F]` and masks `[B, K, N]`, both float32.
+        """
+        slot_dim = slots.shape[-1]
+        positions = self.param(
+            "positions", nn.initializers.normal(1.0), (num_tokens, slot_dim)
+        )
+        sizes = [slot_dim] + [self.hidden_dim] * self.num_hidden_layers
+        hidden = [
+            self._dense(f"hidden_{i}", fan_in, fan_out)
+            for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes))
+        ]
+        # Output 0 is the mask's logit, the others are the features.
+        kernel, bias = self._dense("out", sizes[-1], feature_dim + 1)
+
+        # [B, K, H] and [N, H]
+        from_slots = slots.astype(self.dtype) @ hidden[0][0] + hidden[0][1]
+        from_positions = positions.astype(self.dtype) @ hidden[0][0]
+
+        def mix(from_positions):
+            """Return mixed hidden features `[B, n, H]` and masks `[B, K, n]`."""
+            # [B, K, n, H]
+            x = nn.relu(from_slots[:, :, None] + from_positions[None, None])
+            for weight, offset in hidden[1:]:
+                x = nn.relu(x @ weight + offset)
+            logits = jnp.matmul(
+                x, kernel[:, 0], preferred_element_type=jnp.float32
+            ) + bias[0].astype(jnp.float32)
+            masks = jax.nn.softmax(logits, axis=1)
+            # [B, K, n] x [B, K, n, H] -> [B, n, H]
+            return jnp.einsum("bkn,bknh->bnh", masks.astype(self.dtype), x), masks
+
+        if self.remat:
+            mixed, masks = _in_chunks(
+                mix, from_positions, slots.shape[0] * slots.shape[1]
+            )
+        else:
+            mixed, masks = mix(from_positions)
+        features = jnp.matmul(mixed, kernel[:, 1:], preferred_element_type=jnp.float32)
+        return features + bias[1:].astype(jnp.float32), masks
+
+    def _dense(self, name, fan_in, fan_out):
+        """Return kernel `[fan_in, fan_out]` and bias in the compute dtype."""
+        init = layers.uniform(fan_in**-0.5)
+        kernel = self.param(f"{name}_kernel", init, (fan_in, fan_out))
+        bias = self.param(f"{name}_bias", init, (fan_out,))
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
+
+
+def _in_chunks(mix, from_positions, rows_per_token: int):
+    """Apply `mix` to a few tokens at a time, recomputing for the gradient."""
+    num_tokens = from_positions.shape[0]
+    most = max(1, REMAT_ROWS // rows_per_token)
+    size = max(n for n in range(1, num_tokens + 1) if num_tokens % n == 0 and n <= most)
+    chunks = from_positions.reshape(num_tokens // size, size, -1)
+    # [chunks, B, n, H] and [chunks, B, K, n]
+    mixed, masks = jax.lax.map(jax.checkpoint(mix), chunks)
+    mixed = jnp.moveaxis(mixed, 0, 1)
+    masks = jnp.moveaxis(masks, 0, 2)
+    mixed = mixed.reshape(mixed.shape[0], num_tokens, -1)
+    return mixed, masks.reshape(*masks.shape[:2], num_tokens)
+
+
+class Dinosaur(SlotModel):
+    """Feature MLP, Slot Attention and MLP decoder over encoder features.
+
+    Attributes:
+      decoder_hidden_dim: width of the decoder's hidden layers.
+      decoder_num_hidden_layers: number of the decoder's hidden layers.
+      remat: see `MLPDecoder`.
+      Further attributes: see `SlotAttention`.
+    """
+
+    num_slots: int = 11
+    slot_dim: int = 128
+    hidden_dim: int = 512
+    decoder_hidden_dim: int = 1024
+    decoder_num_hidden_layers: int = 3
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        features: jax.Array,
+        *,
+        train: bool,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        initial_slots: jax.Array | None = None,
+        noise: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """Group and reconstruct features.
+
+        Args:
+          features: encoder features `[B, N, F]`.
+          train: whether normalizers use (and update) batch statistics.
+          num_slots: see `SlotAttention`.
+          num_iterations: see `SlotAttention`.
+          initial_slots: see `SlotAttention`.
+          noise: see `SlotAttention`.
+
+        Returns:
+          `reconstruction` `[B, N, F]`, `masks` `[B, K, N]` (softmax over slots),
+          `slots` `[B, K, D]` and `attention` `[B, K, N]`, all float32.
+
+        Raises:
+          ConfigError: see `SlotAttention`.
+        """
+        _, num_tokens, feature_dim = features.shape
+        tokens = layers.layer_norm("feature_norm", dtype=self.dtype)(features)
+        tokens = layers.MLP(
+            feature_dim, self.slot_dim, "torch", self.dtype, name="feature_mlp"
+        )(tokens)
+        slots, attention = self.make_slot_attention()(
+            tokens,
+            train=train,
+            num_slots=num_slots,
+            num_iterations=num_iterations,
+            initial_slots=initial_slots,
+            noise=noise,
+        )
+        decoder = MLPDecoder(
+            self.decoder_hidden_dim,
+            self.decoder_num_hidden_layers,
+            self.remat,
+            self.dtype,
+            name="decoder",
+        )
+        reconstruction, masks = decoder(slots, num_tokens, feature_dim)
+        return {
+            "reconstruction": reconstruction,
+            "masks": masks,
+            "slots": slots,
+            "attention": attention,
+        }

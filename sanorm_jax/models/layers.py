@@ -1,0 +1,151 @@
+"""Layers that several models share, with the reference's initialisation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.models import convolution
+
+glorot = nn.initializers.glorot_uniform()
+
+
+def uniform(bound: float) -> Callable:
+    """Return an initializer of the uniform distribution in [-bound, bound]."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def initializers(style: str, fan_in: int) -> dict[str, Callable]:
+    """Return `kernel_init` and `bias_init` of a dense or convolutional layer.
+
+    Args:
+      style: `glorot` (Glorot uniform kernel, zero bias, as in TensorFlow) or
+        `torch` (both uniform in +-1/sqrt(fan_in), PyTorch's default).
+      fan_in: inputs that each output sums over.
+    """
+    if style == "glorot":
+        return {"kernel_init": glorot, "bias_init": nn.initializers.zeros}
+    if style == "torch":
+        bound = fan_in**-0.5
+        return {"kernel_init": uniform(bound), "bias_init": uniform(bound)}
+    raise ConfigError(f"initialisation {style!r} is unknown; use glorot or torch")
+
+
+def layer_norm(name: str, epsilon: float = 1e-5, dtype: Any = jnp.float32):
+    """Return a LayerNorm whose statistics are float32 and taken in two passes."""
+    return nn.LayerNorm(
+        epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name
+    )
+
+
+class MLP(nn.Module):
+    """Two dense layers with a ReLU between.
+
+    Attributes:
+      hidden_dim: width of the hidden layer.
+      out_dim: number of outputs.
+      init_style: see `initializers`.
+      dtype: compute dtype.
+    """
+
+    hidden_dim: int
+    out_dim: int
+    init_style: str = "glorot"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """Map `[..., D]` to `[..., out_dim]`."""
+        init = initializers(self.init_style, x.shape[-1])
+        x = nn.relu(
+            nn.Dense(self.hidden_dim, dtype=self.dtype, name="hidden", **init)(x)
+        )
+        init = initializers(self.init_style, self.hidden_dim)
+        return nn.Dense(self.out_dim, dtype=self.dtype, name="out", **init)(x)
+
+
+class GRU(nn.Module):
+    """Gated recurrent unit with input and recurrent bias.
+
+    TensorFlow's (`reset_after`) and PyTorch's cells compute the same function;
+    they differ in how weights are stored and initialised. Gates are stored in
+    the order update, reset, candidate; `torch_weights` reorders.
+
+    Attributes:
+      style: `tf` (joint Glorot kernel, joint orthogonal recurrent kernel, zero
+        biases) or `torch` (all uniform in +-1/sqrt(D)).
+      dtype: dtype of the matrix products; the gates are float32.
+    """
+
+    style: str = "tf"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs, state):
+        """Return the next state `[..., D]` from inputs `[..., C]` and a state."""
+        dim = state.shape[-1]
+        if self.style == "tf":
+            inits = (glorot, nn.initializers.orthogonal(), nn.initializers.zeros)
+        elif self.style == "torch":
+            inits = (uniform(dim**-0.5),) * 3
+        else:
+            raise ConfigError(f"gru={self.style!r} is unknown; use tf or torch")
+        kernel = self.param("kernel", inits[0], (inputs.shape[-1], 3 * dim))
+        recurrent = self.param("recurrent_kernel", inits[1], (dim, 3 * dim))
+        bias = self.param("bias", inits[2], (2, 3 * dim))
+
+        # [..., 3D]
+        from_inputs = self._matmul(inputs, kernel) + bias[0]
+        from_state = self._matmul(state, recurrent) + bias[1]
+        gates = nn.sigmoid(from_inputs[..., : 2 * dim] + from_state[..., : 2 * dim])
+        update, reset = gates[..., :dim], gates[..., dim:]
+        candidate = jnp.tanh(
+            from_inputs[..., 2 * dim :] + reset * from_state[..., 2 * dim :]
+        )
+        return (1 - update) * candidate + update * state
+
+    def _matmul(self, x, kernel):
+        return jnp.matmul(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            preferred_element_type=jnp.float32,
+        )
+
+
+class Conv(nn.Module):
+    """Convolution with bias over NHWC images.
+
+    Attributes:
+      features: number of output channels.
+      kernel_size: side of the kernel.
+      stride: distance of output pixels in the input.
+      upsample: double the size first, see `convolution.upsampling_conv`.
+      init_style: see `initializers`.
+      dtype: compute dtype.
+    """
+
+    features: int
+    kernel_size: int = 5
+    stride: int = 1
+    upsample: bool = False
+    init_style: str = "glorot"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """Map `[B, H, W, C]` to `[B, H', W', features]`."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        init = initializers(self.init_style, shape[0] * shape[1] * shape[2])
+        kernel = self.param("kernel", init["kernel_init"], shape).astype(self.dtype)
+        bias = self.param("bias", init["bias_init"], shape[-1:]).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.upsample:
+            return convolution.upsampling_conv(x, kernel) + bias
+        return convolution.conv(x, kernel, self.stride) + bias

@@ -1,0 +1,96 @@
+"""Property prediction: a set of object properties from an image.
+
+Source: Locatello et al., "Object-Centric Learning with Slot Attention"
+(NeurIPS 2020), appendix E.4.
+"""
+
+import flax.linen as nn
+import jax
+
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.models import layers
+from sanorm_jax.models.autoencoder import encode_tokens
+from sanorm_jax.models.position_embedding import SoftPositionEmbedding
+from sanorm_jax.models.slot_attention import SlotModel
+
+ENCODER_STRIDES = (1, 2, 2, 1)
+
+
+class SetPredictor(SlotModel):
+    """CNN encoder, Slot Attention, and an MLP that reads each slot.
+
+    Attributes:
+      image_size: height and width of the images in pixels, a multiple of 4.
+      feature_dim: channels of the convolutions.
+      num_properties: length P of the property vector.
+      property_hidden_dim: hidden width of the MLP over slots.
+      Further attributes: see `SlotAttention`.
+    """
+
+    num_slots: int = 10
+    image_size: int = 128
+    feature_dim: int = 64
+    num_properties: int = 19
+    property_hidden_dim: int = 64
+
+    @nn.compact
+    def __call__(
+        self,
+        image: jax.Array,
+        *,
+        train: bool,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        initial_slots: jax.Array | None = None,
+        noise: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """Predict the properties of one object a slot.
+
+        Args:
+          image: `[B, H, W, 3]` in [-1, 1].
+          train: whether normalizers use (and update) batch statistics.
+          num_slots: see `SlotAttention`.
+          num_iterations: see `SlotAttention`.
+          initial_slots: see `SlotAttention`.
+          noise: see `SlotAttention`.
+
+        Returns:
+          `predicted_properties` `[B, K, P]` in [0, 1], `slots` `[B, K, D]` and
+          `attention` `[B, K, H/4 W/4]`, all float32.
+
+        Raises:
+          ConfigError: an image of another size; and see `SlotAttention`.
+        """
+        shape = (self.image_size, self.image_size, 3)
+        if image.shape[1:] != shape or self.image_size % 4:
+            raise ConfigError(
+                f"images have shape {image.shape[1:]}, need {shape}, a multiple of 4"
+            )
+        x = image
+        for i, stride in enumerate(ENCODER_STRIDES):
+            x = layers.Conv(
+                self.feature_dim, stride=stride, dtype=self.dtype, name=f"encoder_{i}"
+            )(x)
+            x = nn.relu(x)
+        tokens = encode_tokens(
+            x, self.embedding("encoder_position"), self.feature_dim, self.dtype
+        )
+        slots, attention = self.make_slot_attention()(
+            tokens,
+            train=train,
+            num_slots=num_slots,
+            num_iterations=num_iterations,
+            initial_slots=initial_slots,
+            noise=noise,
+        )
+        # The head is small; float32 keeps its sigmoid exact.
+        head = layers.MLP(self.property_hidden_dim, self.num_properties, name="head")
+        return {
+            "predicted_properties": nn.sigmoid(head(slots)),
+            "slots": slots,
+            "attention": attention,
+        }
+
+    def embedding(self, name: str) -> SoftPositionEmbedding:
+        """Return the position embedding module of the encoder."""
+        return SoftPositionEmbedding(dtype=self.dtype, name=f"{name}_embedding")

@@ -1,0 +1,180 @@
+"""Slot Attention with a choice of update normalization.
+
+Sources: Locatello et al., "Object-Centric Learning with Slot Attention"
+(NeurIPS 2020), algorithm 1; Krimmel et al. (TMLR 2024, arXiv 2407.04170),
+section 3, for the normalizations; Chang et al., "Object Representations as
+Fixed Points" (NeurIPS 2022) for implicit differentiation.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.models import layers, normalization
+
+
+class SlotAttention(nn.Module):
+    """Groups tokens into slots by attention that competes over the slots.
+
+    Attributes:
+      num_slots: slots K in training, and where a call names no other number.
+      slot_dim: features D of a slot.
+      num_iterations: iterations where a call names no other number.
+      common_dim: dimension of keys, queries and values; None means `slot_dim`.
+      hidden_dim: hidden width of the MLP; never less than the common dimension.
+      update_normalization: a name of `normalization.NORMALIZATIONS` or an alias.
+      gru: `tf` or `torch`, see `layers.GRU`.
+      implicit: gradient through the last iteration only.
+      axis_name: mapped axis over which the batch is spread, for batch norm.
+      dtype: dtype of the matrix products; softmax, normalizers, gates and the
+        slots between iterations are float32.
+    """
+
+    num_slots: int
+    slot_dim: int
+    num_iterations: int = 3
+    common_dim: int | None = None
+    hidden_dim: int = 128
+    update_normalization: str = "mean"
+    gru: str = "tf"
+    implicit: bool = False
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: jax.Array,
+        *,
+        train: bool,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        initial_slots: jax.Array | None = None,
+        noise: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return slots `[B, K, D]` and attention `[B, K, N]`, both float32.
+
+        Args:
+          inputs: tokens `[B, N, C]`.
+          train: whether normalizers use (and update) batch statistics.
+          num_slots: K, if other than in training.
+          num_iterations: iterations, if other than in training.
+          initial_slots: slots `[B, K, D]` to start from.
+          noise: standard normal `[B, K, D]` to draw initial slots with. Without
+            `initial_slots` and `noise`, it comes from the stream `slots`.
+
+        Returns:
+          The slots after the last iteration and the attention of that
+          iteration, before its update.
+
+        Raises:
+          ConfigError: a number that is not positive, or arguments that disagree.
+        """
+        common_dim = _positive("common_dim", self.common_dim, self.slot_dim)
+        hidden_dim = max(common_dim, self.hidden_dim)
+        num_iterations = _positive(
+            "num_iterations", num_iterations, self.num_iterations
+        )
+        batch_size, _, input_dim = inputs.shape
+        slots = self._initial_slots(batch_size, num_slots, initial_slots, noise)
+
+        norm_slots = layers.layer_norm("norm_slots")
+        norm_mlp = layers.layer_norm("norm_mlp")
+        gru = layers.GRU(self.gru, self.dtype, name="gru")
+        mlp = layers.MLP(hidden_dim, self.slot_dim, dtype=self.dtype, name="mlp")
+        normalize = normalization.make(self.update_normalization, self.axis_name)
+        to_q = self.param("to_q", layers.glorot, (self.slot_dim, common_dim))
+        to_k = self.param("to_k", layers.glorot, (input_dim, common_dim))
+        to_v = self.param("to_v", layers.glorot, (input_dim, common_dim))
+
+        # [B, N, C] -> [B, N, common_dim], twice
+        inputs = layers.layer_norm("norm_inputs", dtype=self.dtype)(inputs)
+        keys = inputs @ to_k.astype(self.dtype)
+        values = inputs @ to_v.astype(self.dtype)
+        step = normalization.Step(0, train, self.num_slots)
+
+        for iteration in range(num_iterations):
+            step.iteration = iteration
+            if self.implicit and iteration == num_iterations - 1:
+                slots = jax.lax.stop_gradient(slots)
+                step.memory = jax.lax.stop_gradient(step.memory)
+            # The scale goes with the queries, of which there are few.
+            queries = norm_slots(slots).astype(self.dtype) @ to_q.astype(self.dtype)
+            queries = queries * common_dim**-0.5
+            # [B, K, N]
+            logits = jnp.einsum(
+                "bkc,bnc->bkn", queries, keys, preferred_element_type=jnp.float32
+            )
+            attention = jax.nn.softmax(logits, axis=1)
+            slots = gru(normalize(attention, values, step), slots)
+            slots = slots + mlp(norm_mlp(slots)).astype(jnp.float32)
+        return slots, attention
+
+    def _initial_slots(self, batch_size, num_slots, initial_slots, noise):
+        """Return the slots `[B, K, D]` that iteration 0 starts from."""
+        bound = (6 / (2 * self.slot_dim)) ** 0.5
+        shape = (1, 1, self.slot_dim)
+        mean = self.param("slots_mu", layers.uniform(bound), shape)
+        log_sigma = self.param("slots_logsigma", layers.uniform(bound), shape)
+        if initial_slots is not None and noise is not None:
+            raise ConfigError("initial_slots and noise exclude each other; give one")
+        given = initial_slots if initial_slots is not None else noise
+        if given is None:
+            num_slots = _positive("num_slots", num_slots, self.num_slots)
+            shape = (batch_size, num_slots, self.slot_dim)
+            noise = jax.random.normal(self.make_rng("slots"), shape)
+        else:
+            num_slots = _positive("num_slots", num_slots, given.shape[1])
+            shape = (batch_size, num_slots, self.slot_dim)
+            if given.shape != shape:
+                raise ConfigError(
+                    f"initial slots or noise have shape {given.shape}, need {shape}"
+                )
+        if initial_slots is not None:
+            return initial_slots.astype(jnp.float32)
+        return mean + jnp.exp(log_sigma) * noise.astype(jnp.float32)
+
+
+class SlotModel(nn.Module):
+    """Base of the models around Slot Attention: its options, said once.
+
+    Attributes: see `SlotAttention`.
+    """
+
+    num_slots: int = 7
+    slot_dim: int = 64
+    num_iterations: int = 3
+    common_dim: int | None = None
+    hidden_dim: int = 128
+    update_normalization: str = "mean"
+    gru: str = "tf"
+    implicit: bool = False
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def make_slot_attention(self) -> SlotAttention:
+        """Return the Slot Attention module `slot_attention` with these options."""
+        return SlotAttention(
+            num_slots=self.num_slots,
+            slot_dim=self.slot_dim,
+            num_iterations=self.num_iterations,
+            common_dim=self.common_dim,
+            hidden_dim=self.hidden_dim,
+            update_normalization=self.update_normalization,
+            gru=self.gru,
+            implicit=self.implicit,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            name="slot_attention",
+        )
+
+
+def _positive(name: str, value: int | None, default: int) -> int:
+    """Return `value`, or `default` where it is None; ConfigError below 1."""
+    value = default if value is None else value
+    if value < 1:
+        raise ConfigError(f"{name}={value} must be at least 1")
+    return value
