@@ -204,7 +204,7 @@ def sweep_plot(
         if len(lines) > 1:
             # Handles long enough that line styles can be told apart, and as many
             # columns as the names leave room for.
-            width = 0.75 + 0.075 * max(map(len, lines))
+            width = 0.7 + 0.062 * max(map(len, lines))
             figure.legend(
                 loc="outside upper left",
                 ncols=max(1, min(len(lines), int(4.8 / width))),

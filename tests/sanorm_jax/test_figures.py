@@ -1,0 +1,144 @@
+"""Figures show what they are given, and need no colours to be read."""
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from sanorm_jax import figures
+
+
+def scenes(num_slots=3, side=12):
+    images = np.zeros((2, side, side, 3), np.uint8)
+    true = np.zeros((2, side, side), np.int32)
+    true[:, 2:5, 2:5] = 1
+    true[:, 7:10, 7:10] = 2
+    # Slot 0 has object 2, slot 1 the background, slot 2 object 1.
+    predicted = np.array([1, 2, 0])[true]
+    masks = np.stack([predicted == k for k in range(num_slots)], 1).astype(np.float32)
+    return images, true, predicted, masks
+
+
+def shown(figure, row, num_columns=2, column=0):
+    return figure.axes[row * num_columns + column].images[0].get_array()
+
+
+def test_grid_has_a_row_for_each_kind():
+    images, true, predicted, masks = scenes()
+    figure = figures.segmentation_grid(images, true, {"masks": predicted}, masks)
+    labels = [axis.get_ylabel() for axis in figure.axes[::2]]
+    assert labels == ["image", "true", "masks", "slot 1", "slot 2", "slot 3"]
+    without = figures.segmentation_grid(images, None, {"masks": predicted})
+    assert [axis.get_ylabel() for axis in without.axes[::2]] == ["image", "masks"]
+
+
+def test_segments_have_the_colour_of_their_object():
+    images, true, predicted, masks = scenes()
+    figure = figures.segmentation_grid(images, true, {"masks": predicted}, masks)
+    np.testing.assert_array_equal(shown(figure, 1), shown(figure, 2))
+    frames = [
+        to_rgb(figure.axes[2 * row].spines["left"].get_edgecolor()) for row in (3, 4, 5)
+    ]
+    centre = shown(figure, 1).shape[0] // 12
+    object_2 = shown(figure, 1)[8 * centre + centre // 2, 8 * centre + centre // 2]
+    np.testing.assert_allclose(frames[0], object_2)
+    np.testing.assert_allclose(frames[1], to_rgb("#D0D0D0"))
+
+
+def test_touching_segments_are_divided_by_a_white_line():
+    images, true, predicted, _ = scenes()
+    picture = shown(figures.segmentation_grid(images, true, {"p": predicted}), 1)
+    assert (picture == 1).all(-1).any()
+
+
+def test_mask_fades_the_image_to_white():
+    images, true, predicted, masks = scenes()
+    slot = shown(figures.segmentation_grid(images, true, {"p": predicted}, masks), 3)
+    np.testing.assert_array_equal(slot[8, 8], [0, 0, 0])
+    np.testing.assert_array_equal(slot[0, 0], [1, 1, 1])
+
+
+def test_many_slots_stay_on_the_page_and_keep_their_colours():
+    images, true, _, _ = scenes()
+    masks = np.random.default_rng(0).random((2, 24, 12, 12))
+    figure = figures.segmentation_grid(images, true, {"p": masks.argmax(1)}, masks)
+    assert figure.get_figheight() <= 9 and figure.get_figwidth() <= 7
+    frames = {
+        tuple(axis.spines["left"].get_edgecolor()) for axis in figure.axes[2 * 3 :: 2]
+    }
+    assert len(frames) == 24
+
+
+def test_sides_may_differ_and_batches_may_not():
+    images, true, predicted, masks = scenes()
+    large = predicted.repeat(2, 1).repeat(2, 2)
+    figure = figures.segmentation_grid(images, true, {"p": large}, masks[..., ::2, ::2])
+    assert shown(figure, 3).shape == (12, 12, 3)
+    with pytest.raises(ValueError, match="1 segmentations or masks for 2 images"):
+        figures.segmentation_grid(images, true, {"p": predicted[:1]})
+
+
+def test_sweep_lines_differ_without_colour():
+    lines = {f"variant {i}": {4: [0.1 * i, 0.2], 7: [0.3, 0.4]} for i in range(7)}
+    figure = figures.sweep_plot(
+        lines,
+        xlabel="number of slots",
+        ylabel="FG-ARI",
+        references={"token oracle": 0.95},
+        mark=("trained with", 7),
+    )
+    axis = figure.axes[0]
+    named = [line for line in axis.lines if line.get_label() in lines]
+    looks = {(line.get_marker(), str(line._unscaled_dash_pattern)) for line in named}
+    assert len(named) == len(looks) == 7
+    np.testing.assert_allclose(named[3].get_ydata(), [0.25, 0.35])
+    assert len(axis.collections) == 7
+    assert {text.get_text() for text in axis.texts} == {"token oracle", "trained with"}
+
+
+def test_line_colours_differ_in_lightness():
+    # Relative luminance, so that a grey print still tells most lines apart.
+    light = [np.dot(to_rgb(c), [0.2126, 0.7152, 0.0722]) for c in figures.OKABE_ITO]
+    gaps = [abs(a - b) for a, b in itertools.pairwise(light)]
+    assert min(gaps) > 0.03
+
+
+def test_heat_map_prints_its_numbers():
+    values = np.array([[0.25, np.nan], [0.5, 1.0]])
+    names = {"rows": [7, 11], "columns": [3, 4], "ylabel": "slots", "xlabel": "objects"}
+    figure = figures.heat_map(values, **names, label="FG-ARI")
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["0.25", "0.50", "1.00"]
+    with pytest.raises(ValueError, match="1 x 2 names"):
+        figures.heat_map(values, **names | {"rows": [7]}, label="FG-ARI")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_equal_figures_are_equal_files(tmp_path, suffix):
+    def draw(name):
+        figure = figures.sweep_plot({"a": {1: [2.0]}}, xlabel="x", ylabel="y")
+        return figures.save(figure, tmp_path / "new" / f"{name}{suffix}").read_bytes()
+
+    assert draw("one") == draw("two")
+    names = {path.name for path in (tmp_path / "new").iterdir()}
+    assert names == {f"one{suffix}", f"two{suffix}"}
+
+
+def test_failed_save_leaves_the_old_figure(tmp_path):
+    figure = figures.sweep_plot({"a": {1: [2.0]}}, xlabel="x", ylabel="y")
+    path = figures.save(figure, tmp_path / "figure.png")
+    before = path.read_bytes()
+    figure.axes[0].set_xlabel("$\\notacommand$")
+    with pytest.raises(ValueError, match="notacommand"):
+        figures.save(figure, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_array_is_a_batch_of_one_image():
+    figure = figures.segmentation_grid(*scenes()[:2], {"p": scenes()[2]})
+    array = figures.to_array(figure)
+    assert array.dtype == np.uint8
+    assert array.shape[0] == 1 and array.shape[3] == 3
+    assert array.std() > 0
