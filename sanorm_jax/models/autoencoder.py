@@ -104,6 +104,7 @@ class Autoencoder(SlotModel):
         result = self._decode(slots)
         return result | {"slots": slots, "attention": attention}
 
+    @nn.nowrap
     def embedding(self, name: str) -> SoftPositionEmbedding:
         """Return the module `encoder_position` or `decoder_position`."""
         options = getattr(self, name) or {}
@@ -111,6 +112,7 @@ class Autoencoder(SlotModel):
             **options, dtype=self.dtype, name=f"{name}_embedding"
         )
 
+    @nn.nowrap
     def initial_size(self) -> int:
         """Return the size of the map that the decoder starts from."""
         if self.decoder not in DECODERS:

@@ -91,6 +91,7 @@ class SetPredictor(SlotModel):
             "attention": attention,
         }
 
+    @nn.nowrap
     def embedding(self, name: str) -> SoftPositionEmbedding:
         """Return the position embedding module of the encoder."""
         return SoftPositionEmbedding(dtype=self.dtype, name=f"{name}_embedding")

@@ -1,0 +1,153 @@
+"""Optimizers and schedules, as the reference has them.
+
+A step's learning rate and loss weight depend on its number alone, so a restart
+needs no further state for them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sanorm_jax.errors import ConfigError
+
+Schedule = Callable[[jax.Array | int], jax.Array]
+
+
+def warmup_decay(
+    learning_rate: float,
+    warmup_steps: int,
+    half_life_steps: int,
+    warmup_start: float = 0.0,
+) -> Schedule:
+    """Return the schedule of linear warm-up and exponential decay.
+
+    `base (s + (1 - s) t / W)` for t < W, then `base 0.5^((t - W) / H)`.
+
+    Args:
+      learning_rate: base, reached after the warm-up.
+      warmup_steps: W; 0 for no warm-up.
+      half_life_steps: H, steps in which the rate halves; 0 for no decay.
+      warmup_start: s, share of the base that the warm-up starts from.
+    """
+
+    def schedule(step):
+        step = jnp.asarray(step, jnp.float32)
+        progress = step / max(warmup_steps, 1)
+        warmup = warmup_start + (1 - warmup_start) * progress
+        decay = 0.5 ** (
+            (step - warmup_steps) / half_life_steps if half_life_steps else 0
+        )
+        return learning_rate * jnp.where(step < warmup_steps, warmup, decay)
+
+    return schedule
+
+
+def piecewise_linear(knots: float | Sequence[Sequence[float]]) -> Schedule:
+    """Return a constant, or lines between knots.
+
+    Args:
+      knots: a number, or pairs (step, value) in the order of rising steps. Before
+        the first and after the last knot, their values hold.
+
+    Raises:
+      ConfigError: no knot, no pairs, or steps that do not rise.
+    """
+    if isinstance(knots, int | float):
+        return optax.constant_schedule(float(knots))
+    message = f"schedule {knots!r}: give a number or pairs (step, value), steps rising"
+    try:
+        table = np.asarray(knots, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(message) from error
+    if table.ndim != 2 or table.shape[1] != 2 or (np.diff(table[:, 0]) <= 0).any():
+        raise ConfigError(message)
+    return lambda step: jnp.interp(
+        jnp.asarray(step, jnp.float32), table[:, 0], table[:, 1]
+    )
+
+
+def scale_by_adam_tf(
+    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """Return Adam's scaling with epsilon where TensorFlow has it.
+
+    It is added to the root of the second moment before the correction of its bias:
+    "epsilon hat" of Kingma and Ba, "Adam" (ICLR 2015), end of section 2.
+    """
+
+    def init(params):
+        return optax.ScaleByAdamState(
+            count=jnp.zeros([], jnp.int32),
+            mu=optax.tree.zeros_like(params),
+            nu=optax.tree.zeros_like(params),
+        )
+
+    def update(updates, state, params=None):
+        del params
+        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
+        count = optax.safe_increment(state.count)
+        correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        updates = jax.tree.map(
+            lambda m, v: correction * m / (jnp.sqrt(v) + eps), mu, nu
+        )
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+# Each takes epsilon and returns the scaling of the gradient.
+OPTIMIZERS = {
+    "adam_tf": lambda eps: scale_by_adam_tf(eps=eps),
+    "adam": lambda eps: optax.scale_by_adam(eps=eps),
+    # PyTorch's decay, and epsilon outside the root as there.
+    "rmsprop": lambda eps: optax.scale_by_rms(decay=0.99, eps=eps, eps_in_sqrt=False),
+    "sgd": lambda eps: optax.identity(),
+}
+
+
+def create(config: Any) -> tuple[optax.GradientTransformation, Schedule]:
+    """Return the optimizer and its learning rate by step.
+
+    Args:
+      config: `name` (`adam_tf`, `adam`, `rmsprop`, `sgd`), `learning_rate`,
+        `warmup_steps`, `warmup_start`, `half_life_steps` (0: no decay), `epsilon`
+        and `clip_norm` (largest global norm of the gradient; 0: no clipping).
+
+    Raises:
+      ConfigError: unknown name, or a number out of range.
+    """
+    if config.name not in OPTIMIZERS:
+        raise ConfigError(
+            f"config.optimizer.name={config.name}: must be one of "
+            f"{', '.join(OPTIMIZERS)}"
+        )
+    for name in ("learning_rate", "epsilon"):
+        if config[name] <= 0:
+            raise ConfigError(
+                f"config.optimizer.{name}={config[name]}: must be above 0"
+            )
+    for name in ("warmup_steps", "warmup_start", "half_life_steps", "clip_norm"):
+        if config[name] < 0:
+            raise ConfigError(
+                f"config.optimizer.{name}={config[name]}: must not be negative"
+            )
+    schedule = warmup_decay(
+        config.learning_rate,
+        config.warmup_steps,
+        config.half_life_steps,
+        config.warmup_start,
+    )
+    clip = optax.clip_by_global_norm(config.clip_norm)
+    return (
+        optax.chain(
+            clip if config.clip_norm else optax.identity(),
+            OPTIMIZERS[config.name](config.epsilon),
+            optax.scale_by_learning_rate(schedule),
+        ),
+        schedule,
+    )
