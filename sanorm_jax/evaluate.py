@@ -149,17 +149,19 @@ class Evaluator:
 
 def _rows(table: metrics.Table, task: Task, **where) -> list[dict[str, Any]]:
     """Returns a row of all examples, and one for each number of objects."""
-    rows = [_row(table, task, num_objects="all", **where)]
-    if "num_objects" in table.columns:
+    columns = table.columns()
+    rows = [_row(columns, task, num_objects="all", **where)]
+    if "num_objects" in columns:
         for count, part in table.by("num_objects").items():
             rows.append(_row(part, task, num_objects=count, **where))
     return rows
 
 
-def _row(table: metrics.Table, task: Task, **where) -> dict[str, Any]:
-    scalars = task.summarize(table)
+def _row(columns: dict[str, np.ndarray], task: Task, **where) -> dict[str, Any]:
+    num_examples = len(next(iter(columns.values())))
+    scalars = task.summarize(columns)
     scalars.pop("num_objects", None)
-    return where | {"num_examples": len(table)} | scalars
+    return where | {"num_examples": num_examples} | scalars
 
 
 def evaluate(

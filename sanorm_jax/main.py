@@ -1,5 +1,6 @@
 """Trains or evaluates one experiment: `python -m sanorm_jax.main --config=...`."""
 
+import logging as std_logging
 import pathlib
 import sys
 
@@ -77,12 +78,18 @@ def _run() -> int:
     return 0
 
 
+def _quiet_orbax(record: std_logging.LogRecord) -> bool:
+    """Keeps Orbax from telling of each file that it reads and writes."""
+    return "orbax" not in record.pathname or record.levelno >= std_logging.ERROR
+
+
 def main(argv: list[str]) -> int:
     """Runs the mode that the flags ask for and returns the exit code."""
     from data.store import StoreError
 
+    logging.get_absl_logger().addFilter(_quiet_orbax)
     if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}")
+        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
     try:
         return _run()
     except (ConfigError, StoreError) as error:

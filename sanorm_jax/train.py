@@ -170,7 +170,7 @@ class Run:
                 num_iterations=setting.num_iterations,
                 check=self.preemption.check,
             )
-            values = self.task.summarize(table)
+            values = self.task.summarize(table.columns())
             scalars |= {f"{name}/{metric}": v for metric, v in values.items()}
             if self.writer and self.config.num_figure_examples:
                 variables = self.devices.get_state(self.state.variables)

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from data import pipeline
-from sanorm_jax import metrics
 from sanorm_jax.errors import ConfigError
 
 Batch = dict[str, jax.Array]
@@ -92,13 +92,17 @@ class Task(abc.ABC):
     ) -> dict[str, jax.Array]:
         """Returns `segmentation` [B, H, W] and `masks` [B, K, H, W] for figures."""
 
-    def summarize(self, table: metrics.Table) -> dict[str, float]:
+    def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
         """Returns the scalars of a split from the measures of all its examples.
 
         Args:
-          table: of what `evaluate` returned, a row an example.
+          columns: what `evaluate` returned, [examples, ...], in order of example.
         """
-        return table.compute()
+        return {
+            name: float(np.mean(values, dtype=np.float64))
+            for name, values in columns.items()
+            if values.ndim == 1
+        }
 
 
 def check_positive(name: str, value: int):

@@ -111,17 +111,17 @@ class PropertyPredictionTask(Task):
             values |= {f"{name}_attention": v for name, v in measures.items()}
         return values
 
-    def summarize(self, table):
+    def summarize(self, columns):
         """Adds AP at each distance threshold, over all examples of the table."""
         values = average_precision(
-            table.column("predicted_properties"),
-            table.column("properties"),
+            columns["predicted_properties"],
+            columns["properties"],
             THRESHOLDS,
             z_range=self.config.z_range,
         )
         names = ["inf" if np.isinf(t) else f"{t:g}" for t in THRESHOLDS]
         scalars = {f"ap_{n}": float(v) for n, v in zip(names, values, strict=True)}
-        return table.compute() | scalars
+        return super().summarize(columns) | scalars
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
         """Returns the attention at image size and its argmax."""
