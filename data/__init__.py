@@ -1,0 +1,1 @@
+"""Datasets: their sources, the store, and the pipelines that read it."""

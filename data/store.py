@@ -1,0 +1,442 @@
+"""The store: Zarr v3 arrays by tensorstore, with a manifest that says what they are.
+
+A store is a folder:
+
+    manifest.json           what it was made from, with which settings, and what it holds
+    <split>/<field>/        one Zarr v3 array [examples, ...]
+    <split>/<field>/c/...   its shard files, `examples_per_shard` examples each
+
+A shard file is written at once and appears whole or not at all; each example in it has
+a checksum of its own. The shard files that exist are thus the record of the work done.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+FORMAT = "sanorm store"
+VERSION = 1
+MANIFEST = "manifest.json"
+# Columns of few bytes an example are read whole; one chunk holds a shard of them.
+_SMALL_BYTES = 1024
+
+Fields = Mapping[str, tuple[Sequence[int], str]]
+
+
+class StoreError(Exception):
+    """Bad data: one line that names the file or option and the remedy."""
+
+
+def write_json(path: pathlib.Path, content: Any):
+    """Writes a JSON file such that a reader sees the old or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def fingerprint(manifest: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of all in a manifest that defines the content."""
+    keys = ("format", "version", "dataset", "source", "settings", "fields", "splits")
+    content = {key: manifest[key] for key in keys}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Returns in one line how two manifests differ; empty if they agree."""
+    parts = []
+    for key in ("dataset", "source", "settings", "fields", "splits"):
+        old, new = recorded.get(key), given.get(key)
+        if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+            old, new = {key: old}, {key: new}
+        parts += [
+            f"{name}: {old.get(name)!r} there, {new.get(name)!r} now"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        ]
+    return "; ".join(parts)
+
+
+def _context() -> ts.Context:
+    # Each example is read once an epoch: a cache would only take memory.
+    return ts.Context({"cache_pool": {"total_bytes_limit": 0}})
+
+
+def _spec(path: pathlib.Path) -> dict[str, Any]:
+    return {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": f"{path.absolute()}/"},
+        # A chunk of zeros is stored like any other; a missing one is an error.
+        "store_data_equal_to_fill_value": True,
+        "fill_missing_data_reads": False,
+    }
+
+
+def _metadata(shape: Sequence[int], dtype: str, count: int, per_shard: int):
+    dtype = np.dtype(dtype)
+    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    per_chunk = per_shard if size <= _SMALL_BYTES else 1
+    as_bytes = {"name": "bytes"}
+    if dtype.itemsize > 1:
+        as_bytes["configuration"] = {"endian": "little"}
+    codecs = [as_bytes]
+    if dtype == np.uint8 and per_chunk == 1:
+        # Images and label maps; features do not compress enough to pay for it.
+        codecs.append({"name": "zstd", "configuration": {"level": 3}})
+    index = [{"name": "bytes", "configuration": {"endian": "little"}}]
+    sharding = {
+        "chunk_shape": [per_chunk, *shape],
+        "codecs": [*codecs, {"name": "crc32c"}],
+        "index_codecs": [*index, {"name": "crc32c"}],
+    }
+    return {
+        "shape": [count, *shape],
+        "data_type": dtype.name,
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [per_shard, *shape]},
+        },
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+    }
+
+
+class _Layout:
+    """What reading and writing share: where things lie, given a manifest."""
+
+    def __init__(self, root: pathlib.Path, manifest: dict[str, Any]):
+        self.root = root
+        self.manifest = manifest
+        self.fields = {
+            name: (tuple(field["shape"]), field["dtype"])
+            for name, field in manifest["fields"].items()
+        }
+        self.splits = {
+            name: split["num_examples"] for name, split in manifest["splits"].items()
+        }
+        self.examples_per_shard = manifest["examples_per_shard"]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that the store was written with."""
+        return self.manifest["settings"]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of source, settings, fields and splits."""
+        return self.manifest["fingerprint"]
+
+    def num_examples(self, split: str) -> int:
+        """Returns the number of examples of a split.
+
+        Raises:
+          StoreError: no such split.
+        """
+        if split not in self.splits:
+            raise StoreError(
+                f"{self.root}: has no split {split}; it has {', '.join(self.splits)}"
+            )
+        return self.splits[split]
+
+    def num_shards(self, split: str) -> int:
+        """Returns the number of shard files of each field of a split."""
+        return -(-self.num_examples(split) // self.examples_per_shard)
+
+    def shard_range(self, split: str, shard: int) -> tuple[int, int]:
+        """Returns the first example of a shard and the one after its last."""
+        start = shard * self.examples_per_shard
+        return start, min(start + self.examples_per_shard, self.num_examples(split))
+
+    def shard_file(self, split: str, field: str, shard: int) -> pathlib.Path:
+        """Returns the file of a shard of a field."""
+        zeros = ["0"] * len(self.fields[field][0])
+        return self.root.joinpath(split, field, "c", str(shard), *zeros)
+
+    def missing_shards(self, split: str) -> list[int]:
+        """Returns the shards of a split of which any field's file is missing."""
+        return [
+            shard
+            for shard in range(self.num_shards(split))
+            if not all(
+                self.shard_file(split, field, shard).exists() for field in self.fields
+            )
+        ]
+
+
+class StoreWriter(_Layout):
+    """Writes a store, shard by shard, in any order and from any number of processes.
+
+    Made by `StoreWriter.create`.
+    """
+
+    @classmethod
+    def create(
+        cls,
+        root: str | pathlib.Path,
+        *,
+        dataset: str,
+        source: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        fields: Fields,
+        splits: Mapping[str, int],
+        examples_per_shard: int,
+    ) -> "StoreWriter":
+        """Begins a store, or goes on with one of the same content.
+
+        Args:
+          root: folder of the store; made if absent.
+          dataset: name of the dataset.
+          source: what it is made from, as JSON.
+          settings: what else defines the content, as JSON.
+          fields: shape and dtype of an example's fields by name.
+          splits: number of examples by name.
+          examples_per_shard: examples a file; the last file may hold fewer.
+
+        Raises:
+          StoreError: `root` holds a store of other content (the difference is
+            shown) or something else; or it is not writable.
+        """
+        root = pathlib.Path(root)
+        given = {
+            "format": FORMAT,
+            "version": VERSION,
+            "dataset": dataset,
+            "source": dict(source),
+            "settings": dict(settings),
+            "fields": {
+                name: {"shape": list(shape), "dtype": dtype}
+                for name, (shape, dtype) in fields.items()
+            },
+            "splits": {n: {"num_examples": int(k)} for n, k in splits.items()},
+            "examples_per_shard": examples_per_shard,
+        }
+        given = json.loads(json.dumps(given))
+        given["fingerprint"] = fingerprint(given)
+        if (root / MANIFEST).exists():
+            recorded = read_manifest(root)
+            if recorded["fingerprint"] != given["fingerprint"]:
+                raise StoreError(
+                    f"{root} was written by other settings "
+                    f"({difference(recorded, given)}); choose another --name or "
+                    "--data_dir, or remove it"
+                )
+            return cls(root, recorded)
+        if root.exists() and any(root.iterdir()):
+            raise StoreError(
+                f"{root} exists and is no store ({MANIFEST} is missing); choose "
+                "another --name or --data_dir"
+            )
+        given["complete"] = False
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            write_json(root / MANIFEST, given)
+        except OSError as error:
+            raise StoreError(f"{root}: not writable ({error.strerror})") from None
+        return cls(root, given)
+
+    @property
+    def complete(self) -> bool:
+        """Whether `finish` found all shards there."""
+        return self.manifest["complete"] and not any(
+            self.missing_shards(split) for split in self.splits
+        )
+
+    def _array(self, split: str, field: str) -> ts.TensorStore:
+        shape, dtype = self.fields[field]
+        count = self.num_examples(split)
+        spec = _spec(self.root / split / field) | {
+            "metadata": _metadata(shape, dtype, count, self.examples_per_shard)
+        }
+        return ts.open(spec, create=True, open=True, context=_context()).result()
+
+    def write_shard(self, split: str, shard: int, columns: Mapping[str, np.ndarray]):
+        """Writes a shard's file of every field; each appears whole or not at all.
+
+        Args:
+          split: name of the split.
+          shard: number of the shard.
+          columns: [examples of the shard, ...] by field, all fields.
+
+        Raises:
+          StoreError: wrong fields, shapes or dtypes; or no room on the disk.
+        """
+        start, stop = self.shard_range(split, shard)
+        if columns.keys() != self.fields.keys():
+            raise StoreError(
+                f"{self.root}: shard {shard} of {split} has fields "
+                f"{sorted(columns)}, needs {sorted(self.fields)}"
+            )
+        for field, (shape, dtype) in self.fields.items():
+            column = np.asarray(columns[field])
+            if column.shape != (stop - start, *shape) or column.dtype != dtype:
+                raise StoreError(
+                    f"{self.root}: {field} of shard {shard} of {split} is "
+                    f"{column.dtype}{list(column.shape)}, needs "
+                    f"{dtype}{[stop - start, *shape]}"
+                )
+        try:
+            for field in self.fields:
+                column = np.ascontiguousarray(columns[field])
+                self._array(split, field)[start:stop].write(column).result()
+        except (ValueError, OSError) as error:
+            raise StoreError(
+                f"{self.root}: shard {shard} of {split} not written "
+                f"({_reason(error)}); finished shards are kept, make room or mend it "
+                "and start again"
+            ) from None
+
+    def finish(self) -> bool:
+        """Marks the store complete if no shard is missing; returns whether it is."""
+        if any(self.missing_shards(split) for split in self.splits):
+            return False
+        if not self.manifest["complete"]:
+            self.manifest["complete"] = True
+            write_json(self.root / MANIFEST, self.manifest)
+        return True
+
+
+class Store(_Layout):
+    """Reads a store, any examples in any order. Made by `Store.open`."""
+
+    def __init__(self, root: pathlib.Path, manifest: dict[str, Any]):
+        super().__init__(root, manifest)
+        self._context = _context()
+        self._arrays = {}
+
+    @classmethod
+    def open(
+        cls, root: str | pathlib.Path, *, allow_incomplete: bool = False
+    ) -> "Store":
+        """Opens a store.
+
+        Args:
+          root: folder of the store.
+          allow_incomplete: also one of which shards are missing; `available` tells
+            what can be read.
+
+        Raises:
+          StoreError: missing, of another kind or version, or incomplete (says how
+            much is missing).
+        """
+        store = cls(pathlib.Path(root), read_manifest(pathlib.Path(root)))
+        missing = {split: len(store.missing_shards(split)) for split in store.splits}
+        if any(missing.values()) and not allow_incomplete:
+            parts = [
+                f"{split} {count} of {store.num_shards(split)}"
+                for split, count in missing.items()
+                if count
+            ]
+            raise StoreError(
+                f"{root} is incomplete: missing shards: {', '.join(parts)}; run the "
+                "command that wrote it again"
+            )
+        return store
+
+    def available(self, split: str) -> np.ndarray:
+        """Returns the indices [n] int64 of the examples of shards that are there."""
+        indices = np.arange(self.num_examples(split))
+        missing = self.missing_shards(split)
+        return indices[~np.isin(indices // self.examples_per_shard, missing)]
+
+    def _array(self, split: str, field: str) -> ts.TensorStore:
+        key = (split, field)
+        if key not in self._arrays:
+            self.num_examples(split)
+            if field not in self.fields:
+                raise StoreError(
+                    f"{self.root}: has no field {field}; it has "
+                    f"{', '.join(self.fields)}"
+                )
+            path = self.root / split / field
+            try:
+                self._arrays[key] = ts.open(
+                    _spec(path), read=True, context=self._context
+                ).result()
+            except (ValueError, OSError) as error:
+                raise StoreError(f"{path}: unreadable ({_reason(error)})") from None
+        return self._arrays[key]
+
+    def read(self, split: str, field: str, indices: Sequence[int]) -> np.ndarray:
+        """Returns the field of the given examples, [len(indices), ...], in order.
+
+        Raises:
+          StoreError: no such split, field or example; or a shard is missing or
+            damaged (its file is named).
+        """
+        array = self._array(split, field)
+        indices = np.asarray(indices, np.int64)
+        if not len(indices):
+            shape, dtype = self.fields[field]
+            return np.zeros((0, *shape), dtype)
+        if indices.min() < 0 or indices.max() >= array.shape[0]:
+            raise StoreError(
+                f"{self.root}: {split} has examples 0 to {array.shape[0] - 1}, not "
+                f"{indices.min()} to {indices.max()}"
+            )
+        try:
+            return array[indices].read().result()
+        except (ValueError, OSError) as error:
+            raise StoreError(self._damage(split, field, indices, error)) from None
+
+    def _damage(self, split, field, indices, error) -> str:
+        for shard in np.unique(indices // self.examples_per_shard).tolist():
+            reason = self.check_shard(split, field, shard)
+            if reason:
+                return reason
+        return f"{self.root / split / field}: unreadable ({_reason(error)})"
+
+    def check_shard(self, split: str, field: str, shard: int) -> str | None:
+        """Reads a shard's file and returns what is wrong with it, or None."""
+        path = self.shard_file(split, field, shard)
+        if not path.exists():
+            return f"{path}: missing; run the command that wrote the store again"
+        start, stop = self.shard_range(split, shard)
+        try:
+            values = self._array(split, field)[start:stop].read().result()
+        except (ValueError, OSError) as error:
+            return f"{path}: damaged ({_reason(error)}); remove it and write it again"
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            return f"{path}: holds values that are not finite; write it again"
+        return None
+
+    def column(self, split: str, field: str) -> np.ndarray:
+        """Returns a whole field of a split; for small ones, such as counts."""
+        return self.read(split, field, np.arange(self.num_examples(split)))
+
+
+def read_manifest(root: pathlib.Path) -> dict[str, Any]:
+    """Returns the manifest of a store.
+
+    Raises:
+      StoreError: there is no store, or one of another version.
+    """
+    path = root / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(
+            f"{root}: no store there; make it with python -m data.prepare (features: "
+            "python -m feature_extraction.extract)"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: unreadable ({error})") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise StoreError(f"{path}: is no manifest of a {FORMAT}")
+    if manifest.get("version") != VERSION:
+        raise StoreError(
+            f"{path}: is of version {manifest.get('version')}, this code reads "
+            f"{VERSION}; write the store again"
+        )
+    return manifest
+
+
+def _reason(error: Exception) -> str:
+    # tensorstore appends source locations after the first bracketed part.
+    return str(error).splitlines()[0].split(" [")[0][:300]
