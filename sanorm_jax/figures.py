@@ -151,7 +151,7 @@ def sweep_plot(
       mark: Name and place of a thin vertical line, e.g. the slots trained with.
     """
     with mpl.rc_context(_RC):
-        figure = Figure(figsize=(4.8, 3.2), dpi=_DPI, layout="constrained")
+        figure = Figure(figsize=(4.2, 3.0), dpi=_DPI, layout="constrained")
         axis = figure.subplots()
         axis.grid(axis="y", color="#E4E4E4", linewidth=0.6)
         axis.set_axisbelow(True)
@@ -204,11 +204,11 @@ def sweep_plot(
         if len(lines) > 1:
             # Handles long enough that line styles can be told apart, and as many
             # columns as the names leave room for.
-            width = 0.7 + 0.062 * max(map(len, lines))
+            width = 0.6 + 0.06 * max(map(len, lines))
             figure.legend(
                 loc="outside upper left",
-                ncols=max(1, min(len(lines), int(4.8 / width))),
-                **{"frameon": False, "handlelength": 3.2},
+                ncols=max(1, min(len(lines), int(4.2 / width))),
+                **{"frameon": False, "handlelength": 3, "columnspacing": 1.2},
             )
     return figure
 

@@ -39,7 +39,8 @@ header p { margin-top: 0.75rem; color: var(--soft); font-size: 1.125rem; }
 nav ol { display: flex; flex-wrap: wrap; gap: 0.25rem 1.5rem; margin: 1.25rem 0 0;
   padding: 0; list-style: none; font-size: 0.9375rem; }
 a { color: #0b5cad; text-underline-offset: 0.2em; text-decoration-thickness: 1px; }
-section { padding: 2rem 0 1rem; border-top: 1px solid var(--line); margin-top: 1.5rem; }
+section { padding: 1.75rem 0 0.5rem; border-top: 1px solid var(--line);
+  margin-top: 1.5rem; }
 figure { margin: 1.5rem 0; }
 figure img { display: block; height: auto; max-width: none; }
 figcaption, caption { color: var(--soft); font-size: 0.9375rem; line-height: 1.5;
@@ -47,6 +48,14 @@ figcaption, caption { color: var(--soft); font-size: 0.9375rem; line-height: 1.5
 figcaption { max-width: 68ch; margin-top: 0.75rem; }
 caption { padding-bottom: 0.6rem; caption-side: top; }
 .box { overflow-x: auto; margin: 1.25rem 0; }
+/* A shadow at the side where more is to be scrolled to. */
+div.box[role] { background: linear-gradient(to right, #fff 30%, #fff0) left,
+    linear-gradient(to left, #fff 30%, #fff0) right,
+    linear-gradient(to right, #24292f24, #24292f00) left,
+    linear-gradient(to left, #24292f24, #24292f00) right;
+  background-repeat: no-repeat; background-size: 2.5rem 100%, 2.5rem 100%,
+    0.75rem 100%, 0.75rem 100%;
+  background-attachment: local, local, scroll, scroll; }
 figure .box { margin: 0; }
 .box:focus-visible, a:focus-visible { outline: 2px solid #0b5cad; outline-offset: 3px; }
 table { border-collapse: collapse; font-size: 0.9375rem; line-height: 1.4;
@@ -54,6 +63,7 @@ table { border-collapse: collapse; font-size: 0.9375rem; line-height: 1.4;
 th, td { padding: 0.45rem 1.25rem 0.45rem 0; text-align: left; white-space: nowrap;
   vertical-align: baseline; }
 tbody th { font-weight: 500; }
+thead th:first-child, tbody th { position: sticky; left: 0; background: #fff; }
 thead th { font-weight: 600; border-bottom: 1.5px solid var(--ink); }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
 .number { text-align: right; }
@@ -144,7 +154,7 @@ def render(
     body = "\n".join(
         _section(name, section) for name, section in zip(names, sections, strict=True)
     )
-    return f"""<!DOCTYPE html>
+    page = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -167,6 +177,8 @@ def render(
 </body>
 </html>
 """
+    # ASCII reads the same in whatever encoding the file is written and opened.
+    return page.encode("ascii", "xmlcharrefreplace").decode()
 
 
 def _section(name, section):
