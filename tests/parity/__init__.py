@@ -1,0 +1,1 @@
+"""Numerical parity with the reference: `python -m tests.parity --vectors=DIR`."""

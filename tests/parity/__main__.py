@@ -1,0 +1,110 @@
+"""Checks every file of a folder of vectors and prints what differs by how much.
+
+    python -m tests.parity --vectors=tests/vectors [--every_quantity]
+
+Exit status: 0, everything within its tolerance; 1, something is past it, left out or
+unknown; 2, no such folder.
+"""
+
+import pathlib
+import sys
+
+import jax
+from absl import app, flags, logging
+from rich.console import Console
+from rich.table import Table
+
+from tests.parity import models, others
+from tests.parity.vectors import Row, Vectors
+
+_VECTORS = flags.DEFINE_string("vectors", None, "Folder of .npz files.", required=True)
+_EVERY = flags.DEFINE_bool(
+    "every_quantity", False, "A line for every array; else the worst of each group."
+)
+
+# By how the file's name begins.
+CHECKS = {
+    "slot_attention_": models.check_slot_attention,
+    "dinosaur_": models.check_dinosaur,
+    "autoencoder_": models.check_autoencoder,
+    "set_predictor": models.check_set_predictor,
+    "metrics": others.check_metrics,
+    "optimisation": others.check_optimisation,
+}
+
+
+def check_file(path: pathlib.Path) -> tuple[list[Row], list[str]]:
+    """Return the comparisons of a file and notes on them; never raises."""
+    check = next((CHECKS[p] for p in CHECKS if path.name.startswith(p)), None)
+    if check is None or path.suffix != ".npz":
+        return [Row(path.name, "(unknown file)", float("inf"), 0.0)], []
+    try:
+        vectors = Vectors(path)
+        check(vectors)
+    except Exception as error:
+        # One bad file must not hide the others; the table fails for it.
+        logging.exception("%s", path)
+        line = str(error).split("\n")[0]
+        reason = f"(failed: {type(error).__name__}: {line})"
+        return [Row(path.name, reason, float("inf"), 0.0)], []
+    vectors.finish()
+    return vectors.rows, vectors.notes
+
+
+def check_folder(folder: pathlib.Path) -> tuple[list[Row], list[str]]:
+    """Return the comparisons of all files but the README, and the notes."""
+    rows, notes = [], []
+    for path in sorted(folder.iterdir()):
+        if path.name != "README.md":
+            file_rows, file_notes = check_file(path)
+            rows += file_rows
+            notes += file_notes
+    return rows, notes
+
+
+def worst_of_groups(rows: list[Row]) -> list[Row]:
+    """Return failures as they are and, of all else, the worst row of each group."""
+    groups: dict[tuple, list[Row]] = {}
+    for i, row in enumerate(rows):
+        group = row.quantity.split("/")[0] if row.passed else i
+        groups.setdefault((row.file, group, row.tolerance), []).append(row)
+    shown = []
+    for members in groups.values():
+        worst = max(members, key=lambda row: row.error)
+        more = f" (worst of {len(members)})" if len(members) > 1 else ""
+        quantity = worst.quantity + more
+        shown.append(Row(worst.file, quantity, worst.error, worst.tolerance))
+    return shown
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table("file", "quantity", title="Parity with the reference")
+    table.add_column("largest relative error", justify="right")
+    table.add_column("tolerance", justify="right")
+    for row in rows:
+        style = None if row.passed else "bold red"
+        numbers = f"{row.error:.1e}", f"{row.tolerance:.0e}"
+        table.add_row(row.file, row.quantity, *numbers, style=style)
+    return table
+
+
+def main(argv):
+    del argv
+    folder = pathlib.Path(_VECTORS.value)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        sys.stderr.write(f"error: --vectors={folder} is no folder with files\n")
+        sys.exit(2)
+    # GPUs would else multiply float32 matrices in fewer bits.
+    jax.config.update("jax_default_matmul_precision", "highest")
+    rows, notes = check_folder(folder)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(_table(rows if _EVERY.value else worst_of_groups(rows)))
+    for note in notes:
+        console.print(f"Note on {note}.")
+    failures = sum(not row.passed for row in rows)
+    console.print(f"{len(rows)} comparisons, {failures} past tolerance.")
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,121 @@
+import pathlib
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from tests.parity import __main__ as parity
+
+VECTORS = pathlib.Path(__file__).parent / "vectors"
+FILES = sorted(VECTORS.glob("*.npz"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_agrees_with_the_reference(path):
+    rows, _ = parity.check_file(path)
+    assert rows
+    assert not [row for row in rows if not row.passed]
+
+
+def _changed(tmp_path, name, change):
+    """Save a copy of the vectors `name` with arrays changed; return its rows."""
+    with np.load(VECTORS / f"{name}.npz") as file:
+        arrays = dict(file)
+    change(arrays)
+    np.savez(tmp_path / f"{name}.npz", **arrays)
+    return parity.check_file(tmp_path / f"{name}.npz")[0]
+
+
+def _failed(rows):
+    return [row.quantity for row in rows if not row.passed]
+
+
+def test_small_errors_are_seen(tmp_path):
+    names = [
+        "train/attention",
+        "grad/to_k.weight",
+        "grad_input/inputs",
+        "eval_more_slots/slots",
+    ]
+
+    def change(arrays):
+        for name in names:
+            # Ten times the larger of the tolerances, in one entry.
+            arrays[name].flat[np.abs(arrays[name]).argmax()] *= 1.001
+
+    assert _failed(_changed(tmp_path, "slot_attention_mean", change)) == names
+
+
+def test_running_statistics_are_checked(tmp_path):
+    name = "params_after_train_forward/update_normalizer.variances"
+
+    def change(arrays):
+        for key in (name, "params_before/update_normalizer.variances"):
+            arrays[key] = arrays[key] * 1.001
+
+    rows = _changed(tmp_path, "slot_attention_scalar_batch_norm_single", change)
+    assert _failed(rows) == [name]
+
+
+def test_true_statistics_before_the_pass_are_used(tmp_path):
+    """A file whose "before" is not a view of "after" starts from "before"."""
+
+    def change(arrays):
+        before, after = "params_before/{}", "params_after_train_forward/{}"
+        for name, old in (("means", 0.5), ("variances", 3.0)):
+            name = f"update_normalizer.{name}"
+            arrays[before.format(name)] = np.array([old], np.float32)
+            fresh = 1.0 if "variances" in name else 0.0
+            arrays[after.format(name)] += 0.9 * np.float32(old - fresh)
+        for name in [k for k in arrays if k.startswith("eval")]:
+            del arrays[name]
+
+    rows = _changed(tmp_path, "slot_attention_scalar_batch_norm_single", change)
+    assert not _failed(rows)
+
+
+def test_what_is_left_out_fails(tmp_path):
+    def change(arrays):
+        arrays["eval/entropy"] = np.zeros(3)
+
+    rows = _changed(tmp_path, "slot_attention_none", change)
+    assert _failed(rows) == ["eval/entropy (left out)"]
+
+
+def test_missing_and_unknown_weights_fail(tmp_path):
+    def change(arrays):
+        arrays["params_before/to_x.weight"] = arrays.pop("params_before/to_q.weight")
+
+    (row,) = _changed(tmp_path, "slot_attention_none", change)
+    assert not row.passed
+    assert "to_q.weight" in row.quantity
+    assert "to_x.weight" in row.quantity
+
+
+def test_unknown_files_fail_and_the_readme_does_not(tmp_path):
+    (tmp_path / "README.md").write_text("names and shapes")
+    (tmp_path / "transformer_mean.npz").write_bytes(b"")
+    (tmp_path / "metrics.npz").write_bytes(b"no archive")
+    rows, _ = parity.check_folder(tmp_path)
+    assert sorted({row.file for row in rows}) == ["metrics.npz", "transformer_mean.npz"]
+    assert not any(row.passed for row in rows)
+
+
+def _exit_code(folder):
+    with flagsaver.flagsaver(vectors=str(folder)), pytest.raises(SystemExit) as caught:
+        parity.main([])
+    return caught.value.code
+
+
+def test_exit_code_tells_the_outcome(tmp_path, capsys):
+    flags.FLAGS.mark_as_parsed()
+    name = "optimisation.npz"
+    (tmp_path / name).write_bytes((VECTORS / name).read_bytes())
+    assert _exit_code(tmp_path) == 0
+    assert "adam_trajectory" in capsys.readouterr().out
+    (tmp_path / "strange.npz").write_bytes(b"")
+    assert _exit_code(tmp_path) == 1
+    assert "strange.npz" in capsys.readouterr().out
+    assert _exit_code(tmp_path / "nowhere") == 2
+    assert capsys.readouterr().err.startswith("error: --vectors=")
