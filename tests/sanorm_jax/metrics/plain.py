@@ -78,11 +78,12 @@ def average_precision(predictions, targets, threshold, scale=(6.0, 6.0, 6.0)):
             found.add((image, best))
         precision.append(len(found) / rank)
         recall.append(len(found) / num_objects)
-    area, last = 0.0, 0.0
-    for i in range(len(recall)):
-        if recall[i] > last:
-            area += max(precision[i:]) * (recall[i] - last)
-            last = recall[i]
+    area, best_precision, earlier = 0.0, 0.0, [0.0, *recall[:-1]]
+    for value, after, before in zip(
+        precision[::-1], recall[::-1], earlier[::-1], strict=True
+    ):
+        best_precision = max(best_precision, value)
+        area += best_precision * (after - before)
     return area
 
 

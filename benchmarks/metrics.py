@@ -1,0 +1,180 @@
+"""Times the metrics over 10,000 images: ours, scikit-learn's, and one image at a time.
+
+    python -m benchmarks.metrics [--num_images=10000]
+
+The loop ways are the plain versions that the tests hold ours against. They and
+scikit-learn run on the first images only and are scaled up, as their time per image
+does not depend on how many there are; average precision runs on all images both ways.
+Prints a table, and how far the results differ. Compile times are given separately.
+"""
+
+import functools
+import time
+
+import jax
+import numpy as np
+import rich.console
+import rich.table
+import sklearn
+from absl import app, flags
+from sklearn.metrics import adjusted_rand_score
+
+from sanorm_jax.metrics import average_precision, segmentation
+from tests.sanorm_jax.metrics import plain
+
+NUM_IMAGES = flags.DEFINE_integer("num_images", 10_000, "Images to score.", 1)
+SIDE = flags.DEFINE_integer("side", 224, "Side of the segmentations, in pixels.", 1)
+NUM_SLOTS = flags.DEFINE_integer("num_slots", 11, "Predicted segments and objects.", 1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 50, "Images on the device at once.", 1)
+NUM_PLAIN = flags.DEFINE_integer("num_plain", 100, "Images that slow ways score.", 1)
+
+
+def make_segmentations(count: int, side: int, num_labels: int):
+    """Label maps `[count, side, side]` of discs, and the same shifted, with noise."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:side, :side].astype(np.float32) / side
+    true = np.zeros((count, side, side), np.int32)
+    for labels in true:
+        for label in range(1, num_labels):
+            y, x, r = rng.random(3)
+            labels[(rows - y) ** 2 + (columns - x) ** 2 < (0.05 + 0.1 * r) ** 2] = label
+    predicted = np.roll(true, side // 32, (1, 2))
+    noise = rng.random(true.shape, np.float32) < 0.1
+    predicted[noise] = rng.integers(0, num_labels, noise.sum())
+    return true, predicted
+
+
+def make_properties(count: int, num_slots: int):
+    """Predictions and targets `[count, num_slots, 19]`, most of them alike."""
+    rng = np.random.default_rng(0)
+    targets = np.zeros((count, num_slots, 19), np.float32)
+    start = 0
+    for size in (3, 2, 2, 8):
+        kinds = rng.integers(0, size, (count, num_slots))
+        targets[..., start : start + size] = np.eye(size)[kinds]
+        start += size
+    targets[..., 15:18] = rng.random((count, num_slots, 3))
+    targets[..., 18] = np.arange(num_slots) < rng.integers(3, num_slots, (count, 1))
+    targets *= targets[..., 18:]
+    noise = rng.normal(size=targets.shape) * 0.3
+    noise[..., 15:18] *= 0.1
+    predictions = targets + noise.astype(np.float32)
+    return predictions[:, rng.permutation(num_slots)], targets
+
+
+def timed(function):
+    """Returns the result and the seconds it took."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(function())
+    return result, time.perf_counter() - start
+
+
+def main(argv):
+    """Times each metric each way and prints the table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument: {argv[1]}")
+    count, batch_size = NUM_IMAGES.value, min(BATCH_SIZE.value, NUM_IMAGES.value)
+    num_labels = NUM_SLOTS.value
+    few = min(NUM_PLAIN.value, count)
+    # The same images again and again: 10,000 at once would fill 8 GB.
+    true, predicted = make_segmentations(max(batch_size, few), SIDE.value, num_labels)
+    sizes = {"num_true": num_labels, "num_predicted": num_labels}
+    pairs = list(zip(true[:few], predicted[:few], strict=True))
+    ari, overlap = segmentation.adjusted_rand_index, segmentation.mean_best_overlap
+    fg = true[:few] > 0
+
+    def sklearn_fg_ari(pair, mask):
+        return adjusted_rand_score(pair[0][mask], pair[1][mask])
+
+    ways = {
+        "ARI": (
+            ari,
+            lambda: [adjusted_rand_score(t.ravel(), p.ravel()) for t, p in pairs],
+            lambda: [pairs_ari(t, p, **sizes) for t, p in pairs],
+        ),
+        "FG-ARI": (
+            functools.partial(ari, ignore_background=True),
+            lambda: [sklearn_fg_ari(x, m) for x, m in zip(pairs, fg, strict=True)],
+            lambda: [pairs_ari(t[t > 0], p[t > 0], **sizes) for t, p in pairs],
+        ),
+        "mBO": (
+            overlap,
+            None,
+            lambda: [plain.mean_best_overlap(t, p, **sizes) for t, p in pairs],
+        ),
+        "mIoU": (
+            segmentation.mean_iou,
+            None,
+            lambda: [plain.mean_iou(t, p, **sizes) for t, p in pairs],
+        ),
+    }
+    table = rich.table.Table(
+        title=f"{count:,} images of {SIDE.value} x {SIDE.value} pixels, {num_labels} "
+        f"labels; {jax.devices()[0].device_kind}; scikit-learn {sklearn.__version__}"
+    )
+    for name in ("metric", "ours s", "compile s", "scikit-learn s", "loop s"):
+        table.add_column(name, justify="left" if name == "metric" else "right")
+    for name in ("x scikit-learn", "x loop", "largest difference"):
+        table.add_column(name, justify="right")
+
+    on_device = jax.device_put((true, predicted))
+    for name, (metric, library, loop) in ways.items():
+        function = jax.jit(functools.partial(metric, **sizes))
+        batch = [labels[:batch_size] for labels in on_device]
+        _, first = timed(lambda f=function, b=batch: f(*b))
+
+        def ours(function=function, batch=batch):
+            return [function(*batch) for _ in range(-(-count // batch_size))]
+
+        results, seconds = timed(ours)
+        expected, loop_s = timed(loop)
+        shared = min(few, batch_size)
+        difference = np.abs(np.array(results[0][:shared]) - expected[:shared]).max()
+        library_s = timed(library)[1] * count / few if library else None
+        compile_s = first - seconds / len(results)
+        add(
+            table, name, seconds, compile_s, library_s, loop_s * count / few, difference
+        )
+
+    split = make_properties(count, NUM_SLOTS.value)
+    ours, seconds = timed(lambda: average_precision.average_precision(*split))
+    thresholds = average_precision.THRESHOLDS
+    expected, loop_s = timed(
+        lambda: [plain.average_precision(*split, t) for t in thresholds]
+    )
+    add(table, "AP x 5", seconds, None, None, loop_s, np.abs(ours - expected).max())
+    rich.console.Console(width=110).print(table)
+
+
+def pairs_ari(true, predicted, num_true, num_predicted):
+    """ARI of one image by masks of each pair of labels, in numpy."""
+    table = np.array(
+        [
+            [np.sum((true == t) & (predicted == p)) for p in range(num_predicted)]
+            for t in range(num_true)
+        ]
+    ).astype(np.float64)
+    rows, columns, total = table.sum(1), table.sum(0), table.sum()
+    both = (table * (table - 1)).sum()
+    true_pairs = (rows * (rows - 1)).sum()
+    predicted_pairs = (columns * (columns - 1)).sum()
+    chance = true_pairs * predicted_pairs / (total * (total - 1))
+    return (both - chance) / ((true_pairs + predicted_pairs) / 2 - chance)
+
+
+def add(table, name, seconds, compile_s, library_s, loop_s, difference):
+    """Adds a row; None for what does not apply."""
+    table.add_row(
+        name,
+        f"{seconds:.2f}",
+        "-" if compile_s is None else f"{compile_s:.2f}",
+        "-" if library_s is None else f"{library_s:.1f}",
+        f"{loop_s:.1f}",
+        "-" if library_s is None else f"{library_s / seconds:.0f}",
+        f"{loop_s / seconds:.0f}",
+        f"{difference:.1e}",
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
