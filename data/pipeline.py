@@ -1,0 +1,363 @@
+"""tf.data pipelines over a store: which examples, in which order, on which host.
+
+The order of training is a pure function of (seed, step): nothing but the step has to
+be remembered to go on exactly where a run stopped.
+"""
+
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from data import properties
+from data.store import Store, StoreError
+
+# JAX needs the whole GPU memory; TensorFlow would take it at its first operation.
+tf.config.set_visible_devices([], "GPU")
+
+# Batches read at once and batches waiting: with the one in use, they bound the memory
+# of the pipeline to this many batches.
+PARALLEL_READS = 2
+PREFETCHED = 2
+
+Batch = dict[str, np.ndarray]
+
+
+class Dataset:
+    """A source store, and the feature store made from it, read as one.
+
+    Made by `open_dataset`.
+
+    Attributes:
+      fields: shape and dtype of an example's fields by name.
+      splits: number of examples by name.
+      settings: of the source store.
+      feature_settings: of the feature store, None without one.
+      fingerprints: of the stores, by `source` and `features`.
+    """
+
+    def __init__(self, source: Store, features: Store | None = None):
+        self._stores = dict.fromkeys(source.fields, source)
+        self._all = [source]
+        self.splits = dict(source.splits)
+        self.settings = source.settings
+        self.feature_settings = None
+        self.fingerprints = {"source": source.fingerprint}
+        if features is not None:
+            self._stores |= dict.fromkeys(features.fields, features)
+            self._all.append(features)
+            self.splits = dict(features.splits)
+            self.feature_settings = features.settings
+            self.fingerprints["features"] = features.fingerprint
+        self.fields = {name: s.fields[name] for name, s in self._stores.items()}
+        if "shape" in self.fields:
+            (most,), _ = self.fields["shape"]
+            self.fields["properties"] = ((most, properties.DIM), "float32")
+
+    def num_examples(self, split: str) -> int:
+        """Returns the number of examples of a split; StoreError if there is none."""
+        if split not in self.splits:
+            raise StoreError(
+                f"{self._all[-1].root}: has no split {split}; it has "
+                f"{', '.join(self.splits)}"
+            )
+        return self.splits[split]
+
+    def read(self, split: str, field: str, indices: Sequence[int]) -> np.ndarray:
+        """Returns a field of the given examples, [len(indices), ...], in order.
+
+        Raises:
+          StoreError: no such field, or what `Store.read` raises.
+        """
+        if field not in self.fields:
+            raise StoreError(
+                f"{self._all[0].root}: has no field {field}; it has "
+                f"{', '.join(self.fields)}"
+            )
+        if field == "properties":
+            names = properties.COLUMNS
+            return properties.to_vectors(
+                {name: self.read(split, name, indices) for name in names}
+            )
+        return self._stores[field].read(split, field, indices)
+
+    def available(self, split: str) -> np.ndarray:
+        """Returns the indices [n] of the examples that every store holds."""
+        found = np.arange(self.num_examples(split))
+        for store in self._all:
+            found = np.intersect1d(found, store.available(split))
+        return found
+
+
+def open_dataset(
+    data_dir: str | pathlib.Path,
+    name: str,
+    encoder: str | None = None,
+    allow_incomplete: bool = False,
+) -> Dataset:
+    """Opens `<data_dir>/<name>` and, with an encoder, the features made from it.
+
+    Args:
+      data_dir: folder of the stores.
+      name: of the source store.
+      encoder: whose features to join, from `<data_dir>/<name>-<encoder>`.
+      allow_incomplete: read what there is of stores that are not complete.
+
+    Raises:
+      StoreError: a store is missing, incomplete, or of another version; or the
+        features were made from other images.
+    """
+    data_dir = pathlib.Path(data_dir)
+    source = Store.open(data_dir / name, allow_incomplete=allow_incomplete)
+    if encoder is None:
+        return Dataset(source)
+    features = Store.open(
+        feature_root(data_dir, name, encoder), allow_incomplete=allow_incomplete
+    )
+    if features.settings.get("source_fingerprint") != source.fingerprint:
+        raise StoreError(
+            f"{features.root} was not made from the present {source.root}; remove it "
+            "and run python -m feature_extraction.extract again"
+        )
+    return Dataset(source, features)
+
+
+def feature_root(data_dir: pathlib.Path, name: str, encoder: str) -> pathlib.Path:
+    """Returns the folder of the features that an encoder made of a dataset."""
+    return pathlib.Path(data_dir) / f"{name}-{encoder.replace('/', '_')}"
+
+
+def select(
+    dataset: Dataset,
+    split: str,
+    *,
+    min_objects: int | None = None,
+    max_objects: int | None = None,
+    num_examples: int | None = None,
+    num_sequences: int | None = None,
+    data_seed: int = 0,
+) -> np.ndarray:
+    """Returns the indices [n] int64, ascending, of the examples to use.
+
+    Args:
+      dataset: to choose from.
+      split: name of the split.
+      min_objects: only images of at least so many objects.
+      max_objects: only images of at most so many objects.
+      num_examples: at most so many images, drawn by `data_seed`.
+      num_sequences: images of at most so many videos, drawn by `data_seed`; an
+        image of a dataset without videos is a sequence of its own.
+      data_seed: fixes which examples a limited number keeps.
+
+    Raises:
+      StoreError: a limit is not above 0, or none is left.
+    """
+    limits = {
+        "min_objects": min_objects,
+        "max_objects": max_objects,
+        "num_examples": num_examples,
+        "num_sequences": num_sequences,
+    }
+    for name, value in limits.items():
+        if value is not None and value <= 0:
+            raise StoreError(f"{name}={value}: must be above 0")
+    indices = dataset.available(split)
+    if len(indices) < dataset.num_examples(split):
+        logging.warning(
+            "using the %d of %d examples of %s that are there",
+            *(len(indices), dataset.num_examples(split), split),
+        )
+    if min_objects is not None or max_objects is not None:
+        counts = dataset.read(split, "num_objects", indices)
+        keep = np.ones(len(indices), bool)
+        if min_objects is not None:
+            keep &= counts >= min_objects
+        if max_objects is not None:
+            keep &= counts <= max_objects
+        indices = indices[keep]
+    if num_sequences is not None:
+        videos = indices
+        if "video" in dataset.fields:
+            videos = dataset.read(split, "video", indices)
+        kept = _draw(np.unique(videos), num_sequences, data_seed)
+        indices = indices[np.isin(videos, kept)]
+    if num_examples is not None:
+        indices = _draw(indices, num_examples, data_seed)
+    if not len(indices):
+        given = ", ".join(f"{k}={v}" for k, v in limits.items() if v is not None)
+        raise StoreError(f"{given or split}: leaves no example of {split}")
+    return indices
+
+
+def _draw(values: np.ndarray, count: int, seed: int) -> np.ndarray:
+    if count >= len(values):
+        return values
+    rng = np.random.Generator(np.random.Philox(key=[seed, 2**63]))
+    return np.sort(rng.choice(values, count, replace=False))
+
+
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    # Counter-based: the order of an epoch needs none of the epochs before it.
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+
+
+class _Order:
+    """The endless stream of examples: one random permutation after the other.
+
+    Position p of the stream lies in epoch p // len(indices).
+    """
+
+    def __init__(self, indices: np.ndarray, seed: int):
+        self._indices, self._seed = indices, seed
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def __call__(self, start: int, count: int) -> np.ndarray:
+        positions = np.arange(start, start + count)
+        n = len(self._indices)
+        chosen = np.empty(count, np.int64)
+        for epoch in np.unique(positions // n).tolist():
+            if epoch not in self._epochs:
+                # Reads run ahead of each other by few batches: two epochs are enough.
+                recent = {e: p for e, p in self._epochs.items() if e >= epoch - 1}
+                recent[epoch] = _permutation(self._seed, epoch, n)
+                self._epochs = recent
+            mine = positions // n == epoch
+            chosen[mine] = self._epochs[epoch][positions[mine] % n]
+        return self._indices[chosen]
+
+
+def _host_rows(batch_size: int, host_index: int, num_hosts: int) -> range:
+    if batch_size % num_hosts:
+        raise StoreError(
+            f"batch_size={batch_size}: must be a multiple of the {num_hosts} hosts"
+        )
+    rows = batch_size // num_hosts
+    return range(host_index * rows, (host_index + 1) * rows)
+
+
+def train_batches(
+    dataset: Dataset,
+    split: str,
+    indices: np.ndarray,
+    *,
+    fields: Sequence[str],
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    num_steps: int,
+    host_index: int = 0,
+    num_hosts: int = 1,
+) -> Iterator[Batch]:
+    """Yields the training batches of `num_steps` steps from `start_step` on.
+
+    Args:
+      dataset: to read.
+      split: name of the split.
+      indices: examples to use, as `select` gives them.
+      fields: to read.
+      batch_size: of all hosts together, B.
+      seed: of the order.
+      start_step: steps taken before; costs nothing.
+      num_steps: batches to yield.
+      host_index: this host, from 0.
+      num_hosts: hosts that share each batch; host h has the rows from h B/hosts on.
+
+    Yields:
+      the fields [B/hosts, ...] and `position` [B/hosts] int32, the row in the batch
+      of all hosts.
+
+    Raises:
+      StoreError: the store is damaged, missing a field, or gone.
+    """
+    rows = _host_rows(batch_size, host_index, num_hosts)
+    position = np.arange(rows.start, rows.stop, dtype=np.int32)
+    order = _Order(indices, seed)
+
+    def read(step: int) -> Batch:
+        chosen = order(step * batch_size + rows.start, len(rows))
+        batch = {field: dataset.read(split, field, chosen) for field in fields}
+        return batch | {"position": position}
+
+    return _run(read, dataset, fields, {"position": "int32"}, start_step, num_steps)
+
+
+def eval_batches(
+    dataset: Dataset,
+    split: str,
+    indices: np.ndarray,
+    *,
+    fields: Sequence[str],
+    batch_size: int,
+    host_index: int = 0,
+    num_hosts: int = 1,
+) -> Iterator[Batch]:
+    """Yields each example once, over all hosts, in batches of equal shape.
+
+    Arguments as of `train_batches`. The last batch is filled up with its last example.
+
+    Yields:
+      the fields [B/hosts, ...], `index` [B/hosts] int32 of the example in its split,
+      and `mask` [B/hosts] bool, False for rows that only fill the batch.
+    """
+    rows = _host_rows(batch_size, host_index, num_hosts)
+    position = np.arange(rows.start, rows.stop)
+
+    def read(step: int) -> Batch:
+        places = step * batch_size + position
+        chosen = indices[np.minimum(places, len(indices) - 1)]
+        batch = {field: dataset.read(split, field, chosen) for field in fields}
+        return batch | {
+            "index": chosen.astype(np.int32),
+            "mask": places < len(indices),
+        }
+
+    num_steps = -(-len(indices) // batch_size)
+    return _run(read, dataset, fields, {"index": "int32", "mask": "bool"}, 0, num_steps)
+
+
+def _run(
+    read: Callable[[int], Batch],
+    dataset: Dataset,
+    fields: Sequence[str],
+    extra: dict[str, str],
+    start: int,
+    count: int,
+) -> Iterator[Batch]:
+    """Runs `read` ahead of its use, in parallel and in order, by tf.data."""
+    for field in fields:
+        if field not in dataset.fields:
+            raise StoreError(
+                f"the data has no field {field}; it has {', '.join(dataset.fields)}"
+            )
+    dtypes = {field: dataset.fields[field][1] for field in fields} | extra
+    failures: list[Exception] = []
+
+    def guarded(step: np.int64) -> list[Any]:
+        try:
+            batch = read(int(step))
+        except Exception as error:
+            failures.append(error)
+            raise
+        return [batch[name] for name in dtypes]
+
+    def load(step):
+        values = tf.numpy_function(guarded, [step], list(dtypes.values()))
+        return dict(zip(dtypes, values, strict=True))
+
+    batches = (
+        tf.data.Dataset.range(start, start + count)
+        .map(load, num_parallel_calls=PARALLEL_READS, deterministic=True)
+        .prefetch(PREFETCHED)
+    )
+
+    def iterate():
+        try:
+            yield from batches.as_numpy_iterator()
+        except tf.errors.OpError as error:
+            # TensorFlow wraps what was raised in pages of its own; show the cause.
+            raise (failures[0] if failures else error) from None
+
+    return iterate()
