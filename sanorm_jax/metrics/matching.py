@@ -10,8 +10,8 @@ def match(costs: jax.Array, valid: jax.Array | None = None) -> jax.Array:
 
     As many slots as possible get a valid target of their own: all valid targets
     are matched where there are at least as many slots, and all slots where there
-    are fewer. Non-finite costs count as very large ones. The result carries no
-    gradient.
+    are fewer. Pairs whose cost is NaN or infinite are avoided where possible. The
+    result carries no gradient.
 
     Args:
       costs: `[B, K, M]`, cost of giving target m to slot k; may be negative.
@@ -23,27 +23,24 @@ def match(costs: jax.Array, valid: jax.Array | None = None) -> jax.Array:
     """
     B, K, M = costs.shape
     costs = jax.lax.stop_gradient(costs).astype(jnp.float32)
-    # The algorithm would search for ever among infinities.
-    costs = jnp.nan_to_num(costs, nan=1e9, posinf=1e9, neginf=-1e9)
     if valid is None:
         valid = jnp.ones((B, M), bool)
-    # Room for a slot without target: columns that cost every slot the same.
-    padding = max(K - M, 0)
-    valid = jnp.pad(valid, ((0, 0), (0, padding)))
-    costs = jnp.pad(costs, ((0, 0), (0, 0), (0, padding)))
-    # Only as many of these as slots must go empty; else leaving a valid target
-    # out could be the cheaper choice.
-    spare = jnp.cumsum(~valid, 1) <= K - valid.sum(1, keepdims=True)
-    largest = jnp.abs(costs).max((1, 2))[:, None]
-    price = jnp.where(spare, 0.0, 1.0 + (2 * K + 1) * largest)
+    # To be given an invalid target costs every slot the same.
+    price = jnp.zeros((B, M), jnp.float32)
+    if K < M:
+        # Only as many of these as slots must go empty; else leaving a valid target
+        # out could be the cheaper choice.
+        spare = jnp.cumsum(~valid, 1) <= K - valid.sum(1, keepdims=True)
+        largest = jnp.abs(costs).max((1, 2))[:, None]
+        price = jnp.where(spare, 0.0, 1.0 + (2 * K + 1) * largest)
     costs = jnp.where(valid[:, None], costs, price[:, None])
 
     def assign(cost):
         slot, target = optax.assignment.hungarian_algorithm(cost)
-        return jnp.zeros(K, jnp.int32).at[slot].set(target.astype(jnp.int32))
+        return jnp.full(K, -1, jnp.int32).at[slot].set(target.astype(jnp.int32))
 
     target = jax.vmap(assign)(costs)
-    matched = jnp.take_along_axis(valid, target, 1)
+    matched = jnp.take_along_axis(valid, jnp.maximum(target, 0), 1)
     return jnp.where(matched, target, -1)
 
 

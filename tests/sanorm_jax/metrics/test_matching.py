@@ -58,13 +58,22 @@ def test_matching_with_ties_and_padding(costs, valid):
     check_optimal(costs, valid, np.asarray(matched(costs, valid)))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_matching_of_bad_costs_ends(bad):
-    costs = np.full((2, 4, 4), bad, np.float32)
-    costs[1] = np.eye(4)
-    costs[1, 0, 0] = bad
-    target = np.asarray(matched(costs))
-    assert all(sorted(row) == [0, 1, 2, 3] for row in target.tolist())
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_pairs_of_bad_cost_are_avoided(bad):
+    rng = np.random.default_rng(0)
+    costs = rng.random((256, 5, 5)).astype(np.float32)
+    # At most one a row and column, so that all can be avoided.
+    row, column = rng.permuted(np.tile(np.arange(5), (2, 256, 1)), axis=-1)[..., :3]
+    batch = np.arange(256)[:, None]
+    broken = costs.copy()
+    broken[batch, row, column] = bad
+    costs[batch, row, column] = 1e3
+    check_optimal(costs, np.ones((256, 5), bool), np.asarray(matched(broken)))
+
+
+def test_matching_of_nothing_but_bad_costs_is_one_to_one():
+    target = np.asarray(matched(np.full((1, 4, 4), np.nan, np.float32)))
+    assert sorted(target[0].tolist()) == [0, 1, 2, 3]
 
 
 def test_loss_equals_recorded():
@@ -90,6 +99,18 @@ def test_loss_with_padding_equals_scipys(num_slots, num_rows):
     # Where objects outnumber slots, the choice must be best of all choices.
     for p, t, value in zip(predictions[~few], targets[~few], ours[~few], strict=True):
         assert value == pytest.approx(plain.huber_set_loss(p, t), rel=1e-5)
+
+
+def test_vmap_over_seeds_and_half_precision():
+    rng = np.random.default_rng(0)
+    predictions = rng.random((2, 8, 3, 19)).astype(np.float32)
+    targets = rng.random((8, 4, 19)).astype(np.float32)
+    together = jax.jit(jax.vmap(huber_set_loss, (0, None)))(predictions, targets)
+    for seed in range(2):
+        np.testing.assert_array_equal(together[seed], loss(predictions[seed], targets))
+    half = loss(predictions[0].astype(jax.numpy.bfloat16), targets)
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(half, together[0], rtol=0.02)
 
 
 def test_more_padding_changes_nothing():

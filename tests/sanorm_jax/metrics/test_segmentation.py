@@ -87,6 +87,16 @@ def test_ari_of_large_images_is_exact(side, case):
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+def test_vmap_over_seeds_equals_one_after_the_other():
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, NUM_TRUE, (3, BATCH, PIXELS))
+    predicted = rng.integers(0, NUM_PREDICTED, (3, BATCH, PIXELS))
+    together = jax.jit(jax.vmap(all_metrics))(true, predicted)
+    for seed in range(3):
+        for name, values in all_metrics(true[seed], predicted[seed]).items():
+            np.testing.assert_array_equal(together[name][seed], values)
+
+
 def test_image_without_foreground_scores_one():
     true = np.zeros((1, 8, 8), np.int32)
     predicted = np.arange(64).reshape(1, 8, 8) % NUM_PREDICTED
