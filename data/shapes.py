@@ -1,0 +1,328 @@
+"""The embedded data: scenes of CLEVR's world, cast ray by ray in numpy.
+
+Spheres, cubes and cylinders of two sizes, eight colours and two materials stand on a
+ground plane before a jittered camera, under a key light with shadows and a fill light.
+Scenes, masks and properties are exact, and a function of (seed, split, index) alone.
+World, sizes, colours and lights follow Johnson et al., "CLEVR" (CVPR 2017); nothing
+of theirs is needed to run this.
+"""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+from data import properties
+from data.sources.base import Example, Options, Source, object_fields
+from data.store import StoreError
+
+RADIUS = {"small": 0.35, "large": 0.7}
+# sRGB of CLEVR's colours, in the order of `properties.COLORS`.
+_RGB = (
+    *((87, 87, 87), (173, 35, 35), (42, 75, 215), (29, 105, 20)),
+    *((129, 74, 25), (129, 38, 192), (41, 208, 208), (255, 238, 51)),
+)
+_LINEAR = (np.array(_RGB) / 255.0) ** 2.2
+_CAMERA = np.array([7.2, -6.6, 5.3])
+_TARGET = np.array([0.0, 0.0, 0.2])
+# Half the width of the picture over the distance to it: objects fill 12-20 % of it.
+_HALF_WIDTH = 0.27
+_KEY_LIGHT = np.array([6.4, -2.9, 6.0])
+_FILL_LIGHT = np.array([-4.7, -4.0, 3.5])
+_MARGIN = 0.15  # least gap between objects, in world units
+_MIN_PIXELS = 4  # an object of fewer visible pixels is no object
+_PER_SHARD = 64
+_SPLITS = {"train": 10_000, "validation": 1_000, "test": 1_000}
+
+
+@dataclasses.dataclass
+class _Scene:
+    """Objects of a scene: indices of their kind, centres [n, 3] and angles [n]."""
+
+    kinds: dict[str, np.ndarray]
+    centre: np.ndarray
+    radius: np.ndarray
+    angle: np.ndarray
+
+
+def _draw_scene(rng: np.random.Generator, low: int, high: int) -> _Scene:
+    """Places objects that do not touch; begins anew where one finds no room."""
+    count = int(rng.integers(low, high + 1))
+    while True:
+        kinds = {
+            "shape": rng.integers(0, len(properties.SHAPES), count),
+            "size": rng.integers(0, len(properties.SIZES), count),
+            "material": rng.integers(0, len(properties.MATERIALS), count),
+            "color": rng.integers(0, len(properties.COLORS), count),
+        }
+        radius = np.array([RADIUS[properties.SIZES[i]] for i in kinds["size"]])
+        # A cube of CLEVR's "radius" r has half the side r / sqrt(2).
+        centre = np.zeros((count, 3))
+        placed = 0
+        for _ in range(60 * count):
+            centre[placed, :2] = rng.uniform(-3, 3, 2)
+            distance = np.linalg.norm(centre[:placed, :2] - centre[placed, :2], axis=-1)
+            if np.all(distance > radius[:placed] + radius[placed] + _MARGIN):
+                placed += 1
+                if placed == count:
+                    break
+        if placed == count:
+            break
+    centre[:, 2] = radius
+    return _Scene(kinds, centre, radius, rng.uniform(0, 360, count))
+
+
+def _unit(v: np.ndarray) -> np.ndarray:
+    return v / np.linalg.norm(v, axis=-1, keepdims=True)
+
+
+def _camera(rng: np.random.Generator):
+    """Returns the camera's place and its axes: right, up, forward."""
+    place = _CAMERA + rng.uniform(-0.5, 0.5, 3)
+    forward = _unit(_TARGET - place)
+    right = _unit(np.cross(forward, [0.0, 0.0, 1.0]))
+    return place, (right, np.cross(right, forward), forward)
+
+
+def _nearest(*distances: np.ndarray) -> np.ndarray:
+    """Returns the smallest of the distances ahead, infinite where there is none."""
+    ahead = [np.where(d > 1e-4, d, np.inf) for d in distances]
+    return functools.reduce(np.minimum, ahead)
+
+
+def _hit(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    """Returns how far along the rays [P, 3] from [P, 3] object i is met, or inf."""
+    r = scene.radius[i]
+    o, d = origin - scene.centre[i], rays
+    shape = properties.SHAPES[scene.kinds["shape"][i]]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if shape == "sphere":
+            b = np.sum(o * d, -1)
+            root = np.sqrt(b * b - np.sum(o * o, -1) + r * r)
+            return np.nan_to_num(_nearest(-b - root, -b + root), nan=np.inf)
+        if shape == "cube":
+            o, d = _turn(o, scene.angle[i]), _turn(d, scene.angle[i])
+            half = np.array([r / math.sqrt(2), r / math.sqrt(2), r])
+            one, two = (-half - o) / d, (half - o) / d
+            near = np.minimum(one, two).max(-1)
+            far = np.maximum(one, two).min(-1)
+            return np.where(near < far, _nearest(near, far), np.inf)
+        # Cylinder: its mantle, cut by the slab between its discs.
+        a = d[:, 0] ** 2 + d[:, 1] ** 2
+        b = o[:, 0] * d[:, 0] + o[:, 1] * d[:, 1]
+        root = np.sqrt(b * b - a * (o[:, 0] ** 2 + o[:, 1] ** 2 - r * r))
+        one, two = (-r - o[:, 2]) / d[:, 2], (r - o[:, 2]) / d[:, 2]
+        near = np.maximum((-b - root) / a, np.minimum(one, two))
+        far = np.minimum((-b + root) / a, np.maximum(one, two))
+        return np.where(near < far, _nearest(near, far), np.inf)
+
+
+def _turn(v: np.ndarray, degrees: float) -> np.ndarray:
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x, y, z = v[..., 0], v[..., 1], v[..., 2]
+    return np.stack([c * x + s * y, c * y - s * x, z], -1)
+
+
+def _normal(scene: _Scene, i: int, points: np.ndarray) -> np.ndarray:
+    """Returns the outward normals [P, 3] of object i at points on it."""
+    o, r = points - scene.centre[i], scene.radius[i]
+    shape = properties.SHAPES[scene.kinds["shape"][i]]
+    if shape == "sphere":
+        return o / r
+    if shape == "cube":
+        local = _turn(o, scene.angle[i])
+        half = np.array([r / math.sqrt(2), r / math.sqrt(2), r])
+        side = np.argmax(np.abs(local) / half, -1)
+        normal = np.zeros_like(local)
+        rows = np.arange(len(local))
+        normal[rows, side] = np.sign(local[rows, side])
+        return _turn(normal, -scene.angle[i])
+    flat = np.abs(o[:, 2]) > r * (1 - 1e-4)
+    cap = np.stack([0 * o[:, 0], 0 * o[:, 0], np.sign(o[:, 2])], -1)
+    mantle = np.concatenate([o[:, :2] / r, 0 * o[:, :1]], -1)
+    return np.where(flat[:, None], cap, mantle)
+
+
+def _first_hits(scene: _Scene, origin: np.ndarray, rays: np.ndarray):
+    """Returns which object [P] each ray meets first (-1 ground, -2 none) and where."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ground = _nearest(-origin[:, 2] / rays[:, 2])
+    distance = np.stack(
+        [_hit(scene, i, origin, rays) for i in range(len(scene.radius))] + [ground]
+    )
+    first = distance.argmin(0)
+    nearest = distance.min(0)
+    which = np.where(first == len(scene.radius), -1, first)
+    return np.where(np.isfinite(nearest), which, -2), nearest
+
+
+def _lit(scene: _Scene, points: np.ndarray, normals: np.ndarray, light: np.ndarray):
+    """Returns the cosine [P] of the light's direction, 0 in shadow; and direction."""
+    way = light - points
+    direction = _unit(way)
+    cosine = np.maximum(np.sum(normals * direction, -1), 0)
+    reach = np.linalg.norm(way, axis=-1)
+    origin = points + 1e-3 * normals
+    for i in range(len(scene.radius)):
+        # Only rays that pass the object's bounding sphere can meet it.
+        to = scene.centre[i] - origin
+        along = np.sum(to * direction, -1)
+        off = np.sum(to * to, -1) - along**2
+        bound = 2 * scene.radius[i] ** 2  # of the cylinder, the widest
+        maybe = np.flatnonzero((off < bound) & (along > 0) & (cosine > 0))
+        if len(maybe):
+            met = _hit(scene, i, origin[maybe], direction[maybe]) < reach[maybe]
+            cosine[maybe[met]] = 0
+    return cosine, direction
+
+
+def _shade(scene, which, points, rays, lights, ground) -> np.ndarray:
+    """Returns linear colours [P, 3] of the points that the rays met."""
+    normals = np.tile([0.0, 0.0, 1.0], (len(points), 1))
+    albedo = np.tile(ground, (len(points), 1))
+    gloss = np.zeros(len(points))
+    sharp = np.ones(len(points))
+    for i in range(len(scene.radius)):
+        mine = which == i
+        normals[mine] = _normal(scene, i, points[mine])
+        metal = properties.MATERIALS[scene.kinds["material"][i]] == "metal"
+        albedo[mine] = _LINEAR[scene.kinds["color"][i]] * (0.8 if metal else 1.0)
+        gloss[mine], sharp[mine] = (0.9, 60.0) if metal else (0.08, 8.0)
+    color = 0.22 * albedo
+    for light, strength in zip(lights, (0.85, 0.3), strict=True):
+        cosine, direction = _lit(scene, points, normals, light)
+        color += strength * albedo * cosine[:, None]
+        half = _unit(direction - rays)
+        shine = np.maximum(np.sum(normals * half, -1), 0) ** sharp * (cosine > 0)
+        color += strength * (gloss * shine)[:, None]
+    return color
+
+
+def render(
+    seed: int, split: str, index: int, size: int, min_objects: int, max_objects: int
+) -> Example:
+    """Renders a scene.
+
+    Args:
+      seed: of the dataset.
+      split: name of the split.
+      index: of the example in its split.
+      size: side of the image in pixels.
+      min_objects: fewest objects of a scene, before some may be hidden.
+      max_objects: most objects; M rows in the per-object columns.
+
+    Returns:
+      the fields of `sources.base.object_fields`; positions in world units,
+      `pixel_coords` in pixels and distance, `rotation` in degrees.
+    """
+    rng = np.random.default_rng([seed, list(_SPLITS).index(split), index])
+    scene = _draw_scene(rng, min_objects, max_objects)
+    place, (right, up, forward) = _camera(rng)
+    lights = [light + rng.uniform(-1, 1, 3) for light in (_KEY_LIGHT, _FILL_LIGHT)]
+    ground = rng.uniform(0.28, 0.42) + rng.uniform(-0.02, 0.02, 3)
+
+    # Pixel centres, then four samples around each for smooth edges. [P, 2]
+    grid = (np.arange(size) + 0.5) / size * 2 - 1
+    x, y = np.meshgrid(grid, -grid)
+    centres = np.stack([x.ravel(), y.ravel()], -1)
+
+    def cast(screen):
+        rays = forward + _HALF_WIDTH * (screen[:, :1] * right + screen[:, 1:] * up)
+        rays = _unit(rays)
+        origin = np.broadcast_to(place, rays.shape)
+        which, distance = _first_hits(scene, origin, rays)
+        far = np.where(which == -2, 1.0, distance)[:, None]
+        color = _shade(scene, which, origin + far * rays, rays, lights, ground)
+        return which, np.where((which == -2)[:, None], ground, color)
+
+    which, color = cast(centres)
+    labels = which.reshape(size, size)
+    # Only pixels beside another object or the ground need more samples.
+    edge = np.zeros((size, size), bool)
+    for axis in (0, 1):
+        differs = np.diff(labels, axis=axis) != 0
+        edge |= np.pad(differs, [(1, 0) if a == axis else (0, 0) for a in (0, 1)])
+        edge |= np.pad(differs, [(0, 1) if a == axis else (0, 0) for a in (0, 1)])
+    rows = np.flatnonzero(edge)
+    if len(rows):
+        corners = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]]) * (0.5 / size)
+        samples = (centres[rows, None] + corners).reshape(-1, 2)
+        color[rows] = cast(samples)[1].reshape(-1, 4, 3).mean(1)
+    image = np.clip(color, 0, 1) ** (1 / 2.2) * 255
+    image = np.rint(image).astype(np.uint8).reshape(size, size, 3)
+    return _example(scene, labels, image, place, (right, up, forward), max_objects)
+
+
+def _example(scene, labels, image, place, axes, max_objects) -> Example:
+    """Numbers the visible objects and fills the per-object columns."""
+    size, count = len(labels), len(scene.radius)
+    pixels = np.array([(labels == i).sum() for i in range(count)])
+    visible = np.flatnonzero(pixels >= _MIN_PIXELS)
+    segmentation = np.zeros((size, size), np.uint8)
+    for number, i in enumerate(visible, 1):
+        segmentation[labels == i] = number
+
+    def column(values, fill, dtype):
+        values = np.asarray(values)
+        full = np.full((max_objects, *values.shape[1:]), fill, dtype)
+        full[: len(visible)] = values[visible]
+        return full
+
+    offset = scene.centre - place
+    depth = offset @ axes[2]
+    across, above = (offset @ axes[k] / depth / _HALF_WIDTH for k in (0, 1))
+    pixel = np.stack([(across + 1) * size / 2, (1 - above) * size / 2, depth], -1)
+    kinds = {name: column(v, -1, np.int8) for name, v in scene.kinds.items()}
+    return kinds | {
+        "image": image,
+        "segmentation": segmentation,
+        "num_objects": np.array(len(visible), np.int32),
+        "position": column(scene.centre, 0, np.float32),
+        "pixel_coords": column(pixel, 0, np.float32),
+        "rotation": column(scene.angle, 0, np.float32),
+        "visibility": column(np.ones(count), 0, np.float32),
+    }
+
+
+def _example_at(split: str, index: int, *, settings: dict) -> Example:
+    return render(
+        settings["seed"],
+        split,
+        index,
+        settings["image_size"],
+        settings["min_objects"],
+        settings["max_objects"],
+    )
+
+
+def build(options: Options) -> Source:
+    """Returns the source of rendered scenes.
+
+    Raises:
+      StoreError: an option out of range.
+    """
+    options.refuse("shapes", "source")
+    settings = {
+        "renderer": 1,
+        "seed": 0 if options.seed is None else options.seed,
+        "image_size": options.image_size or 128,
+        "min_objects": 1 if options.min_objects is None else options.min_objects,
+        "max_objects": 10 if options.max_objects is None else options.max_objects,
+    }
+    if not 16 <= settings["image_size"] <= 1024:
+        raise StoreError(f"--image_size={settings['image_size']}: must be 16 to 1024")
+    if not 1 <= settings["min_objects"] <= settings["max_objects"] <= 10:
+        raise StoreError(
+            f"--min_objects={settings['min_objects']} "
+            f"--max_objects={settings['max_objects']}: must be 1 to 10, in this order"
+        )
+    return Source(
+        dataset="shapes",
+        source={"generator": "data.shapes"},
+        settings=settings,
+        fields=object_fields(settings["image_size"], settings["max_objects"]),
+        splits=options.splits or _SPLITS,
+        examples_per_shard=_PER_SHARD,
+        example=functools.partial(_example_at, settings=settings),
+    )

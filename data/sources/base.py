@@ -1,0 +1,84 @@
+"""What a dataset has to offer to become a store."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data.store import StoreError
+
+Example = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The values of `data.prepare`'s command line; None where not given.
+
+    Attributes:
+      source: file or folder to read.
+      splits: number of examples by split.
+      image_size: side of the stored images in pixels.
+      min_objects: fewest objects of a scene.
+      max_objects: most objects of a scene.
+      seed: of what is made at random.
+      data_dir: folder of the stores; downloads go to `<data_dir>/downloads`.
+    """
+
+    source: pathlib.Path | None = None
+    splits: Mapping[str, int] | None = None
+    image_size: int | None = None
+    min_objects: int | None = None
+    max_objects: int | None = None
+    seed: int | None = None
+    data_dir: pathlib.Path = pathlib.Path("datasets")
+
+    def refuse(self, dataset: str, *names: str):
+        """Raises `StoreError` if an option is given that the dataset does not use."""
+        for name in names:
+            if getattr(self, name) is not None:
+                raise StoreError(f"--{name}: not used by --dataset={dataset}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A dataset to be written to a store.
+
+    Attributes:
+      dataset: its name.
+      source: what it is read from, for the manifest.
+      settings: what else defines its content; has `image_size` and `max_objects`,
+        the number of rows of the per-object columns.
+      fields: shape and dtype of an example's fields by name.
+      splits: number of examples by name.
+      examples_per_shard: examples of a shard file.
+      examples: `examples(split, start)` yields the examples from `start` on, in
+        order; None if there is `example`.
+      example: `example(split, index)`; picklable, run by many processes.
+    """
+
+    dataset: str
+    source: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    fields: Mapping[str, tuple[Sequence[int], str]]
+    splits: Mapping[str, int]
+    examples_per_shard: int
+    examples: Callable[[str, int], Iterator[Example]] | None = None
+    example: Callable[[str, int], Example] | None = None
+
+
+def object_fields(size: int, max_objects: int) -> dict[str, tuple]:
+    """Returns the fields of images of `size` pixels with CLEVR's properties."""
+    M = (max_objects,)
+    kinds = {name: (M, "int8") for name in ("shape", "size", "material", "color")}
+    return {
+        "image": ((size, size, 3), "uint8"),
+        "segmentation": ((size, size), "uint8"),
+        "num_objects": ((), "int32"),
+        **kinds,
+        "position": ((*M, 3), "float32"),
+        "pixel_coords": ((*M, 3), "float32"),
+        "rotation": (M, "float32"),
+        "visibility": (M, "float32"),
+    }
