@@ -3,12 +3,15 @@
 Lines use the palette of Okabe and Ito ("Color universal design", 2008) together with
 markers and line styles, segments the same palette continued by Paul Tol's "muted"
 (2021) together with white outlines, heat maps "cividis" together with their numbers:
-no figure needs its colours to be read. Figures belong to nobody's global state
-(no pyplot); `save` and `to_array` draw them with Agg.
+no figure needs its colours to be read. They are made without pyplot, so that they
+may be drawn in any thread and are freed when done with.
 """
 
+import contextlib
+import io
 import os
 import pathlib
+import threading
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -46,6 +49,8 @@ _RC = {
     "axes.linewidth": 0.6,
     "svg.hashsalt": "sanorm_jax",
 }
+
+_LOCK = threading.Lock()
 
 
 def segmentation_grid(
@@ -102,7 +107,7 @@ def segmentation_grid(
     label_width = 0.15 + 0.06 * max(map(len, rows))
     cell = min((_PAGE_WIDTH - label_width) / B, _PAGE_HEIGHT / len(rows), 1.6)
     size = (label_width + cell * B, cell * len(rows))
-    with mpl.rc_context(_RC):
+    with _style():
         figure = Figure(figsize=size, dpi=_DPI)
         axes = figure.subplots(
             len(rows),
@@ -150,7 +155,7 @@ def sweep_plot(
       references: Values drawn as thin horizontal lines, by name, e.g. an oracle.
       mark: Name and place of a thin vertical line, e.g. the slots trained with.
     """
-    with mpl.rc_context(_RC):
+    with _style():
         figure = Figure(figsize=(4.2, 3.0), dpi=_DPI, layout="constrained")
         axis = figure.subplots()
         axis.grid(axis="y", color="#E4E4E4", linewidth=0.6)
@@ -239,7 +244,7 @@ def heat_map(
         raise ValueError(f"{values.shape} values, {len(rows)} x {len(columns)} names")
     low, high = limits or (values.min(), values.max())
     size = (1.6 + 0.42 * len(columns), 0.9 + 0.3 * len(rows))
-    with mpl.rc_context(_RC):
+    with _style():
         figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
         axis = figure.subplots()
         picture = axis.imshow(
@@ -266,20 +271,33 @@ def heat_map(
     return figure
 
 
+def encode(figure: Figure, suffix: str) -> bytes:
+    """Returns the figure as a file's content: equal figures give equal bytes.
+
+    Args:
+      figure: The figure.
+      suffix: `.png`, `.svg` or `.pdf`.
+    """
+    buffer = io.BytesIO()
+    # A date in the file would make equal figures differ.
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
+    with _style():
+        figure.savefig(buffer, format=suffix[1:], dpi=_DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
 def save(figure: Figure, path: str | pathlib.Path) -> pathlib.Path:
-    """Writes a figure, whole or not at all; the suffix (.png, .svg, .pdf) decides how.
+    """Writes a figure, whole or not at all; the suffix is as for `encode`.
 
     Returns:
       The path. Its folder is made if it is missing.
     """
     path = pathlib.Path(path)
+    content = encode(figure, path.suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    # A date in the file would make equal figures differ.
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with mpl.rc_context(_RC):
-            figure.savefig(partial, dpi=_DPI, metadata=metadata.get(path.suffix))
+        partial.write_bytes(content)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -289,8 +307,16 @@ def save(figure: Figure, path: str | pathlib.Path) -> pathlib.Path:
 def to_array(figure: Figure) -> np.ndarray:
     """Returns the figure as a batch of one image, uint8 `[1, H, W, 3]`."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with _style():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[None, ..., :3].copy()
+
+
+@contextlib.contextmanager
+def _style():
+    """The settings of this module, for one thread at a time: they are global."""
+    with _LOCK, mpl.rc_context(_RC):
+        yield
 
 
 def _as_floats(images):

@@ -7,17 +7,15 @@ its content security policy forbids the rest.
 import base64
 import dataclasses
 import html
-import io
 import numbers
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from sanorm_jax import workdir
+from sanorm_jax import figures, workdir
 from sanorm_jax.errors import ConfigError
 
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -228,11 +226,7 @@ def _image(figure):
     if isinstance(figure, Figure):
         # Pictures of pixels stay pixels; lines and letters stay sharp as SVG.
         suffix = ".png" if any(axis.images for axis in figure.axes) else ".svg"
-        buffer = io.BytesIO()
-        metadata = {"Date": None} if suffix == ".svg" else None
-        with mpl.rc_context({"svg.hashsalt": "sanorm_jax"}):
-            figure.savefig(buffer, format=suffix[1:], metadata=metadata)
-        return _TYPES[suffix], buffer.getvalue(), figure.get_figwidth()
+        return _TYPES[suffix], figures.encode(figure, suffix), figure.get_figwidth()
     path = pathlib.Path(figure)
     if path.suffix.lower() not in _TYPES:
         raise ConfigError(f"{path}: a report takes figures as .png or .svg files")

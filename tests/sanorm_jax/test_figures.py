@@ -1,7 +1,9 @@
 """Figures show what they are given, and need no colours to be read."""
 
+import concurrent.futures
 import itertools
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -123,6 +125,21 @@ def test_equal_figures_are_equal_files(tmp_path, suffix):
     assert draw("one") == draw("two")
     names = {path.name for path in (tmp_path / "new").iterdir()}
     assert names == {f"one{suffix}", f"two{suffix}"}
+
+
+def test_drawing_in_threads_leaves_the_settings_alone():
+    def draw(i):
+        figure = figures.sweep_plot({"a": {i: [2.0]}}, xlabel="x", ylabel="y")
+        return figures.to_array(figure), figures.encode(figure, ".svg")
+
+    before = dict(mpl.rcParams)
+    alone = [draw(i) for i in range(4)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(draw, range(4)))
+    assert dict(mpl.rcParams) == before
+    for (array, svg), (same_array, same_svg) in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(array, same_array)
+        assert svg == same_svg
 
 
 def test_failed_save_leaves_the_old_figure(tmp_path):

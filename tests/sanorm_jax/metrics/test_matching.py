@@ -33,7 +33,7 @@ def check_optimal(costs, valid, target):
 @pytest.mark.parametrize("kind", ["uniform", "ties", "equal", "negative", "mixed"])
 def test_matching_is_as_good_as_scipys(shape, kind):
     rng = np.random.default_rng(sum(map(ord, kind)))
-    size = (256, *shape)
+    size = (128, *shape)
     costs = {
         "uniform": lambda: rng.random(size),
         "ties": lambda: rng.integers(0, 3, size),
@@ -41,9 +41,9 @@ def test_matching_is_as_good_as_scipys(shape, kind):
         "negative": lambda: -rng.random(size),
         "mixed": lambda: rng.normal(size=size) * 10.0 ** rng.integers(-3, 4, size),
     }[kind]().astype(np.float32)
-    valid = np.ones((256, shape[1]), bool)
+    valid = np.ones((128, shape[1]), bool)
     check_optimal(costs, valid, np.asarray(matched(costs)))
-    valid = rng.random(valid.shape) < rng.random((256, 1))
+    valid = rng.random(valid.shape) < rng.random((128, 1))
     check_optimal(costs, valid, np.asarray(matched(costs, valid)))
 
 
