@@ -57,13 +57,15 @@ def _draw_scene(rng: np.random.Generator, low: int, high: int) -> _Scene:
             "color": rng.integers(0, len(properties.COLORS), count),
         }
         radius = np.array([RADIUS[properties.SIZES[i]] for i in kinds["size"]])
-        # A cube of CLEVR's "radius" r has half the side r / sqrt(2).
+        # A cube reaches farther in the plane, whichever way it is turned.
+        cube = kinds["shape"] == properties.SHAPES.index("cube")
+        reach = np.where(cube, math.sqrt(2) * radius, radius)
         centre = np.zeros((count, 3))
         placed = 0
         for _ in range(60 * count):
             centre[placed, :2] = rng.uniform(-3, 3, 2)
             distance = np.linalg.norm(centre[:placed, :2] - centre[placed, :2], axis=-1)
-            if np.all(distance > radius[:placed] + radius[placed] + _MARGIN):
+            if np.all(distance > reach[:placed] + reach[placed] + _MARGIN):
                 placed += 1
                 if placed == count:
                     break
@@ -103,8 +105,7 @@ def _hit(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray) -> np.ndar
             return np.nan_to_num(_nearest(-b - root, -b + root), nan=np.inf)
         if shape == "cube":
             o, d = _turn(o, scene.angle[i]), _turn(d, scene.angle[i])
-            half = np.array([r / math.sqrt(2), r / math.sqrt(2), r])
-            one, two = (-half - o) / d, (half - o) / d
+            one, two = (-r - o) / d, (r - o) / d
             near = np.minimum(one, two).max(-1)
             far = np.maximum(one, two).min(-1)
             return np.where(near < far, _nearest(near, far), np.inf)
@@ -116,6 +117,14 @@ def _hit(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray) -> np.ndar
         near = np.maximum((-b - root) / a, np.minimum(one, two))
         far = np.minimum((-b + root) / a, np.maximum(one, two))
         return np.where(near < far, _nearest(near, far), np.inf)
+
+
+def _may_meet(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray):
+    """Tells which unit rays [P, 3] pass object i's bounding sphere: few, cheaply."""
+    to = scene.centre[i] - origin
+    along = np.einsum("pc,pc->p", to, rays)
+    off = np.einsum("pc,pc->p", to, to) - along**2
+    return (off < 3 * scene.radius[i] ** 2) & (along > 0)
 
 
 def _turn(v: np.ndarray, degrees: float) -> np.ndarray:
@@ -132,8 +141,7 @@ def _normal(scene: _Scene, i: int, points: np.ndarray) -> np.ndarray:
         return o / r
     if shape == "cube":
         local = _turn(o, scene.angle[i])
-        half = np.array([r / math.sqrt(2), r / math.sqrt(2), r])
-        side = np.argmax(np.abs(local) / half, -1)
+        side = np.argmax(np.abs(local), -1)
         normal = np.zeros_like(local)
         rows = np.arange(len(local))
         normal[rows, side] = np.sign(local[rows, side])
@@ -148,12 +156,15 @@ def _first_hits(scene: _Scene, origin: np.ndarray, rays: np.ndarray):
     """Returns which object [P] each ray meets first (-1 ground, -2 none) and where."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ground = _nearest(-origin[:, 2] / rays[:, 2])
-    distance = np.stack(
-        [_hit(scene, i, origin, rays) for i in range(len(scene.radius))] + [ground]
-    )
+    count = len(scene.radius)
+    distance = np.full((count + 1, len(rays)), np.inf)
+    distance[count] = ground
+    for i in range(count):
+        maybe = np.flatnonzero(_may_meet(scene, i, origin, rays))
+        distance[i, maybe] = _hit(scene, i, origin[maybe], rays[maybe])
     first = distance.argmin(0)
     nearest = distance.min(0)
-    which = np.where(first == len(scene.radius), -1, first)
+    which = np.where(first == count, -1, first)
     return np.where(np.isfinite(nearest), which, -2), nearest
 
 
@@ -165,12 +176,7 @@ def _lit(scene: _Scene, points: np.ndarray, normals: np.ndarray, light: np.ndarr
     reach = np.linalg.norm(way, axis=-1)
     origin = points + 1e-3 * normals
     for i in range(len(scene.radius)):
-        # Only rays that pass the object's bounding sphere can meet it.
-        to = scene.centre[i] - origin
-        along = np.sum(to * direction, -1)
-        off = np.sum(to * to, -1) - along**2
-        bound = 2 * scene.radius[i] ** 2  # of the cylinder, the widest
-        maybe = np.flatnonzero((off < bound) & (along > 0) & (cosine > 0))
+        maybe = np.flatnonzero((cosine > 0) & _may_meet(scene, i, origin, direction))
         if len(maybe):
             met = _hit(scene, i, origin[maybe], direction[maybe]) < reach[maybe]
             cosine[maybe[met]] = 0

@@ -2,7 +2,7 @@
 
 A store is a folder:
 
-    manifest.json           what it was made from, with which settings, and what it holds
+    manifest.json           what it was made from and holds, and with which settings
     <split>/<field>/        one Zarr v3 array [examples, ...]
     <split>/<field>/c/...   its shard files, `examples_per_shard` examples each
 

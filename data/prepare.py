@@ -1,0 +1,192 @@
+"""Writes a dataset to a store: `python -m data.prepare --dataset=shapes`."""
+
+import concurrent.futures
+import importlib
+import multiprocessing
+import os
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from absl import app, flags, logging
+from rich.console import Console
+
+from data import progress, sources
+from data.sources.base import Example, Options, Source
+from data.store import StoreError, StoreWriter
+
+_DATASET = flags.DEFINE_string("dataset", None, "Name of the dataset.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Folder of the stores.")
+_NAME = flags.DEFINE_string("name", None, "Name of the store, default the dataset's.")
+_SOURCE = flags.DEFINE_string("source", None, "File or folder to read it from.")
+_SPLITS = flags.DEFINE_list(
+    "splits", None, "Examples by split: train:20,validation:5,test:5."
+)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side of the images, pixels.")
+_MIN_OBJECTS = flags.DEFINE_integer("min_objects", None, "shapes: fewest objects.")
+_MAX_OBJECTS = flags.DEFINE_integer("max_objects", None, "shapes: most objects.")
+_SEED = flags.DEFINE_integer("seed", None, "shapes: seed of the scenes.")
+_NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "Processes, default: cores.")
+
+
+def _split_sizes(values: list[str] | None) -> dict[str, int] | None:
+    if values is None:
+        return None
+    sizes = {}
+    for value in values:
+        name, _, count = value.partition(":")
+        if not name or not count.isdigit() or int(count) <= 0:
+            raise StoreError(f"--splits={value}: must be name:count, such as train:20")
+        sizes[name] = int(count)
+    return sizes
+
+
+def _batches(examples: Iterable[Example], sizes: Iterable[int]) -> Iterator[Example]:
+    """Stacks examples to shards of the given sizes."""
+    examples = iter(examples)
+    for size in sizes:
+        rows = [example for _, example in zip(range(size), examples, strict=False)]
+        if len(rows) < size:
+            raise StoreError("the source ended before all its examples were read")
+        yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _render_shard(source: Source, split: str, start: int, stop: int) -> Example:
+    examples = (source.example(split, i) for i in range(start, stop))
+    return next(_batches(examples, [stop - start]))
+
+
+def _write_parallel(source, writer, advance, num_workers):
+    """Makes shards in several processes; few wait to be written at a time."""
+    # Workers are fresh interpreters: nothing of this one's threads is copied.
+    context = multiprocessing.get_context("spawn")
+    jobs = [
+        (split, shard)
+        for split in writer.splits
+        for shard in writer.missing_shards(split)
+    ]
+    with concurrent.futures.ProcessPoolExecutor(
+        min(num_workers, max(len(jobs), 1)), mp_context=context
+    ) as pool:
+        waiting = {}
+        for split, shard in jobs:
+            if len(waiting) >= 2 * num_workers:
+                _collect(waiting, writer, advance)
+            future = pool.submit(
+                _render_shard, source, split, *writer.shard_range(split, shard)
+            )
+            waiting[future] = (split, shard)
+        while waiting:
+            _collect(waiting, writer, advance)
+
+
+def _collect(waiting, writer, advance):
+    done, _ = concurrent.futures.wait(
+        waiting, return_when=concurrent.futures.FIRST_COMPLETED
+    )
+    for future in done:
+        split, shard = waiting.pop(future)
+        columns = future.result()
+        writer.write_shard(split, shard, columns)
+        advance(len(columns["num_objects"]))
+
+
+def _write_in_order(source, writer, advance):
+    """Streams each split from its first missing shard on."""
+    for split in writer.splits:
+        missing = writer.missing_shards(split)
+        if not missing:
+            continue
+        shards = range(missing[0], writer.num_shards(split))
+        ranges = [writer.shard_range(split, shard) for shard in shards]
+        examples = source.examples(split, ranges[0][0])
+        columns = _batches(examples, [stop - start for start, stop in ranges])
+        for shard, rows in zip(shards, columns, strict=True):
+            if shard in missing:
+                writer.write_shard(split, shard, rows)
+                advance(len(next(iter(rows.values()))))
+
+
+def prepare(
+    dataset: str,
+    options: Options,
+    *,
+    name: str | None = None,
+    num_workers: int | None = None,
+) -> pathlib.Path:
+    """Writes a dataset to `<data_dir>/<name>`, or what is missing of it.
+
+    Args:
+      dataset: a name of `sources.SOURCES`.
+      options: of the source.
+      name: of the store; default the dataset's.
+      num_workers: processes that make examples; default the number of cores.
+
+    Returns:
+      the folder of the store.
+
+    Raises:
+      StoreError: unknown dataset, bad option, unreadable source, no room, or a
+        store of other settings under that name.
+    """
+    if dataset not in sources.SOURCES:
+        raise StoreError(
+            f"--dataset={dataset}: must be one of {', '.join(sources.SOURCES)}"
+        )
+    source = importlib.import_module(sources.SOURCES[dataset]).build(options)
+    root = options.data_dir / (name or dataset)
+    writer = StoreWriter.create(
+        root,
+        dataset=source.dataset,
+        source=source.source,
+        settings=source.settings,
+        fields=source.fields,
+        splits=source.splits,
+        examples_per_shard=source.examples_per_shard,
+    )
+    if writer.finish():
+        logging.info("complete: %s", root)
+        return root
+    missing = sum(
+        stop - start
+        for split in writer.splits
+        for shard in writer.missing_shards(split)
+        for start, stop in [writer.shard_range(split, shard)]
+    )
+    with progress.Progress(f"writing {root}", missing, "examples") as bar:
+        if source.example is not None:
+            _write_parallel(source, writer, bar.advance, num_workers or os.cpu_count())
+        else:
+            _write_in_order(source, writer, bar.advance)
+    writer.finish()
+    logging.info("complete: %s", root)
+    return root
+
+
+def main(argv: list[str]) -> int:
+    """Runs `prepare` with the command line's flags; returns the exit code."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
+    logging.set_verbosity(logging.INFO)
+    try:
+        options = Options(
+            source=pathlib.Path(_SOURCE.value) if _SOURCE.value else None,
+            splits=_split_sizes(_SPLITS.value),
+            image_size=_IMAGE_SIZE.value,
+            min_objects=_MIN_OBJECTS.value,
+            max_objects=_MAX_OBJECTS.value,
+            seed=_SEED.value,
+            data_dir=pathlib.Path(_DATA_DIR.value),
+        )
+        prepare(
+            _DATASET.value, options, name=_NAME.value, num_workers=_NUM_WORKERS.value
+        )
+    except StoreError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main))
