@@ -56,8 +56,8 @@ div.box[role] { background: linear-gradient(to right, #fff 30%, #fff0) left,
   background-attachment: local, local, scroll, scroll; }
 figure .box { margin: 0; }
 .box:focus-visible, a:focus-visible { outline: 2px solid #0b5cad; outline-offset: 3px; }
-table { border-collapse: collapse; font-size: 0.9375rem; line-height: 1.4;
-  font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-size: 0.9375rem;
+  line-height: 1.4; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.45rem 1.25rem 0.45rem 0; text-align: left; white-space: nowrap;
   vertical-align: baseline; }
 tbody th { font-weight: 500; }
