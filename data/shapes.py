@@ -27,7 +27,7 @@ _LINEAR = (np.array(_RGB) / 255.0) ** 2.2
 _CAMERA = np.array([7.2, -6.6, 5.3])
 _TARGET = np.array([0.0, 0.0, 0.2])
 # Half the width of the picture over the distance to it: objects fill 12-20 % of it.
-_HALF_WIDTH = 0.27
+_HALF_WIDTH = 0.29
 _KEY_LIGHT = np.array([6.4, -2.9, 6.0])
 _FILL_LIGHT = np.array([-4.7, -4.0, 3.5])
 _MARGIN = 0.15  # least gap between objects, in world units

@@ -392,6 +392,22 @@ class Store(_Layout):
                 return reason
         return f"{self.root / split / field}: unreadable ({_reason(error)})"
 
+    def check_array(self, split: str, field: str) -> str | None:
+        """Returns in what a field's array is not what the manifest says, or None."""
+        path = self.root / split / field / "zarr.json"
+        if not path.exists():
+            return f"{path}: missing; run the command that wrote the store again"
+        try:
+            array = self._array(split, field)
+        except StoreError as error:
+            return str(error)
+        shape, dtype = self.fields[field]
+        found = (array.shape, array.dtype.name, array.chunk_layout.write_chunk.shape[0])
+        wanted = ((self.splits[split], *shape), dtype, self.examples_per_shard)
+        if found != wanted:
+            return f"{path}: damaged (has {found}, the manifest {wanted})"
+        return None
+
     def check_shard(self, split: str, field: str, shard: int) -> str | None:
         """Reads a shard's file and returns what is wrong with it, or None."""
         path = self.shard_file(split, field, shard)
