@@ -1,0 +1,112 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.models.autoencoder import Autoencoder
+from sanorm_jax.models.set_predictor import SetPredictor
+from tests.sanorm_jax.models.variables import random_variables
+
+RNGS = {"params": jax.random.key(1), "slots": jax.random.key(2)}
+SMALL = {"num_slots": 3, "slot_dim": 8, "feature_dim": 6, "hidden_dim": 16}
+
+
+def _images(size):
+    return jax.random.uniform(jax.random.key(0), (2, size, size, 3), minval=-1)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "size"), [("expanding", 32), ("stationary", 11), ("up_convolve", 32)]
+)
+def test_autoencoder_mixes_slots_by_masks(decoder, size):
+    model = Autoencoder(**SMALL, image_size=size, decoder=decoder)
+    apply = jax.jit(model.apply, static_argnames=("train", "num_slots"))
+    variables = random_variables(model, _images(size), train=True)
+    out = apply(
+        variables,
+        _images(size),
+        train=False,
+        num_slots=4,
+        rngs={"slots": RNGS["slots"]},
+    )
+    assert out["reconstruction"].shape == (2, size, size, 3)
+    assert out["attention"].shape == (2, 4, size * size)
+    assert out["masks"].shape == (2, 4, size, size)
+    np.testing.assert_allclose(out["masks"].sum(axis=1), 1, rtol=1e-5)
+    mixed = (out["masks"][..., None] * out["slot_reconstructions"]).sum(axis=1)
+    np.testing.assert_allclose(out["reconstruction"], mixed, atol=1e-5)
+
+
+def test_autoencoder_options_change_the_token_width():
+    options = {"concat": True, "normalize": True, "learnable_dim": 2, "weight": 0.5}
+    model = Autoencoder(
+        **SMALL,
+        image_size=8,
+        decoder="stationary",
+        encoder_kernel_size=3,
+        encoder_position=options,
+        decoder_position=options,
+    )
+    shapes = jax.eval_shape(lambda: model.init(RNGS, _images(8), train=True))["params"]
+    assert shapes["encoder_0"]["kernel"].shape == (3, 3, 3, 6)
+    assert shapes["feature_norm"]["scale"].shape == (8,)
+    assert shapes["decoder_0"]["kernel"].shape == (5, 5, 10, 6)
+    assert shapes["encoder_position_embedding"]["embedding"].shape == (8, 8, 2)
+
+
+def test_set_predictor_predicts_probabilities():
+    model = SetPredictor(**SMALL, image_size=16, num_properties=5)
+    variables = random_variables(model, _images(16), train=True)
+    out = model.apply(
+        variables, _images(16), train=False, num_slots=7, rngs={"slots": RNGS["slots"]}
+    )
+    assert out["predicted_properties"].shape == (2, 7, 5)
+    assert out["attention"].shape == (2, 7, 16)
+    assert (out["predicted_properties"] > 0).all()
+    assert (out["predicted_properties"] < 1).all()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Autoencoder(**SMALL, image_size=16, update_normalization="batch_norm"),
+        SetPredictor(**SMALL, image_size=16, update_normalization="batch_norm"),
+    ],
+    ids=["autoencoder", "set_predictor"],
+)
+def test_bfloat16_is_near_float32(model):
+    variables = random_variables(model, _images(16), train=True)
+    noise = jax.random.normal(jax.random.key(3), (2, 3, 8))
+
+    def run(dtype):
+        low = model.clone(dtype=dtype)
+        apply = jax.jit(
+            lambda v: low.apply(
+                v, _images(16), train=True, noise=noise, mutable=["batch_stats"]
+            )[0]
+        )
+        return apply(variables)
+
+    exact, rounded = run(jnp.float32), run(jnp.bfloat16)
+    for name, value in exact.items():
+        assert rounded[name].dtype == value.dtype == jnp.float32
+        np.testing.assert_allclose(
+            rounded[name], value, atol=0.05 * np.abs(value).max(), err_msg=name
+        )
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "words"),
+    [
+        (Autoencoder(**SMALL, image_size=16), 8, "(8, 8, 3)"),
+        (Autoencoder(**SMALL, image_size=20), 20, "multiple of 16"),
+        (Autoencoder(**SMALL, image_size=16, decoder="linear"), 16, "stationary"),
+        (SetPredictor(**SMALL, image_size=16), 8, "(8, 8, 3)"),
+        (SetPredictor(**SMALL, image_size=10), 10, "multiple of 4"),
+    ],
+)
+def test_images_that_do_not_fit(model, size, words):
+    with pytest.raises(ConfigError) as caught:
+        jax.eval_shape(lambda: model.init(RNGS, _images(size), train=True))
+    assert words in str(caught.value)
