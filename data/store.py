@@ -450,6 +450,16 @@ def read_manifest(root: pathlib.Path) -> dict[str, Any]:
             f"{path}: is of version {manifest.get('version')}, this code reads "
             f"{VERSION}; write the store again"
         )
+    try:
+        intact = manifest["fingerprint"] == fingerprint(manifest)
+        intact &= manifest["examples_per_shard"] > 0 and "complete" in manifest
+    except (KeyError, TypeError):
+        intact = False
+    if not intact:
+        raise StoreError(
+            f"{path}: was changed by hand or damaged (its fingerprint does not fit); "
+            "restore it or write the store again"
+        )
     return manifest
 
 
