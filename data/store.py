@@ -10,9 +10,7 @@ A shard file is written at once and appears whole or not at all; each example in
 a checksum of its own. The shard files that exist are thus the record of the work done.
 """
 
-import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,49 +18,21 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-FORMAT = "sanorm store"
-VERSION = 1
-MANIFEST = "manifest.json"
+from data.manifest import (
+    FORMAT,
+    MANIFEST,
+    VERSION,
+    StoreError,
+    difference,
+    fingerprint,
+    read_manifest,
+    write_json,
+)
+
 # Columns of few bytes an example are read whole; one chunk holds a shard of them.
 _SMALL_BYTES = 1024
 
 Fields = Mapping[str, tuple[Sequence[int], str]]
-
-
-class StoreError(Exception):
-    """Bad data: one line that names the file or option and the remedy."""
-
-
-def write_json(path: pathlib.Path, content: Any):
-    """Writes a JSON file such that a reader sees the old or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def fingerprint(manifest: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of all in a manifest that defines the content."""
-    keys = ("format", "version", "dataset", "source", "settings", "fields", "splits")
-    content = {key: manifest[key] for key in keys}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Returns in one line how two manifests differ; empty if they agree."""
-    parts = []
-    for key in ("dataset", "source", "settings", "fields", "splits"):
-        old, new = recorded.get(key), given.get(key)
-        if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
-            old, new = {key: old}, {key: new}
-        parts += [
-            f"{name}: {old.get(name)!r} there, {new.get(name)!r} now"
-            for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name)
-        ]
-    return "; ".join(parts)
 
 
 def _context() -> ts.Context:
@@ -425,42 +395,6 @@ class Store(_Layout):
     def column(self, split: str, field: str) -> np.ndarray:
         """Returns a whole field of a split; for small ones, such as counts."""
         return self.read(split, field, np.arange(self.num_examples(split)))
-
-
-def read_manifest(root: pathlib.Path) -> dict[str, Any]:
-    """Returns the manifest of a store.
-
-    Raises:
-      StoreError: there is no store, or one of another version.
-    """
-    path = root / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise StoreError(
-            f"{root}: no store there; make it with python -m data.prepare (features: "
-            "python -m feature_extraction.extract)"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: unreadable ({error})") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise StoreError(f"{path}: is no manifest of a {FORMAT}")
-    if manifest.get("version") != VERSION:
-        raise StoreError(
-            f"{path}: is of version {manifest.get('version')}, this code reads "
-            f"{VERSION}; write the store again"
-        )
-    try:
-        intact = manifest["fingerprint"] == fingerprint(manifest)
-        intact &= manifest["examples_per_shard"] > 0 and "complete" in manifest
-    except (KeyError, TypeError):
-        intact = False
-    if not intact:
-        raise StoreError(
-            f"{path}: was changed by hand or damaged (its fingerprint does not fit); "
-            "restore it or write the store again"
-        )
-    return manifest
 
 
 def _reason(error: Exception) -> str:
