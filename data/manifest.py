@@ -20,6 +20,11 @@ class StoreError(Exception):
     """Bad data: one line that names the file or option and the remedy."""
 
 
+def feature_root(data_dir: pathlib.Path, name: str, encoder: str) -> pathlib.Path:
+    """Returns the folder of the features that an encoder made of a dataset."""
+    return pathlib.Path(data_dir) / f"{name}-{encoder.replace('/', '_')}"
+
+
 def write_json(path: pathlib.Path, content: Any):
     """Writes a JSON file such that a reader sees the old or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from data import properties
+from data.manifest import feature_root
 from data.store import Store, StoreError
 
 # JAX needs the whole GPU memory; TensorFlow would take it at its first operation.
@@ -123,11 +124,6 @@ def open_dataset(
             "and run python -m feature_extraction.extract again"
         )
     return Dataset(source, features)
-
-
-def feature_root(data_dir: pathlib.Path, name: str, encoder: str) -> pathlib.Path:
-    """Returns the folder of the features that an encoder made of a dataset."""
-    return pathlib.Path(data_dir) / f"{name}-{encoder.replace('/', '_')}"
 
 
 def select(

@@ -8,7 +8,8 @@ import numpy as np
 from absl import app, flags, logging
 from rich.console import Console
 
-from data import pipeline, progress
+from data import progress
+from data.manifest import feature_root
 from data.store import Store, StoreError, StoreWriter
 from feature_extraction import encoders
 
@@ -80,7 +81,7 @@ def extract(
     """
     source = Store.open(pathlib.Path(data_dir) / name)
     encoder = encoders.create(encoder_name, source, options)
-    root = pipeline.feature_root(data_dir, name, encoder_name)
+    root = feature_root(data_dir, name, encoder_name)
     writer = StoreWriter.create(
         root,
         dataset=source.manifest["dataset"],
