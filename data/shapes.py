@@ -31,7 +31,7 @@ _HALF_WIDTH = 0.29
 _KEY_LIGHT = np.array([6.4, -2.9, 6.0])
 _FILL_LIGHT = np.array([-4.7, -4.0, 3.5])
 _MARGIN = 0.15  # least gap between objects, in world units
-_MIN_PIXELS = 4  # an object of fewer visible pixels is no object
+_MIN_AREA = 0.001  # of the picture that each object shows
 _PER_SHARD = 64
 _SPLITS = {"train": 10_000, "validation": 1_000, "test": 1_000}
 
@@ -46,9 +46,8 @@ class _Scene:
     angle: np.ndarray
 
 
-def _draw_scene(rng: np.random.Generator, low: int, high: int) -> _Scene:
-    """Places objects that do not touch; begins anew where one finds no room."""
-    count = int(rng.integers(low, high + 1))
+def _draw_scene(rng: np.random.Generator, count: int, camera) -> _Scene:
+    """Places objects that do not touch, in sight; begins anew where one has no room."""
     while True:
         kinds = {
             "shape": rng.integers(0, len(properties.SHAPES), count),
@@ -64,14 +63,15 @@ def _draw_scene(rng: np.random.Generator, low: int, high: int) -> _Scene:
         placed = 0
         for _ in range(60 * count):
             centre[placed, :2] = rng.uniform(-3, 3, 2)
+            centre[placed, 2] = radius[placed]
             distance = np.linalg.norm(centre[:placed, :2] - centre[placed, :2], axis=-1)
-            if np.all(distance > reach[:placed] + reach[placed] + _MARGIN):
+            apart = np.all(distance > reach[:placed] + reach[placed] + _MARGIN)
+            if apart and np.all(np.abs(_project(camera, centre[placed])[:2]) < 1):
                 placed += 1
                 if placed == count:
                     break
         if placed == count:
             break
-    centre[:, 2] = radius
     return _Scene(kinds, centre, radius, rng.uniform(0, 360, count))
 
 
@@ -85,6 +85,14 @@ def _camera(rng: np.random.Generator):
     forward = _unit(_TARGET - place)
     right = _unit(np.cross(forward, [0.0, 0.0, 1.0]))
     return place, (right, np.cross(right, forward), forward)
+
+
+def _project(camera, points: np.ndarray) -> np.ndarray:
+    """Returns where points [..., 3] lie in the picture, [-1, 1], and their depth."""
+    place, axes = camera
+    right, up, depth = (np.asarray((points - place) @ axis) for axis in axes)
+    scale = depth * _HALF_WIDTH
+    return np.stack([right / scale, up / scale, depth], -1)
 
 
 def _nearest(*distances: np.ndarray) -> np.ndarray:
@@ -102,7 +110,8 @@ def _hit(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray) -> np.ndar
         if shape == "sphere":
             b = np.sum(o * d, -1)
             root = np.sqrt(b * b - np.sum(o * o, -1) + r * r)
-            return np.nan_to_num(_nearest(-b - root, -b + root), nan=np.inf)
+            distance = _nearest(-b - root, -b + root)
+            return np.where(np.isnan(root), np.inf, distance)
         if shape == "cube":
             o, d = _turn(o, scene.angle[i]), _turn(d, scene.angle[i])
             one, two = (-r - o) / d, (r - o) / d
@@ -183,18 +192,23 @@ def _lit(scene: _Scene, points: np.ndarray, normals: np.ndarray, light: np.ndarr
     return cosine, direction
 
 
-def _shade(scene, which, points, rays, lights, ground) -> np.ndarray:
-    """Returns linear colours [P, 3] of the points that the rays met."""
+def _shade(scene, which, points, rays, lights, ground, mirrors=True) -> np.ndarray:
+    """Returns linear colours [P, 3] of the points that the rays met.
+
+    Metal mirrors the scene once; in the mirror image it is dull (`mirrors=False`).
+    """
     normals = np.tile([0.0, 0.0, 1.0], (len(points), 1))
     albedo = np.tile(ground, (len(points), 1))
     gloss = np.zeros(len(points))
     sharp = np.ones(len(points))
+    metal = np.zeros(len(points), bool)
     for i in range(len(scene.radius)):
         mine = which == i
         normals[mine] = _normal(scene, i, points[mine])
-        metal = properties.MATERIALS[scene.kinds["material"][i]] == "metal"
-        albedo[mine] = _LINEAR[scene.kinds["color"][i]] * (0.8 if metal else 1.0)
-        gloss[mine], sharp[mine] = (0.9, 60.0) if metal else (0.08, 8.0)
+        albedo[mine] = _LINEAR[scene.kinds["color"][i]]
+        is_metal = properties.MATERIALS[scene.kinds["material"][i]] == "metal"
+        metal[mine] = is_metal
+        gloss[mine], sharp[mine] = (0.9, 60.0) if is_metal else (0.08, 8.0)
     color = 0.22 * albedo
     for light, strength in zip(lights, (0.85, 0.3), strict=True):
         cosine, direction = _lit(scene, points, normals, light)
@@ -202,6 +216,25 @@ def _shade(scene, which, points, rays, lights, ground) -> np.ndarray:
         half = _unit(direction - rays)
         shine = np.maximum(np.sum(normals * half, -1), 0) ** sharp * (cosine > 0)
         color += strength * (gloss * shine)[:, None]
+    if mirrors and metal.any():
+        tint = 0.9 * albedo[metal] + 0.1
+        image = _mirror_image(
+            scene, points[metal], normals[metal], rays[metal], lights, ground
+        )
+        color[metal] = 0.5 * color[metal] + 0.9 * tint * image
+    return color
+
+
+def _mirror_image(scene, points, normals, rays, lights, ground) -> np.ndarray:
+    """Returns the linear colours [P, 3] that mirrors at the points show."""
+    rays = rays - 2 * np.sum(rays * normals, -1, keepdims=True) * normals
+    which, distance = _first_hits(scene, points + 1e-3 * normals, rays)
+    color = np.broadcast_to(0.45 + 0.5 * rays[:, 2:], rays.shape).copy()
+    met = which > -2
+    seen = points[met] + distance[met, None] * rays[met]
+    color[met] = _shade(
+        scene, which[met], seen, rays[met], lights, ground, mirrors=False
+    )
     return color
 
 
@@ -215,7 +248,7 @@ def render(
       split: name of the split.
       index: of the example in its split.
       size: side of the image in pixels.
-      min_objects: fewest objects of a scene, before some may be hidden.
+      min_objects: fewest objects of a scene; all of them can be seen.
       max_objects: most objects; M rows in the per-object columns.
 
     Returns:
@@ -223,67 +256,68 @@ def render(
       `pixel_coords` in pixels and distance, `rotation` in degrees.
     """
     rng = np.random.default_rng([seed, list(_SPLITS).index(split), index])
-    scene = _draw_scene(rng, min_objects, max_objects)
-    place, (right, up, forward) = _camera(rng)
+    count = int(rng.integers(min_objects, max_objects + 1))
+    camera = _camera(rng)
+    place, (right, up, forward) = camera
     lights = [light + rng.uniform(-1, 1, 3) for light in (_KEY_LIGHT, _FILL_LIGHT)]
     ground = rng.uniform(0.28, 0.42) + rng.uniform(-0.02, 0.02, 3)
-
-    # Pixel centres, then four samples around each for smooth edges. [P, 2]
-    grid = (np.arange(size) + 0.5) / size * 2 - 1
-    x, y = np.meshgrid(grid, -grid)
-    centres = np.stack([x.ravel(), y.ravel()], -1)
 
     def cast(screen):
         rays = forward + _HALF_WIDTH * (screen[:, :1] * right + screen[:, 1:] * up)
         rays = _unit(rays)
         origin = np.broadcast_to(place, rays.shape)
-        which, distance = _first_hits(scene, origin, rays)
-        far = np.where(which == -2, 1.0, distance)[:, None]
-        color = _shade(scene, which, origin + far * rays, rays, lights, ground)
-        return which, np.where((which == -2)[:, None], ground, color)
+        return rays, *_first_hits(scene, origin, rays)
 
-    which, color = cast(centres)
+    def shade(rays, which, distance):
+        far = np.where(which == -2, 1.0, distance)[:, None]
+        color = _shade(scene, which, place + far * rays, rays, lights, ground)
+        return np.where((which == -2)[:, None], ground, color)
+
+    # Pixel centres, [P, 2]: they decide on the labels.
+    grid = (np.arange(size) + 0.5) / size * 2 - 1
+    x, y = np.meshgrid(grid, -grid)
+    centres = np.stack([x.ravel(), y.ravel()], -1)
+    while True:
+        scene = _draw_scene(rng, count, camera)
+        rays, which, distance = cast(centres)
+        pixels = np.bincount(which[which >= 0], minlength=count)
+        if pixels.min() >= max(1, _MIN_AREA * size**2):
+            break
+    color = shade(rays, which, distance)
     labels = which.reshape(size, size)
-    # Only pixels beside another object or the ground need more samples.
+
+    # Four samples for pixels beside another object or the ground: smooth edges.
     edge = np.zeros((size, size), bool)
     for axis in (0, 1):
         differs = np.diff(labels, axis=axis) != 0
         edge |= np.pad(differs, [(1, 0) if a == axis else (0, 0) for a in (0, 1)])
         edge |= np.pad(differs, [(0, 1) if a == axis else (0, 0) for a in (0, 1)])
     rows = np.flatnonzero(edge)
-    if len(rows):
-        corners = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]]) * (0.5 / size)
-        samples = (centres[rows, None] + corners).reshape(-1, 2)
-        color[rows] = cast(samples)[1].reshape(-1, 4, 3).mean(1)
+    corners = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]]) * (0.5 / size)
+    samples = (centres[rows, None] + corners).reshape(-1, 2)
+    color[rows] = shade(*cast(samples)).reshape(-1, 4, 3).mean(1)
     image = np.clip(color, 0, 1) ** (1 / 2.2) * 255
     image = np.rint(image).astype(np.uint8).reshape(size, size, 3)
-    return _example(scene, labels, image, place, (right, up, forward), max_objects)
+    return _example(scene, labels, image, camera, max_objects)
 
 
-def _example(scene, labels, image, place, axes, max_objects) -> Example:
-    """Numbers the visible objects and fills the per-object columns."""
+def _example(scene, labels, image, camera, max_objects) -> Example:
+    """Numbers the objects from 1 and fills the per-object columns."""
     size, count = len(labels), len(scene.radius)
-    pixels = np.array([(labels == i).sum() for i in range(count)])
-    visible = np.flatnonzero(pixels >= _MIN_PIXELS)
-    segmentation = np.zeros((size, size), np.uint8)
-    for number, i in enumerate(visible, 1):
-        segmentation[labels == i] = number
 
     def column(values, fill, dtype):
         values = np.asarray(values)
         full = np.full((max_objects, *values.shape[1:]), fill, dtype)
-        full[: len(visible)] = values[visible]
+        full[:count] = values
         return full
 
-    offset = scene.centre - place
-    depth = offset @ axes[2]
-    across, above = (offset @ axes[k] / depth / _HALF_WIDTH for k in (0, 1))
+    across, above, depth = np.moveaxis(_project(camera, scene.centre), -1, 0)
     pixel = np.stack([(across + 1) * size / 2, (1 - above) * size / 2, depth], -1)
     kinds = {name: column(v, -1, np.int8) for name, v in scene.kinds.items()}
     return kinds | {
         "image": image,
-        "segmentation": segmentation,
-        "num_objects": np.array(len(visible), np.int32),
+        "segmentation": np.maximum(labels + 1, 0).astype(np.uint8),
+        "num_objects": np.array(count, np.int32),
         "position": column(scene.centre, 0, np.float32),
         "pixel_coords": column(pixel, 0, np.float32),
         "rotation": column(scene.angle, 0, np.float32),
@@ -310,7 +344,7 @@ def build(options: Options) -> Source:
     """
     options.refuse("shapes", "source")
     settings = {
-        "renderer": 1,
+        "renderer": 2,
         "seed": 0 if options.seed is None else options.seed,
         "image_size": options.image_size or 128,
         "min_objects": 1 if options.min_objects is None else options.min_objects,
@@ -318,6 +352,11 @@ def build(options: Options) -> Source:
     }
     if not 16 <= settings["image_size"] <= 1024:
         raise StoreError(f"--image_size={settings['image_size']}: must be 16 to 1024")
+    if settings["seed"] < 0:
+        raise StoreError(f"--seed={settings['seed']}: must not be negative")
+    for split in options.splits or _SPLITS:
+        if split not in _SPLITS:
+            raise StoreError(f"--splits={split}: must be of {', '.join(_SPLITS)}")
     if not 1 <= settings["min_objects"] <= settings["max_objects"] <= 10:
         raise StoreError(
             f"--min_objects={settings['min_objects']} "
