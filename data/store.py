@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+from data import arrays, gather
 from data.manifest import (
     FORMAT,
     MANIFEST,
@@ -29,53 +30,7 @@ from data.manifest import (
     write_json,
 )
 
-# Columns of few bytes an example are read whole; one chunk holds a shard of them.
-_SMALL_BYTES = 1024
-
 Fields = Mapping[str, tuple[Sequence[int], str]]
-
-
-def _context() -> ts.Context:
-    # Each example is read once an epoch: a cache would only take memory.
-    return ts.Context({"cache_pool": {"total_bytes_limit": 0}})
-
-
-def _spec(path: pathlib.Path) -> dict[str, Any]:
-    return {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": f"{path.absolute()}/"},
-        # A chunk of zeros is stored like any other; a missing one is an error.
-        "store_data_equal_to_fill_value": True,
-        "fill_missing_data_reads": False,
-    }
-
-
-def _metadata(shape: Sequence[int], dtype: str, count: int, per_shard: int):
-    dtype = np.dtype(dtype)
-    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    per_chunk = per_shard if size <= _SMALL_BYTES else 1
-    as_bytes = {"name": "bytes"}
-    if dtype.itemsize > 1:
-        as_bytes["configuration"] = {"endian": "little"}
-    codecs = [as_bytes]
-    if dtype == np.uint8 and per_chunk == 1:
-        # Images and label maps; features do not compress enough to pay for it.
-        codecs.append({"name": "zstd", "configuration": {"level": 3}})
-    index = [{"name": "bytes", "configuration": {"endian": "little"}}]
-    sharding = {
-        "chunk_shape": [per_chunk, *shape],
-        "codecs": [*codecs, {"name": "crc32c"}],
-        "index_codecs": [*index, {"name": "crc32c"}],
-    }
-    return {
-        "shape": [count, *shape],
-        "data_type": dtype.name,
-        "chunk_grid": {
-            "name": "regular",
-            "configuration": {"chunk_shape": [per_shard, *shape]},
-        },
-        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-    }
 
 
 class _Layout:
@@ -221,10 +176,10 @@ class StoreWriter(_Layout):
     def _array(self, split: str, field: str) -> ts.TensorStore:
         shape, dtype = self.fields[field]
         count = self.num_examples(split)
-        spec = _spec(self.root / split / field) | {
-            "metadata": _metadata(shape, dtype, count, self.examples_per_shard)
+        spec = arrays.spec(self.root / split / field) | {
+            "metadata": arrays.metadata(shape, dtype, count, self.examples_per_shard)
         }
-        return ts.open(spec, create=True, open=True, context=_context()).result()
+        return ts.open(spec, create=True, open=True, context=arrays.context()).result()
 
     def write_shard(self, split: str, shard: int, columns: Mapping[str, np.ndarray]):
         """Writes a shard's file of every field; each appears whole or not at all.
@@ -258,8 +213,8 @@ class StoreWriter(_Layout):
         except (ValueError, OSError) as error:
             raise StoreError(
                 f"{self.root}: shard {shard} of {split} not written "
-                f"({_reason(error)}); finished shards are kept, make room or mend it "
-                "and start again"
+                f"({arrays.reason(error)}); finished shards are kept, make room or "
+                "mend it and start again"
             ) from None
 
     def finish(self) -> bool:
@@ -277,8 +232,9 @@ class Store(_Layout):
 
     def __init__(self, root: pathlib.Path, manifest: dict[str, Any]):
         super().__init__(root, manifest)
-        self._context = _context()
-        self._arrays = {}
+        self._context = arrays.context()
+        self._arrays: dict[tuple[str, str], ts.TensorStore] = {}
+        self._gatherers: dict[tuple[str, str], gather.Gatherer | None] = {}
 
     @classmethod
     def open(
@@ -327,10 +283,12 @@ class Store(_Layout):
             path = self.root / split / field
             try:
                 self._arrays[key] = ts.open(
-                    _spec(path), read=True, context=self._context
+                    arrays.spec(path), read=True, context=self._context
                 ).result()
             except (ValueError, OSError) as error:
-                raise StoreError(f"{path}: unreadable ({_reason(error)})") from None
+                raise StoreError(
+                    f"{path}: unreadable ({arrays.reason(error)})"
+                ) from None
         return self._arrays[key]
 
     def read(self, split: str, field: str, indices: Sequence[int]) -> np.ndarray:
@@ -350,17 +308,34 @@ class Store(_Layout):
                 f"{self.root}: {split} has examples 0 to {array.shape[0] - 1}, not "
                 f"{indices.min()} to {indices.max()}"
             )
+        gatherer = self._gatherer(split, field)
         try:
+            if gatherer is not None:
+                return gatherer(indices)
             return array[indices].read().result()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, gather.DamageError) as error:
             raise StoreError(self._damage(split, field, indices, error)) from None
+
+    def _gatherer(self, split: str, field: str) -> gather.Gatherer | None:
+        """Returns the fast reader of a field, None if it needs tensorstore."""
+        key = (split, field)
+        if key not in self._gatherers:
+            shape, dtype = self.fields[field]
+            metadata = self._array(split, field).spec().to_json()["metadata"]
+            self._gatherers[key] = None
+            if gather.can_gather(metadata["codecs"], shape):
+                self._gatherers[key] = gather.Gatherer(
+                    lambda shard: self.shard_file(split, field, shard),
+                    *(shape, dtype, self.examples_per_shard),
+                )
+        return self._gatherers[key]
 
     def _damage(self, split, field, indices, error) -> str:
         for shard in np.unique(indices // self.examples_per_shard).tolist():
             reason = self.check_shard(split, field, shard)
             if reason:
                 return reason
-        return f"{self.root / split / field}: unreadable ({_reason(error)})"
+        return f"{self.root / split / field}: unreadable ({arrays.reason(error)})"
 
     def check_array(self, split: str, field: str) -> str | None:
         """Returns in what a field's array is not what the manifest says, or None."""
@@ -387,7 +362,8 @@ class Store(_Layout):
         try:
             values = self._array(split, field)[start:stop].read().result()
         except (ValueError, OSError) as error:
-            return f"{path}: damaged ({_reason(error)}); remove it and write it again"
+            reason = arrays.reason(error)
+            return f"{path}: damaged ({reason}); remove it and write it again"
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             return f"{path}: holds values that are not finite; write it again"
         return None
@@ -395,8 +371,3 @@ class Store(_Layout):
     def column(self, split: str, field: str) -> np.ndarray:
         """Returns a whole field of a split; for small ones, such as counts."""
         return self.read(split, field, np.arange(self.num_examples(split)))
-
-
-def _reason(error: Exception) -> str:
-    # tensorstore appends source locations after the first bracketed part.
-    return str(error).splitlines()[0].split(" [")[0][:300]

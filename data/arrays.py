@@ -1,0 +1,75 @@
+"""How a field lies in a Zarr v3 array."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+# Columns of few bytes an example are read whole; one chunk holds a shard of them.
+_SMALL_BYTES = 1024
+
+
+def context() -> ts.Context:
+    """Returns a context without a cache."""
+    # Each example is read once an epoch: a cache would only take memory.
+    return ts.Context({"cache_pool": {"total_bytes_limit": 0}})
+
+
+def spec(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what opens the array in the folder `path`."""
+    return {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": f"{path.absolute()}/"},
+        # A chunk of zeros is stored like any other; a missing one is an error.
+        "store_data_equal_to_fill_value": True,
+        "fill_missing_data_reads": False,
+    }
+
+
+def metadata(
+    shape: Sequence[int], dtype: str, count: int, per_shard: int
+) -> dict[str, Any]:
+    """Returns the Zarr metadata of a field.
+
+    Args:
+      shape: of an example.
+      dtype: of the field.
+      count: number of examples.
+      per_shard: examples a shard file.
+
+    Returns:
+      `shape`, `data_type`, `chunk_grid` and `codecs` of `zarr.json`.
+    """
+    dtype = np.dtype(dtype)
+    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    per_chunk = per_shard if size <= _SMALL_BYTES else 1
+    as_bytes = {"name": "bytes"}
+    if dtype.itemsize > 1:
+        as_bytes["configuration"] = {"endian": "little"}
+    codecs = [as_bytes]
+    if dtype == np.uint8 and per_chunk == 1:
+        # Images and label maps; features do not compress enough to pay for it.
+        codecs.append({"name": "zstd", "configuration": {"level": 3}})
+    index = [{"name": "bytes", "configuration": {"endian": "little"}}]
+    sharding = {
+        "chunk_shape": [per_chunk, *shape],
+        "codecs": [*codecs, {"name": "crc32c"}],
+        "index_codecs": [*index, {"name": "crc32c"}],
+    }
+    return {
+        "shape": [count, *shape],
+        "data_type": dtype.name,
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [per_shard, *shape]},
+        },
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+    }
+
+
+def reason(error: Exception) -> str:
+    """Returns the first line of an error of tensorstore."""
+    # tensorstore appends source locations after the first bracketed part.
+    return str(error).splitlines()[0].split(" [")[0][:300]

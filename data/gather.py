@@ -1,0 +1,158 @@
+"""Reads uncompressed examples from shard files straight into one array.
+
+Tensorstore copies each example twice and maps memory anew for it; on the stores of
+features that is most of the time of a training step's input. A sharded Zarr v3 array
+whose inner chunks are uncompressed is simple enough to read without it: each example's
+bytes lie together, followed by their CRC-32C, and a file ends with an index of offsets
+and lengths with a checksum of its own.
+"""
+
+import collections
+import concurrent.futures
+import mmap
+import os
+import pathlib
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+try:
+    import crc32c
+except ImportError:  # `Store` then reads by tensorstore alone.
+    crc32c = None
+
+# Enough requests under way to keep a network file system busy.
+_THREADS = 16
+_CRC_BYTES = 4
+
+_BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+_CRC = {"name": "crc32c"}
+
+
+class DamageError(Exception):
+    """A shard file does not hold what it should."""
+
+
+class _Lease:
+    """Memory in use: every array made from it holds it; it dies with the last."""
+
+    def __init__(self, memory: mmap.mmap):
+        self._bytes = np.frombuffer(memory, np.uint8)
+        self.__array_interface__ = self._bytes.__array_interface__
+
+
+class Buffers:
+    """Memory for batches, used again once nobody holds the batch.
+
+    Fresh memory is zeroed by the kernel, which costs as much as reading the batch.
+    """
+
+    def __init__(self):
+        # Batches waiting, in use and being read are few: so are the buffers to keep.
+        self._free: collections.deque[mmap.mmap] = collections.deque(maxlen=8)
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        """Returns an uninitialised array, aligned so that TF and JAX do not copy it."""
+        dtype = np.dtype(dtype)
+        size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        if not size:
+            return np.empty(shape, dtype)
+        memory = None
+        for _ in range(len(self._free)):
+            try:
+                memory = self._free.popleft()
+            except IndexError:  # Another thread took it.
+                break
+            if len(memory) == size:
+                break
+            memory = None  # Of a batch size no longer in use.
+        if memory is None:
+            memory = mmap.mmap(-1, size)
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        lease = _Lease(memory)
+        weakref.finalize(lease, self._free.append, memory).atexit = False
+        return np.asarray(lease).view(dtype).reshape(shape)
+
+
+def can_gather(codecs: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bool:
+    """Whether `Gatherer` reads arrays of these codecs with one example a chunk."""
+    if crc32c is None or len(codecs) != 1 or codecs[0]["name"] != "sharding_indexed":
+        return False
+    sharding = codecs[0]["configuration"]
+    inner = [dict(_BYTES, **codec) for codec in sharding["codecs"][:1]]
+    return (
+        sharding["chunk_shape"] == [1, *shape]
+        and inner + list(sharding["codecs"][1:]) == [_BYTES, _CRC]
+        and sharding["index_codecs"] == [_BYTES, _CRC]
+        and sharding.get("index_location", "end") == "end"
+    )
+
+
+class Gatherer:
+    """Reads examples of one array in any order, many at once.
+
+    Args:
+      shard_file: gives the file of a shard.
+      shape: of an example.
+      dtype: of the array.
+      examples_per_shard: examples of a file; the last may hold fewer.
+    """
+
+    def __init__(
+        self,
+        shard_file: Callable[[int], pathlib.Path],
+        shape: Sequence[int],
+        dtype: str,
+        examples_per_shard: int,
+    ):
+        self._shard_file = shard_file
+        self._shape, self._dtype = tuple(shape), np.dtype(dtype)
+        self._size = self._dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        self._per_shard = examples_per_shard
+        self._offsets: dict[int, np.ndarray] = {}
+        self._buffers = Buffers()
+        self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
+
+    def __call__(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the examples [len(indices), *shape].
+
+        Raises:
+          DamageError: an example is missing, or its checksum does not hold.
+          OSError: a file is missing or unreadable.
+        """
+        out = self._buffers.empty((len(indices), *self._shape), self._dtype)
+        # [n, bytes]
+        rows = out.reshape(len(indices), -1).view(np.uint8)
+        list(self._pool.map(self._read, indices.tolist(), rows))
+        return out
+
+    def _read(self, index: int, row: np.ndarray):
+        shard, place = divmod(index, self._per_shard)
+        check = bytearray(_CRC_BYTES)
+        file = os.open(self._shard_file(shard), os.O_RDONLY)
+        try:
+            if shard not in self._offsets:
+                self._offsets[shard] = self._read_offsets(file)
+            offset, length = self._offsets[shard][place].tolist()
+            if length != self._size + _CRC_BYTES:
+                raise DamageError("an example is missing")
+            # Linux reads at most 2 GiB at once; no example comes near.
+            if os.preadv(file, [row, check], offset) != length:
+                raise DamageError("the file was cut short")
+        finally:
+            os.close(file)
+        if crc32c.crc32c(row) != int.from_bytes(check, "little"):
+            raise DamageError("a checksum does not hold")
+
+    def _read_offsets(self, file: int) -> np.ndarray:
+        """Returns offset and length [examples of a shard, 2] in the file, in bytes."""
+        size = 16 * self._per_shard
+        start = os.fstat(file).st_size - size - _CRC_BYTES
+        index = os.pread(file, size + _CRC_BYTES, max(start, 0))
+        if start < 0 or len(index) != size + _CRC_BYTES:
+            raise DamageError("the file was cut short")
+        if crc32c.crc32c(index[:size]) != int.from_bytes(index[size:], "little"):
+            raise DamageError("the checksum of the index does not hold")
+        return np.frombuffer(index[:size], "<u8").reshape(-1, 2)
