@@ -1,8 +1,20 @@
-"""Convolutions over NHWC images, with the borders of the reference."""
+"""Convolutions over NHWC images, with the borders of the reference.
+
+XLA's CPU backend has fast code for plain convolutions alone: with holes in the input
+(upsampling, and the gradient of a stride) it takes 30 times as long. There such
+convolutions are made of plain ones, one for each phase of the pixels. Elsewhere XLA's
+own are used. `uses_phases` is the one place that decides.
+"""
 
 import jax
+import jax.numpy as jnp
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def uses_phases() -> bool:
+    """Tell whether convolutions with holes are made of plain ones."""
+    return jax.default_backend() == "cpu"
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
@@ -16,9 +28,10 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), F]`.
     """
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), _same(kernel), dimension_numbers=DIMENSIONS
-    )
+    even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
+    if stride == 2 and even and uses_phases():
+        return conv_by_phases(x, kernel)
+    return _plain(x, kernel, _same(kernel), (stride, stride))
 
 
 def upsampling_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -35,10 +48,68 @@ def upsampling_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       `[B, 2 H, 2 W, F]`.
     """
+    if uses_phases():
+        return upsampling_conv_by_phases(x, kernel)
     # One zero more at the end stands for the last row and column of zeros.
     padding = [(before, after + 1) for before, after in _same(kernel)]
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), padding, lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS
+    )
+
+
+def conv_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return `conv(x, kernel, stride=2)`, for H and W even.
+
+    Output o reads input 2 o + t - p at tap t, p zeros before. Input pixels of one
+    phase q, 2 j + q, meet every second tap, as in a plain convolution.
+    """
+    rows, columns = (_phases(kernel.shape[axis], outputs=False) for axis in (0, 1))
+    return sum(
+        _plain(x[:, i::2, j::2], kernel[row::2, column::2], (row_zeros, column_zeros))
+        for i, (row, row_zeros) in enumerate(rows)
+        for j, (column, column_zeros) in enumerate(columns)
+    )
+
+
+def upsampling_conv_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return `upsampling_conv(x, kernel)` without multiplying zeros.
+
+    Output 2 m + r reads input m + d at tap 2 d - r + p, p zeros before. Outputs of
+    one phase r meet every second tap, as in a plain convolution.
+    """
+    B, H, W, _ = x.shape
+    rows, columns = (_phases(kernel.shape[axis], outputs=True) for axis in (0, 1))
+    # [B, H, W, F] for each of the four phases
+    phases = [
+        _plain(x, kernel[row::2, column::2], (row_zeros, column_zeros))
+        for row, row_zeros in rows
+        for column, column_zeros in columns
+    ]
+    y = jnp.stack(phases, axis=3).reshape(B, H, W, 2, 2, -1)
+    return y.transpose(0, 1, 3, 2, 4, 5).reshape(B, 2 * H, 2 * W, -1)
+
+
+def _phases(size: int, outputs: bool) -> list[tuple[int, tuple[int, int]]]:
+    """Return for phases 0 and 1 the first tap, and the zeros before and after.
+
+    Args:
+      size: taps of the kernel along the axis.
+      outputs: whether the phase is that of the output pixels, else of the input's.
+    """
+    zeros = (size - 1) // 2
+    result = []
+    for phase in (0, 1):
+        shift = phase - zeros if outputs else -phase - zeros
+        first = shift % 2
+        start = (first + shift) // 2
+        num_taps = len(range(first, size, 2))
+        result.append((first, (-start, start + num_taps - 1)))
+    return result
+
+
+def _plain(x, kernel, padding, strides=(1, 1)):
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=DIMENSIONS
     )
 
 

@@ -5,10 +5,9 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from scipy.optimize import linear_sum_assignment
 
 from sanorm_jax import torch_weights
+from sanorm_jax.metrics.matching import huber_set_loss
 from sanorm_jax.models import normalization
 from sanorm_jax.models.autoencoder import DECODERS, Autoencoder
 from sanorm_jax.models.dinosaur import Dinosaur
@@ -113,12 +112,8 @@ def check_set_predictor(vectors: Vectors):
     for name in out:
         if name in vectors:
             vectors.compare(name, out[name])
-    # [B, K, M]
-    costs = optax.huber_loss(
-        out["predicted_properties"][:, :, None], targets[:, None]
-    ).mean(axis=-1)
-    matched = [cost[linear_sum_assignment(cost)] for cost in np.asarray(costs)]
-    vectors.compare("loss", np.mean(np.concatenate(matched)))
+    loss = huber_set_loss(out["predicted_properties"], targets).mean()
+    vectors.compare("loss", loss)
 
 
 def _normalization(words: str, default: str) -> str:
