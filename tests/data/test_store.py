@@ -13,9 +13,9 @@ from tests import stores
 
 SPLITS = {"train": 21, "validation": 5}
 FIELDS = {
-    "image": ((6, 6, 3), "uint8"),
-    "features": ((4, 3), "float16"),
-    "num_objects": ((), "int32"),
+    "image": ((20, 20, 3), "uint8"),  # compressed
+    "features": ((16, 48), "float16"),  # gathered
+    "num_objects": ((), "int32"),  # small: chunks of a shard
 }
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -24,8 +24,8 @@ def _content(split, start, stop):
     rng = np.random.default_rng(len(split))
     n = SPLITS[split]
     columns = {
-        "image": rng.integers(0, 256, (n, 6, 6, 3)).astype(np.uint8),
-        "features": rng.normal(size=(n, 4, 3)).astype(np.float16),
+        "image": rng.integers(0, 256, (n, 20, 20, 3)).astype(np.uint8),
+        "features": rng.normal(size=(n, 16, 48)).astype(np.float16),
         "num_objects": rng.integers(1, 9, n).astype(np.int32),
     }
     return {name: column[start:stop] for name, column in columns.items()}
@@ -35,7 +35,7 @@ def _create(root, **changes):
     arguments = {
         "dataset": "random",
         "source": {"file": "x"},
-        "settings": {"image_size": 6, "seed": 1},
+        "settings": {"image_size": 20, "seed": 1},
         "fields": FIELDS,
         "splits": SPLITS,
         "examples_per_shard": 4,
@@ -192,7 +192,7 @@ def test_cut_files_are_damaged(root, length):
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        ({"settings": {"image_size": 6, "seed": 2}}, "seed: 1 there, 2 now"),
+        ({"settings": {"image_size": 20, "seed": 2}}, "seed: 1 there, 2 now"),
         ({"splits": SPLITS | {"train": 22}}, "21} there, {'num_examples': 22} now"),
         ({"dataset": "else"}, "dataset: 'random' there, 'else' now"),
         ({"source": {}}, "file: 'x' there, None now"),
@@ -256,7 +256,7 @@ def test_wrong_columns_and_examples_are_refused(root, tmp_path):
 
 def test_the_fingerprint_is_a_function_of_the_content(root, tmp_path):
     same = _create(tmp_path / "elsewhere", examples_per_shard=5)
-    other = _create(tmp_path / "other", settings={"image_size": 6, "seed": 3})
+    other = _create(tmp_path / "other", settings={"image_size": 20, "seed": 3})
     assert Store.open(root).fingerprint == same.fingerprint != other.fingerprint
 
 
