@@ -1,19 +1,24 @@
 """Writes a dataset to a store: `python -m data.prepare --dataset=shapes`."""
 
 import concurrent.futures
+import dataclasses
 import importlib
 import multiprocessing
 import os
 import pathlib
+import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 from absl import app, flags, logging
 from rich.console import Console
 
 from data import progress, sources
-from data.sources.base import Example, Options, Source
+from data.sources.base import Example, Options, Source, SourceError
 from data.store import StoreError, StoreWriter
 
 _DATASET = flags.DEFINE_string("dataset", None, "Name of the dataset.", required=True)
@@ -38,6 +43,8 @@ def _split_sizes(values: list[str] | None) -> dict[str, int] | None:
         name, _, count = value.partition(":")
         if not name or not count.isdigit() or int(count) <= 0:
             raise StoreError(f"--splits={value}: must be name:count, such as train:20")
+        if name in sizes:
+            raise StoreError(f"--splits={value}: {name} is given twice")
         sizes[name] = int(count)
     return sizes
 
@@ -50,6 +57,17 @@ def _batches(examples: Iterable[Example], sizes: Iterable[int]) -> Iterator[Exam
         if len(rows) < size:
             raise StoreError("the source ended before all its examples were read")
         yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _begin_worker():
+    # An interrupt is the parent's to handle; when it is killed, so are its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _render_shard(source: Source, split: str, start: int, stop: int) -> Example:
@@ -66,10 +84,13 @@ def _write_parallel(source, writer, advance, num_workers):
         for split in writer.splits
         for shard in writer.missing_shards(split)
     ]
-    with concurrent.futures.ProcessPoolExecutor(
-        min(num_workers, max(len(jobs), 1)), mp_context=context
-    ) as pool:
-        waiting = {}
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(num_workers, max(len(jobs), 1)),
+        mp_context=context,
+        initializer=_begin_worker,
+    )
+    waiting = {}
+    try:
         for split, shard in jobs:
             if len(waiting) >= 2 * num_workers:
                 _collect(waiting, writer, advance)
@@ -79,6 +100,17 @@ def _write_parallel(source, writer, advance, num_workers):
             waiting[future] = (split, shard)
         while waiting:
             _collect(waiting, writer, advance)
+    except BrokenProcessPool:
+        raise StoreError(
+            f"{writer.root}: a process was killed, perhaps for want of memory; start "
+            "again with fewer --num_workers, finished shards are kept"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _count(columns: Example) -> int:
+    return len(next(iter(columns.values())))
 
 
 def _collect(waiting, writer, advance):
@@ -89,23 +121,23 @@ def _collect(waiting, writer, advance):
         split, shard = waiting.pop(future)
         columns = future.result()
         writer.write_shard(split, shard, columns)
-        advance(len(columns["num_objects"]))
+        advance(_count(columns))
 
 
 def _write_in_order(source, writer, advance):
-    """Streams each split from its first missing shard on."""
+    """Streams each split from its first missing shard to its last."""
     for split in writer.splits:
         missing = writer.missing_shards(split)
         if not missing:
             continue
-        shards = range(missing[0], writer.num_shards(split))
+        shards = range(missing[0], missing[-1] + 1)
         ranges = [writer.shard_range(split, shard) for shard in shards]
         examples = source.examples(split, ranges[0][0])
         columns = _batches(examples, [stop - start for start, stop in ranges])
         for shard, rows in zip(shards, columns, strict=True):
             if shard in missing:
                 writer.write_shard(split, shard, rows)
-                advance(len(next(iter(rows.values()))))
+                advance(_count(rows))
 
 
 def prepare(
@@ -127,15 +159,20 @@ def prepare(
       the folder of the store.
 
     Raises:
-      StoreError: unknown dataset, bad option, unreadable source, no room, or a
-        store of other settings under that name.
+      StoreError: unknown dataset, bad option, no room, or a store of other settings
+        under that name.
+      SourceError: the source is damaged; a store begun from it is removed again.
     """
     if dataset not in sources.SOURCES:
         raise StoreError(
             f"--dataset={dataset}: must be one of {', '.join(sources.SOURCES)}"
         )
+    options = dataclasses.replace(options, dataset=dataset)
     source = importlib.import_module(sources.SOURCES[dataset]).build(options)
+    if num_workers is not None and num_workers < 1:
+        raise StoreError(f"--num_workers={num_workers}: must be at least 1")
     root = options.data_dir / (name or dataset)
+    is_new = not root.exists()
     writer = StoreWriter.create(
         root,
         dataset=source.dataset,
@@ -146,7 +183,7 @@ def prepare(
         examples_per_shard=source.examples_per_shard,
     )
     if writer.finish():
-        logging.info("complete: %s", root)
+        logging.info("complete already, nothing to do: %s", root)
         return root
     missing = sum(
         stop - start
@@ -154,14 +191,26 @@ def prepare(
         for shard in writer.missing_shards(split)
         for start, stop in [writer.shard_range(split, shard)]
     )
-    with progress.Progress(f"writing {root}", missing, "examples") as bar:
-        if source.example is not None:
-            _write_parallel(source, writer, bar.advance, num_workers or os.cpu_count())
-        else:
-            _write_in_order(source, writer, bar.advance)
+    try:
+        with progress.Progress(f"writing {root}", missing, "examples") as bar:
+            if source.example is not None:
+                workers = num_workers or os.cpu_count()
+                _write_parallel(source, writer, bar.advance, workers)
+            else:
+                _write_in_order(source, writer, bar.advance)
+    except SourceError:
+        # From a damaged source no whole store can come: leave none half made.
+        if is_new:
+            shutil.rmtree(root)
+        raise
     writer.finish()
     logging.info("complete: %s", root)
     return root
+
+
+def _say(line: str):
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console.print(line)
 
 
 def main(argv: list[str]) -> int:
@@ -183,8 +232,11 @@ def main(argv: list[str]) -> int:
             _DATASET.value, options, name=_NAME.value, num_workers=_NUM_WORKERS.value
         )
     except StoreError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}")
+        _say(f"error: {error}")
         return 2
+    except KeyboardInterrupt:
+        _say("interrupted; finished shards are kept, the same command goes on")
+        return 130
     return 0
 
 

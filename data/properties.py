@@ -1,7 +1,9 @@
 """The one vocabulary of object properties, for all datasets.
 
-Indices as in the published CLEVR with masks (DeepMind's multi-object datasets); -1
-fills up the rows of images with fewer objects.
+Stored indices count from 0; -1 fills up the rows of images with fewer objects. The
+files of CLEVR with masks (DeepMind's multi-object datasets) count from 1, 0 being the
+background, and do not name their classes: their index is stored less one. Datasets with
+names (CLEVR v1.0, the embedded scenes) use the order below.
 """
 
 from collections.abc import Mapping
