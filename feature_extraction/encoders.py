@@ -1,35 +1,13 @@
 """The encoders by name: patches without weights, and every ViT of timm."""
 
-import dataclasses
-import pathlib
 from typing import Any, Protocol
 
 import numpy as np
 
-from data.store import Store
+from data.store import Store, StoreError
+from feature_extraction.options import Options
 
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What the command line may say of an encoder.
-
-    Attributes:
-      patch_size: patches: side in pixels.
-      weights: ViT: file of the weights; without one, timm downloads them.
-      layer: ViT: block to take, from 0; None for the last.
-      final_norm: ViT: apply the last LayerNorm.
-      dtype: ViT: compute dtype.
-      device: ViT: cuda or cpu; None for cuda if there is any.
-      batch_size: images encoded at once.
-    """
-
-    patch_size: int = 8
-    weights: pathlib.Path | None = None
-    layer: int | None = None
-    final_norm: bool = True
-    dtype: str = "float32"
-    device: str | None = None
-    batch_size: int = 64
+__all__ = ["Encoder", "Options", "create"]
 
 
 class Encoder(Protocol):
@@ -55,6 +33,7 @@ def create(name: str, source: Store, options: Options) -> Encoder:
     Raises:
       StoreError: unknown name, weights that do not fit, an option out of range.
     """
+    options.check(name)
     if name == "patches":
         from feature_extraction.patches import PatchEncoder
 
@@ -62,9 +41,15 @@ def create(name: str, source: Store, options: Options) -> Encoder:
             count = min(count, source.num_examples("train"))
             return source.read("train", "image", np.arange(count))
 
+        size = source.fields["image"][0][:2]
         return PatchEncoder(
-            source.settings["image_size"], options.patch_size, first_images
+            size, options.patch_size, first_images, batch_size=options.batch_size
         )
-    from feature_extraction.vit import VitEncoder
-
+    try:
+        from feature_extraction.vit import VitEncoder
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"--encoder={name}: needs {error.name}; pip install -r "
+            "feature_extraction/requirements.txt (patches needs it not)"
+        ) from None
     return VitEncoder(name, options)

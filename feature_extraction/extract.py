@@ -1,8 +1,14 @@
-"""Writes features to a store: `python -m feature_extraction.extract --encoder=...`."""
+"""Writes features to a store: `python -m feature_extraction.extract --encoder=...`.
 
+May be killed at any moment: a second start does what is missing. Jobs of an array
+(`--shard=I/N`) need nothing of each other but the file system.
+"""
+
+import concurrent.futures
 import pathlib
 import sys
-from typing import Any
+import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import app, flags, logging
@@ -12,6 +18,7 @@ from data import progress
 from data.manifest import feature_root
 from data.store import Store, StoreError, StoreWriter
 from feature_extraction import encoders
+from feature_extraction.options import Options
 
 _DATASET = flags.DEFINE_string("dataset", None, "Name of the dataset.", required=True)
 _NAME = flags.DEFINE_string("name", None, "Store of the images, default --dataset.")
@@ -19,46 +26,45 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Folder of the stores.")
 _ENCODER = flags.DEFINE_string(
     "encoder", None, "patches, or the name of any timm ViT.", required=True
 )
+_SPLITS = flags.DEFINE_list("splits", None, "Splits to do now, default all.")
 _SHARD = flags.DEFINE_string("shard", "0/1", "I/N: part I of N jobs, from 0.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images encoded at once.")
 _REPAIR = flags.DEFINE_boolean(
     "repair", False, "Read finished shards too, and write damaged ones again."
 )
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images encoded at once.")
 _PATCH_SIZE = flags.DEFINE_integer("patch_size", 8, "patches: side in pixels.")
-_WEIGHTS = flags.DEFINE_string("weights", None, "ViT: torch or safetensors file.")
-_LAYER = flags.DEFINE_integer("layer", None, "ViT: block to take, default the last.")
-_FINAL_NORM = flags.DEFINE_boolean("final_norm", True, "ViT: apply the last LayerNorm.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "ViT: torch or safetensors file, default timm's from the network."
+)
+_LAYER = flags.DEFINE_integer("layer", None, "ViT: block from 0, default the last.")
+_FINAL_NORM = flags.DEFINE_boolean(
+    "final_norm", True, "ViT: apply the last LayerNorm; --no-final-norm: do not."
+)
+_INPUT_SIZE = flags.DEFINE_integer(
+    "input_size", None, "ViT: side that images are resized to, default the model's own."
+)
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "float16", "bfloat16"], "ViT: compute dtype."
 )
 _DEVICE = flags.DEFINE_string("device", None, "ViT: cuda or cpu, default cuda if any.")
 
+_Job = tuple[str, int]
+
 
 def _part(value: str) -> tuple[int, int]:
     index, _, count = value.partition("/")
-    if not (index.isdigit() and count.isdigit()) or int(index) >= int(count):
+    if not (index.isdecimal() and count.isdecimal()) or int(index) >= int(count):
         raise StoreError(f"--shard={value}: must be I/N with I from 0 to N-1")
     return int(index), int(count)
-
-
-def _damaged(root: pathlib.Path, split: str, shards: list[int]) -> list[int]:
-    """Returns those of the finished shards whose file is damaged."""
-    store = Store.open(root, allow_incomplete=True)
-    damaged = []
-    for shard in shards:
-        reason = store.check_shard(split, "features", shard)
-        if reason:
-            logging.warning("%s", reason)
-            damaged.append(shard)
-    return damaged
 
 
 def extract(
     data_dir: str | pathlib.Path,
     name: str,
     encoder_name: str,
-    options: encoders.Options,
+    options: Options,
     *,
+    splits: Sequence[str] | None = None,
     part: tuple[int, int] = (0, 1),
     repair: bool = False,
 ) -> pathlib.Path:
@@ -69,8 +75,8 @@ def extract(
       name: store of the images.
       encoder_name: `patches`, or the name of a timm ViT.
       options: of the encoder.
-      part: (I, N): this job does every Nth shard, from I on; jobs need nothing of
-        each other but the file system.
+      splits: to do now; default all.
+      part: (I, N): this job does every Nth shard, from I on.
       repair: also read the shards that are there and write damaged ones again.
 
     Returns:
@@ -80,6 +86,11 @@ def extract(
       StoreError: one line on bad input, another store under the name, or no room.
     """
     source = Store.open(pathlib.Path(data_dir) / name)
+    for split in splits or ():
+        if split not in source.splits:
+            raise StoreError(
+                f"--splits={split}: {source.root} has {', '.join(source.splits)}"
+            )
     encoder = encoders.create(encoder_name, source, options)
     root = feature_root(data_dir, name, encoder_name)
     writer = StoreWriter.create(
@@ -91,49 +102,105 @@ def extract(
         splits=source.splits,
         examples_per_shard=source.examples_per_shard,
     )
-    jobs = []
-    for split in writer.splits:
-        missing = set(writer.missing_shards(split))
-        mine = list(range(writer.num_shards(split)))[part[0] :: part[1]]
-        if repair:
-            there = [shard for shard in mine if shard not in missing]
-            missing |= set(_damaged(root, split, there))
-        jobs += [(split, shard) for shard in mine if shard in missing]
+    jobs = _jobs(writer, splits or list(writer.splits), part, repair)
     if jobs:
-        _write(source, writer, encoder, jobs, options.batch_size)
+        _write(source, writer, encoder, jobs)
+    done = "" if jobs else "nothing to do, "
     if writer.finish():
-        logging.info("complete: %s", root)
+        logging.info("%scomplete: %s", done, root)
     else:
         left = sum(len(writer.missing_shards(split)) for split in writer.splits)
-        logging.info("this part is done; %d shards are left to other jobs", left)
+        logging.info("%sleft to other jobs: %d shards of %s", done, left, root)
     return root
 
 
-def _write(source, writer, encoder, jobs, batch_size):
-    sizes = [writer.shard_range(*job) for job in jobs]
-    total = sum(stop - start for start, stop in sizes)
-    with progress.Progress(f"writing {writer.root}", total, "images") as bar:
-        written = 0
-        for (split, shard), (start, stop) in zip(jobs, sizes, strict=True):
-            images = source.read(split, "image", np.arange(start, stop))
-            parts = [
-                encoder(images[first : first + batch_size])
-                for first in range(0, len(images), batch_size)
-            ]
-            features = np.concatenate(parts)
-            if not np.isfinite(features).all():
-                raise StoreError(
-                    f"--encoder={encoder.settings['encoder']}: features of shard "
-                    f"{shard} of {split} do not fit float16"
-                )
-            writer.write_shard(split, shard, {"features": features})
-            written += features.nbytes
-            bar.advance(len(images), f"{written / 1e9:.2f} GB")
+def _jobs(writer, splits, part, repair) -> list[_Job]:
+    """Returns the shards that this job has to write."""
+    index, count = part
+    everything = [
+        (split, shard)
+        for split in writer.splits
+        for shard in range(writer.num_shards(split))
+    ]
+    mine = [job for job in everything[index::count] if job[0] in splits]
+    missing = {split: set(writer.missing_shards(split)) for split in splits}
+    jobs = [job for job in mine if job[1] in missing[job[0]]]
+    if repair:
+        there = [job for job in mine if job[1] not in missing[job[0]]]
+        jobs += _damaged(writer.root, there)
+    return jobs
 
 
-def _arguments(argv: list[str]) -> list[Any]:
+def _damaged(root: pathlib.Path, jobs: list[_Job]) -> list[_Job]:
+    """Returns those of the finished shards whose file is damaged."""
+    store = Store.open(root, allow_incomplete=True)
+    damaged = []
+    with progress.Progress(f"checking {root}", len(jobs), "shards") as bar:
+        for split, shard in jobs:
+            reason = store.check_shard(split, "features", shard)
+            if reason:
+                logging.warning("%s", reason)
+                damaged.append((split, shard))
+            bar.advance(1)
+    logging.info("checked %d finished shards: %d damaged", len(jobs), len(damaged))
+    return damaged
+
+
+def _images(source: Store, writer: StoreWriter, jobs: list[_Job]) -> Iterator:
+    """Yields the images of each shard; a thread reads the next one meanwhile."""
+
+    def read(job):
+        return source.read(job[0], "image", np.arange(*writer.shard_range(*job)))
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(read, jobs[0])
+        for i in range(len(jobs)):
+            images = ahead.result()
+            if i + 1 < len(jobs):
+                ahead = pool.submit(read, jobs[i + 1])
+            yield images
+
+
+def _write(source, writer, encoder, jobs):
+    """Writes shards; reading, encoding and writing go on side by side."""
+    name = encoder.settings["encoder"]
+    total = sum(stop - start for start, stop in (writer.shard_range(*j) for j in jobs))
+    started, num_bytes = time.monotonic(), 0
+
+    def write(split, shard, features):
+        nonlocal num_bytes
+        if not np.isfinite(features).all():
+            raise StoreError(
+                f"--encoder={name}: features of shard {shard} of {split} are not "
+                "finite in float16, in which they are stored; check the weights, or "
+                "take another --layer or --dtype"
+            )
+        writer.write_shard(split, shard, {"features": features})
+        num_bytes += features.nbytes
+        bar.advance(len(features), f"{num_bytes / 1e9:.2f} GB")
+
+    with (
+        progress.Progress(f"writing {writer.root}", total, "images") as bar,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        pending = None
+        for job, images in zip(jobs, _images(source, writer, jobs), strict=True):
+            features = encoder(images)
+            if pending is not None:
+                pending.result()
+            pending = pool.submit(write, *job, features)
+        pending.result()
+    seconds = time.monotonic() - started
+    logging.info(
+        "wrote %d images, %.2f GB in %.1f s: %.1f images/s, %.1f MB/s",
+        *(total, num_bytes / 1e9, seconds, total / seconds, num_bytes / 1e6 / seconds),
+    )
+
+
+def _arguments(argv: list[str]) -> list[str]:
     # absl spells a switched-off flag --nofinal_norm; people type dashes.
-    return ["--nofinal_norm" if a == "--no-final-norm" else a for a in argv]
+    spelled = ("--no-final-norm", "--no-final_norm", "--no_final_norm")
+    return ["--nofinal_norm" if argument in spelled else argument for argument in argv]
 
 
 def main(argv: list[str]) -> int:
@@ -141,28 +208,29 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
     logging.set_verbosity(logging.INFO)
+    options = Options(
+        patch_size=_PATCH_SIZE.value,
+        weights=pathlib.Path(_WEIGHTS.value) if _WEIGHTS.value else None,
+        layer=_LAYER.value,
+        final_norm=_FINAL_NORM.value,
+        input_size=_INPUT_SIZE.value,
+        dtype=_DTYPE.value,
+        device=_DEVICE.value,
+        batch_size=_BATCH_SIZE.value,
+    )
     try:
-        if _BATCH_SIZE.value <= 0:
-            raise StoreError(f"--batch_size={_BATCH_SIZE.value}: must be above 0")
-        options = encoders.Options(
-            patch_size=_PATCH_SIZE.value,
-            weights=pathlib.Path(_WEIGHTS.value) if _WEIGHTS.value else None,
-            layer=_LAYER.value,
-            final_norm=_FINAL_NORM.value,
-            dtype=_DTYPE.value,
-            device=_DEVICE.value,
-            batch_size=_BATCH_SIZE.value,
-        )
         extract(
             _DATA_DIR.value,
             _NAME.value or _DATASET.value,
             _ENCODER.value,
             options,
+            splits=_SPLITS.value,
             part=_part(_SHARD.value),
             repair=_REPAIR.value,
         )
     except StoreError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}")
+        console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+        console.print(f"error: {error}")
         return 2
     return 0
 

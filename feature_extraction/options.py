@@ -1,0 +1,48 @@
+"""What the command line may say of an encoder."""
+
+import dataclasses
+import pathlib
+
+from data.store import StoreError
+
+_PATCHES = {"patch_size"}
+_ANY = {"batch_size"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line may say of an encoder.
+
+    Attributes:
+      patch_size: patches: side in pixels.
+      weights: ViT: file of the weights; without one, timm downloads them.
+      layer: ViT: block to take, from 0; None for the last.
+      final_norm: ViT: apply the last LayerNorm.
+      input_size: ViT: side that images are resized to; None for the model's own.
+      dtype: ViT: compute dtype.
+      device: ViT: cuda or cpu; None for cuda if there is any.
+      batch_size: images encoded at once.
+    """
+
+    patch_size: int = 8
+    weights: pathlib.Path | None = None
+    layer: int | None = None
+    final_norm: bool = True
+    input_size: int | None = None
+    dtype: str = "float32"
+    device: str | None = None
+    batch_size: int = 64
+
+    def check(self, encoder: str):
+        """Raises StoreError for values that no encoder, or not this one, takes."""
+        for name in ("patch_size", "input_size", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise StoreError(f"--{name}={value}: must be above 0")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            is_ours = (field.name in _PATCHES) == (encoder == "patches")
+            if value != field.default and field.name not in _ANY and not is_ours:
+                raise StoreError(
+                    f"--{field.name}={value}: means nothing to --encoder={encoder}"
+                )

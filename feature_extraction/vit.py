@@ -1,0 +1,284 @@
+"""Any Vision Transformer of timm as a frozen encoder of patch tokens."""
+
+import difflib
+import inspect
+import logging as std_logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from absl import logging
+from torch import nn
+from torch.nn import functional
+
+from data.store import StoreError
+from feature_extraction import weights
+from feature_extraction.options import Options
+
+# Where a checkpoint keeps an encoder among other parts: DINO's and DINOSAUR's.
+_PREFIXES = ("backbone.", "encoder.")
+# Parts of a checkpoint that make no tokens.
+_HEADS = ("head.", "head_dist.", "fc_norm.", "pre_logits.", "decoder", "mask_token")
+
+
+class VitEncoder:
+    """Patch tokens of a block of a ViT, in row-major order of the patches.
+
+    The whole image is resized to the model's input size by the interpolation of timm's
+    data config, bicubic as a rule, without antialiasing and without a crop, then
+    normalised by timm's mean and standard deviation. Prefix tokens (class token,
+    registers) are dropped. Batches are sent to the GPU ahead of their use.
+
+    Args:
+      name: of the model in timm, best with its tag.
+      options: of the command line.
+
+    Attributes:
+      settings: all that defines the features, as JSON.
+      num_tokens: N, as the model gives it.
+      feature_dim: D, as the model gives it.
+
+    Raises:
+      StoreError: unknown name, no ViT, weights that are missing or do not fit, or an
+        option out of range.
+    """
+
+    def __init__(self, name: str, options: Options):
+        self._name, self._batch_size = name, options.batch_size
+        self._device = _device(options.device)
+        self._dtype = getattr(torch, options.dtype)
+        # Else the patch embedding, a convolution, has the precision of TF32.
+        torch.backends.cudnn.allow_tf32 = False
+        self._model, weights_id = _load(name, options)
+        self._layer = _layer(name, self._model, options.layer)
+        self._final_norm = options.final_norm
+        if self._final_norm and isinstance(
+            getattr(self._model, "norm", None), (nn.Identity, type(None))
+        ):
+            raise StoreError(
+                f"--encoder={name}: has no LayerNorm over its tokens; add "
+                "--no-final-norm"
+            )
+        config = timm.data.resolve_model_data_config(self._model)
+        self._size = options.input_size or config["input_size"][-1]
+        self._mode = config["interpolation"]
+        if self._mode not in ("bicubic", "bilinear"):
+            self._mode = "bicubic"
+        # [1, 3, 1, 1]
+        self._mean, self._std = (
+            torch.tensor(config[key], device=self._device).view(1, 3, 1, 1)
+            for key in ("mean", "std")
+        )
+        self._model.to(self._device)
+        _, self.num_tokens, self.feature_dim = self._tokens(
+            torch.zeros((1, self._size, self._size, 3), dtype=torch.uint8)
+        ).shape
+        self.settings: dict[str, Any] = {
+            "encoder": name,
+            "timm": timm.__version__,
+            "tag": self._model.pretrained_cfg.get("tag") or "",
+            "weights": weights_id,
+            "input_size": self._size,
+            "resize": "whole image to the input size, no crop",
+            "interpolation": self._mode,
+            "antialias": False,
+            "mean": list(config["mean"]),
+            "std": list(config["std"]),
+            "layer": self._layer,
+            "final_norm": self._final_norm,
+            "prefix_tokens_dropped": self._model.num_prefix_tokens,
+            "compute_dtype": options.dtype,
+        }
+        logging.info(
+            "%s on %s: %d tokens of %d; %s",
+            *(name, self._device, self.num_tokens, self.feature_dim, self.settings),
+        )
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Returns float16 features [B, N, D] of uint8 images [B, H, W, 3].
+
+        Raises:
+          StoreError: the GPU has too little memory for a batch.
+        """
+        shape = (len(images), self.num_tokens, self.feature_dim)
+        features = np.empty(shape, np.float16)
+        starts = range(0, len(images), self._batch_size)
+        batches = [slice(start, start + self._batch_size) for start in starts]
+        with ThreadPoolExecutor(1) as sender:
+            # One batch is sent while the one before is encoded.
+            waiting = sender.submit(self._send, images[batches[0]])
+            for batch, following in zip(batches, [*batches[1:], None], strict=True):
+                sent = waiting.result()
+                if following is not None:
+                    waiting = sender.submit(self._send, images[following])
+                features[batch] = self._tokens(sent).cpu().numpy()
+        return features
+
+    def _send(self, images: np.ndarray) -> torch.Tensor:
+        batch = torch.from_numpy(np.ascontiguousarray(images))
+        if self._device.type == "cuda":
+            # Only pinned memory is copied while the GPU computes.
+            batch = batch.pin_memory().to(self._device, non_blocking=True)
+        return batch
+
+    def preprocess(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns the model's input [B, 3, S, S] float32 of uint8 [B, H, W, 3]."""
+        # [B, 3, H, W]
+        x = images.to(self._device).permute(0, 3, 1, 2).float() / 255
+        size = (self._size, self._size)
+        x = functional.interpolate(
+            x, size, mode=self._mode, align_corners=False, antialias=False
+        )
+        return (x - self._mean) / self._std
+
+    @torch.inference_mode()
+    def _tokens(self, images: torch.Tensor) -> torch.Tensor:
+        try:
+            with torch.autocast(
+                self._device.type, self._dtype, enabled=self._dtype != torch.float32
+            ):
+                (tokens,) = self._model.forward_intermediates(
+                    self.preprocess(images),
+                    indices=[self._layer],
+                    norm=self._final_norm,
+                    stop_early=True,
+                    output_fmt="NLC",
+                    intermediates_only=True,
+                )
+        except torch.OutOfMemoryError:
+            raise StoreError(
+                f"--batch_size={self._batch_size}: too little GPU memory; choose a "
+                "smaller one and start again, finished shards are kept"
+            ) from None
+        return tokens.to(torch.float16)
+
+
+def _device(name: str | None) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise StoreError("--device=cuda: PyTorch finds no GPU; choose --device=cpu")
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _check_name(name: str):
+    models = timm.list_models()
+    tagged = timm.list_pretrained()
+    if name in models or name in tagged:
+        return
+    # A wrong tag is nearer to its own model's tags than to other models.
+    base = name.split(".")[0]
+    own = [known for known in tagged if known.split(".")[0] == base]
+    nearest = difflib.get_close_matches(name, own or models + tagged, 4, 0.5)
+    near = nearest or own[:4]
+    raise StoreError(
+        f"--encoder={name}: no such model in timm {timm.__version__}"
+        + (f"; nearest: {', '.join(near)}" if near else "")
+    )
+
+
+def _load(name: str, options: Options) -> tuple[nn.Module, str]:
+    """Returns the model in evaluation mode and what identifies its weights."""
+    _check_name(name)
+    arguments: dict[str, Any] = {"num_classes": 0}
+    if options.input_size is not None:
+        arguments["img_size"] = options.input_size
+    state = None
+    if options.weights is not None:
+        state = weights.find_state(options.weights, weights.load(options.weights))
+        for prefix in _PREFIXES:
+            state = _under(prefix, state)
+    try:
+        model = timm.create_model(name, pretrained=False, **arguments)
+    except Exception as error:
+        given = f" --input_size={options.input_size}" if options.input_size else ""
+        raise StoreError(
+            f"--encoder={name}{given}: not possible ({_first_line(error)})"
+        ) from None
+    known = inspect.signature(getattr(model, "forward_intermediates", len)).parameters
+    if not hasattr(model, "num_prefix_tokens") or "norm" not in known:
+        raise StoreError(
+            f"--encoder={name}: is no plain ViT; choose one of those that "
+            "timm.list_models('vit*') shows"
+        )
+    _check_input_size(model, options.input_size)
+    if state is not None:
+        _fit(name, model, state, f"--weights={options.weights}")
+        return model.eval(), weights.sha256(options.weights)
+    # The hub's own warnings, one a retry, would hide the error's line.
+    std_logging.getLogger("huggingface_hub").setLevel(std_logging.ERROR)
+    try:
+        model = timm.create_model(name, pretrained=True, **arguments)
+    except Exception as error:
+        # Whatever timm's hub raises without a network, of any of its libraries.
+        raise StoreError(
+            f"--encoder={name}: its weights cannot be had from timm's hub "
+            f"({_first_line(error)}); give a file of them by --weights"
+        ) from None
+    return model.eval(), "timm pretrained"
+
+
+def _check_input_size(model: nn.Module, size: int | None):
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if size is not None and patch is not None and size % patch[0]:
+        raise StoreError(
+            f"--input_size={size}: must be a multiple of the model's patch, {patch[0]} "
+            "pixels"
+        )
+
+
+def _under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    found = {
+        k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)
+    }
+    return found or state
+
+
+def _fit(name: str, model: nn.Module, state: Mapping[str, torch.Tensor], where: str):
+    """Loads the weights into the model; all that make tokens have to be there."""
+    entrypoint = timm.model_entrypoint(name.split(".")[0])
+    convert = getattr(inspect.getmodule(entrypoint), "checkpoint_filter_fn", None)
+    try:
+        # timm's own renaming of published layouts, and another input size.
+        state = convert(dict(state), model) if convert else state
+    except Exception as error:
+        raise StoreError(
+            f"{where}: does not fit {name} ({_first_line(error)})"
+        ) from None
+    wanted = model.state_dict()
+    problems = {
+        "missing": wanted.keys() - state.keys(),
+        "unknown": {
+            key for key in state.keys() - wanted.keys() if not key.startswith(_HEADS)
+        },
+        "of another shape": {
+            f"{key} {list(state[key].shape)} for {list(wanted[key].shape)}"
+            for key in state.keys() & wanted.keys()
+            if state[key].shape != wanted[key].shape
+        },
+    }
+    parts = [
+        f"{len(keys)} {what}, such as {', '.join(sorted(keys)[:3])}"
+        for what, keys in problems.items()
+        if keys
+    ]
+    if parts:
+        raise StoreError(f"{where}: does not fit {name}: {'; '.join(parts)}")
+    model.load_state_dict({key: state[key] for key in wanted})
+
+
+def _layer(name: str, model: nn.Module, layer: int | None) -> int:
+    depth = len(model.blocks)
+    if layer is None:
+        return depth - 1
+    if not 0 <= layer < depth:
+        raise StoreError(
+            f"--layer={layer}: {name} has blocks 0 to {depth - 1}; leave it out for "
+            "the last"
+        )
+    return layer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]

@@ -1,0 +1,115 @@
+"""Weights from files, read without running any code that a file may hold."""
+
+import hashlib
+import pathlib
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from data.store import StoreError
+
+# Where training programs keep the state of the model, the usual names first.
+_STATE_NAMES = (
+    *("model", "model_state_dict", "state_dict", "model_state", "network", "net"),
+    *("teacher", "module", "weights", "params"),
+)
+# What wrappers put before each name: data parallelism and compilation.
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file.
+
+    Raises:
+      StoreError: unreadable.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StoreError(f"{path}: unreadable ({error.strerror})") from None
+
+
+def load(path: pathlib.Path) -> Any:
+    """Returns what a torch or safetensors file holds, on the CPU.
+
+    Raises:
+      StoreError: unreadable, damaged, or holds objects that only unpickling makes.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise StoreError(f"{path}: unreadable ({_first_line(error)})") from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise StoreError(f"{path}: unreadable ({error.strerror})") from None
+    except pickle.UnpicklingError as error:
+        reason = str(error)
+        if "Unsupported" not in reason and "GLOBAL" not in reason:
+            raise StoreError(f"{path}: is no torch file, or damaged") from None
+        raise StoreError(
+            f"{path}: holds more than tensors and plain values, which only unpickling "
+            "could read, and that may run any code; save the state dict alone"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError) as e:
+        raise StoreError(
+            f"{path}: is no torch file, or damaged ({_first_line(e)})"
+        ) from None
+
+
+def find_state(path: pathlib.Path, content: Any) -> dict[str, torch.Tensor]:
+    """Returns the state of the model within what `load` gave.
+
+    Args:
+      path: of the file, for errors.
+      content: a state dict, or a checkpoint that has one under a usual name.
+
+    Returns:
+      tensors by name, names without the prefixes of wrappers.
+
+    Raises:
+      StoreError: none there.
+    """
+    state = content
+    while not _is_state(state):
+        if not isinstance(state, Mapping):
+            state = None
+        names = [name for name in _STATE_NAMES if isinstance(state, Mapping)]
+        inner = [state[name] for name in names if isinstance(state.get(name), Mapping)]
+        if not inner:
+            keys = list(content) if isinstance(content, Mapping) else []
+            raise StoreError(
+                f"{path}: has no state dict of a model; it has "
+                f"{shown(map(str, keys)) or type(content).__name__}, looked for "
+                f"{', '.join(_STATE_NAMES)}"
+            )
+        state = inner[0]
+    for prefix in _PREFIXES * 2:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): x for name, x in state.items()}
+    return dict(state)
+
+
+def shown(names) -> str:
+    """Returns the first names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _is_state(content: Any) -> bool:
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and all(isinstance(value, torch.Tensor) for value in content.values())
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
