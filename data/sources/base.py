@@ -12,6 +12,10 @@ from data.store import StoreError
 Example = dict[str, np.ndarray]
 
 
+class SourceError(StoreError):
+    """What a dataset is read from is damaged or something else: one line naming it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """The values of `data.prepare`'s command line; None where not given.
@@ -24,6 +28,7 @@ class Options:
       max_objects: most objects of a scene.
       seed: of what is made at random.
       data_dir: folder of the stores; downloads go to `<data_dir>/downloads`.
+      dataset: its name, for a module that offers several.
     """
 
     source: pathlib.Path | None = None
@@ -33,6 +38,7 @@ class Options:
     max_objects: int | None = None
     seed: int | None = None
     data_dir: pathlib.Path = pathlib.Path("datasets")
+    dataset: str | None = None
 
     def refuse(self, dataset: str, *names: str):
         """Raises `StoreError` if an option is given that the dataset does not use."""

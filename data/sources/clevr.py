@@ -1,0 +1,209 @@
+"""CLEVR v1.0 (Johnson et al., CVPR 2017): images and scenes, without masks.
+
+Reads `CLEVR_v1.0.zip` or the folder that it unpacks to. The published test split has no
+scenes and is left out.
+"""
+
+import functools
+import json
+import pathlib
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from data import properties
+from data.sources import files
+from data.sources.base import Example, Options, Source, SourceError, object_fields
+from data.sources.records import pad
+from data.store import StoreError
+
+MAX_OBJECTS = 10
+_CROP = 192
+_FOLDERS = {"train": "train", "validation": "val"}
+_NAMES = {
+    "shape": properties.SHAPES,
+    "size": properties.SIZES,
+    "material": properties.MATERIALS,
+    "color": properties.COLORS,
+}
+_FLOATS = {"position": "3d_coords", "pixel_coords": "pixel_coords"}
+_PER_SHARD = 64
+
+
+class _Archive:
+    """The files of the dataset, in a zip file or in a folder."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self._zip, self._prefix = None, ""
+        if path.is_dir():
+            inner = path / "CLEVR_v1.0"
+            self.path = inner if inner.is_dir() else path
+        elif path.is_file():
+            try:
+                self._zip = zipfile.ZipFile(path)
+            except (zipfile.BadZipFile, OSError):
+                raise SourceError(
+                    f"{path}: truncated, corrupt or no zip file"
+                ) from None
+            wanted = "scenes/CLEVR_train_scenes.json"
+            for name in self._zip.namelist():
+                if name.endswith(wanted):
+                    self._prefix = name.removesuffix(wanted)
+        else:
+            raise StoreError(f"--source={path}: there is no such file or folder")
+
+    def name(self, inner: str) -> str:
+        """Returns how errors call a file."""
+        return f"{self.path}/{self._prefix}{inner}"
+
+    def read(self, inner: str) -> bytes:
+        """Returns the content of a file; SourceError if missing or corrupt."""
+        try:
+            if self._zip is None:
+                return (self.path / inner).read_bytes()
+            return self._zip.read(self._prefix + inner)
+        except (KeyError, FileNotFoundError):
+            raise SourceError(
+                f"{self.name(inner)}: missing; --source must be CLEVR_v1.0.zip or its "
+                "folder"
+            ) from None
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise SourceError(f"{self.name(inner)}: unreadable ({error})") from None
+
+
+def _scenes(text: str) -> Iterator[dict]:
+    """Yields the scenes of a scenes file one by one: whole, it would take gigabytes."""
+    start = re.search(r'"scenes"\s*:\s*\[', text)
+    if start is None:
+        raise ValueError("no scenes")
+    decoder, gap = json.JSONDecoder(), re.compile(r"\s*([,\]])\s*")
+    position = start.end()
+    while True:
+        scene, position = decoder.raw_decode(text, position)
+        yield scene
+        following = gap.match(text, position)
+        if following is None:
+            raise ValueError("truncated")
+        if following.group(1) == "]":
+            return
+        position = following.end()
+
+
+def _columns(objects: list[dict]) -> Example:
+    """Returns the columns of a scene's objects; KeyError or ValueError if not CLEVR."""
+    count = len(objects)
+    if count > MAX_OBJECTS:
+        raise ValueError(f"{count} objects")
+    example = {"num_objects": np.array(count, np.int32)}
+    for name, vocabulary in _NAMES.items():
+        indices = [vocabulary.index(item[name]) for item in objects]
+        example[name] = pad(np.array(indices, np.int8), MAX_OBJECTS, -1, "int8")
+    for name, key in _FLOATS.items():
+        values = np.array([item[key] for item in objects], np.float32).reshape(count, 3)
+        example[name] = pad(values, MAX_OBJECTS, 0, "float32")
+    rotation = np.array([item["rotation"] for item in objects], np.float32)
+    example["rotation"] = pad(rotation, MAX_OBJECTS, 0, "float32")
+    example["visibility"] = pad(np.ones(count), MAX_OBJECTS, 0, "float32")
+    return example
+
+
+class _Split:
+    """The scenes of a split, in memory without what is not stored (1 kB a scene)."""
+
+    def __init__(self, archive: _Archive, split: str):
+        self._archive = archive
+        self._folder = _FOLDERS[split]
+        file = f"scenes/CLEVR_{self._folder}_scenes.json"
+        self._images, self._columns = [], []
+        try:
+            for scene in _scenes(archive.read(file).decode()):
+                self._images.append(scene["image_filename"])
+                self._columns.append(_columns(scene["objects"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceError(
+                f"{archive.name(file)}: truncated or no scenes of CLEVR "
+                f"(scene {len(self._images)}: {error})"
+            ) from None
+
+    def __len__(self):
+        return len(self._images)
+
+    def load(self, index: int, size: int) -> Example:
+        """Returns an example; SourceError if its image is missing or corrupt."""
+        file = f"images/{self._folder}/{self._images[index]}"
+        image = files.decode(self._archive.read(file), self._archive.name(file))
+        width, height = image.size
+        if min(width, height) < _CROP:
+            raise SourceError(
+                f"{self._archive.name(file)}: is {width} x {height} pixels, images of "
+                "CLEVR are 480 x 320"
+            )
+        example = dict(self._columns[index], image=files.square(image, _CROP, size))
+        real = example["visibility"][:, None] > 0
+        offset = np.array([(width - _CROP) // 2, (height - _CROP) // 2, 0])
+        scale = np.array([size / _CROP, size / _CROP, 1])
+        pixels = (example["pixel_coords"] - offset) * scale
+        example["pixel_coords"] = np.where(real, pixels, 0).astype(np.float32)
+        return example
+
+
+def _examples(
+    split: str, start: int, *, scenes: Mapping[str, _Split], count, size: int
+) -> Iterator[Example]:
+    load = functools.partial(scenes[split].load, size=size)
+    return files.load_all(load, range(start, count[split]))
+
+
+def build(options: Options) -> Source:
+    """Returns the source of the zip file or folder `--source`.
+
+    `--splits` takes the first scenes of each split. `pixel_coords` are in pixels of the
+    stored image; objects that the crop leaves out keep their rows.
+
+    Raises:
+      StoreError: an option out of range, or no source given.
+      SourceError: the scenes are missing, truncated or not CLEVR's.
+    """
+    options.refuse("clevr", "min_objects", "max_objects", "seed")
+    size = 128 if options.image_size is None else options.image_size
+    if not 16 <= size <= _CROP:
+        raise StoreError(f"--image_size={size}: must be 16 to {_CROP}, the crop's side")
+    if options.source is None:
+        raise StoreError(
+            "--source: must be given for --dataset=clevr: CLEVR_v1.0.zip or its folder "
+            "(https://cs.stanford.edu/people/jcjohns/clevr)"
+        )
+    archive = _Archive(options.source)
+    wanted = options.splits or dict.fromkeys(_FOLDERS)
+    if unknown := [name for name in wanted if name not in _FOLDERS]:
+        raise StoreError(
+            f"--splits: clevr has scenes for {', '.join(_FOLDERS)}, not {unknown[0]}"
+        )
+    scenes = {name: _Split(archive, name) for name in wanted}
+    for name, count in wanted.items():
+        if count is not None and count > len(scenes[name]):
+            raise StoreError(f"--splits={name}:{count}: has {len(scenes[name])} scenes")
+    splits = {n: len(scenes[n]) if k is None else k for n, k in wanted.items()}
+    fields = object_fields(size, MAX_OBJECTS)
+    del fields["segmentation"]
+    return Source(
+        dataset="clevr",
+        source={
+            "version": "CLEVR v1.0",
+            "scenes": {name: len(split) for name, split in scenes.items()},
+        },
+        settings={
+            "image_size": size,
+            "max_objects": MAX_OBJECTS,
+            "crop": f"the middle {_CROP} x {_CROP} pixels",
+            "resize": files.RESIZE,
+        },
+        fields=fields,
+        splits=splits,
+        examples_per_shard=_PER_SHARD,
+        examples=functools.partial(_examples, scenes=scenes, count=splits, size=size),
+    )

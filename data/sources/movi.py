@@ -1,0 +1,216 @@
+"""MOVi-C, D and E (Greff et al., "Kubric", CVPR 2022): videos of scanned objects.
+
+Read by tfds from a builder folder, or from the public bucket. Labels are those of the
+videos: 0 is the background, label i + 1 is row i of the per-object columns.
+"""
+
+import functools
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from data.sources.base import Example, Options, Source, SourceError
+from data.sources.records import pad
+from data.store import StoreError
+
+BUCKET = "kubric-public/tfds"
+# Most objects of a scene: C drops 3 to 10; D and E have 10 to 20 and drop 1 to 3 more.
+MAX_OBJECTS = {"movi_c": 10, "movi_d": 23, "movi_e": 23}
+_SIZES = (128, 256)
+_PROBE_TIMEOUT_S = 20.0
+# The rest (depth, flow, normals, ...) is most of the bytes and is not decoded.
+_DECODED = {
+    "video": True,
+    "segmentations": True,
+    "metadata": {"num_instances"},
+    "instances": {"category"},
+}
+
+
+def _folder(options: Options, dataset: str, size: int) -> str:
+    """Returns the builder folder: `--source`, one below it, or the bucket's."""
+    config = f"{size}x{size}"
+    if options.source is None:
+        inner = f"{BUCKET}/{dataset}/{config}/1.0.0"
+        url = f"https://storage.googleapis.com/{inner}/dataset_info.json"
+        # TensorFlow's own attempt to reach a bucket takes a minute to fail.
+        try:
+            urllib.request.urlopen(url, timeout=_PROBE_TIMEOUT_S).close()
+        except (OSError, urllib.error.URLError) as error:
+            raise StoreError(
+                f"{url}: not reachable ({getattr(error, 'reason', error)}); give the "
+                "folder of the downloaded dataset by --source"
+            ) from None
+        return f"gs://{inner}"
+    for pattern in ("", f"{dataset}/{config}/*", f"{config}/*", "*"):
+        found = (
+            [options.source] if not pattern else sorted(options.source.glob(pattern))
+        )
+        for folder in reversed(found):
+            if (folder / "dataset_info.json").is_file():
+                return str(folder)
+    raise StoreError(
+        f"--source={options.source}: holds no dataset_info.json; it must be a folder "
+        f"such as {dataset}/{config}/1.0.0"
+    )
+
+
+def _builder(folder: str, dataset: str, size: int) -> tfds.core.DatasetBuilder:
+    try:
+        builder = tfds.builder_from_directory(folder)
+        features = builder.info.features
+        frames, *image = features["video"].shape
+        found = builder.name
+        _ = features["instances"]["category"].names, features["segmentations"]
+    except Exception as error:  # tfds raises what its JSON and plugins raise.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SourceError(f"{folder}: is no MOVi builder folder ({reason})") from None
+    if found != dataset:
+        raise SourceError(f"{folder}: holds {found}, not {dataset}")
+    if image != [size, size, 3] or not frames:
+        raise SourceError(
+            f"{folder}: has frames of {image}, not {size} x {size} pixels; choose "
+            "--image_size=128 or 256 as the folder has it"
+        )
+    return builder
+
+
+def _damaged_file(builder, split: str) -> str:
+    """Returns the first record file of a split that cannot be read whole."""
+    for path in builder.info.splits[split].filepaths:
+        try:
+            for _ in tf.data.TFRecordDataset(os.fspath(path)):
+                pass
+        except tf.errors.OpError:
+            return os.fspath(path)
+    return str(builder.data_path)
+
+
+def _examples(
+    split: str,
+    start: int,
+    *,
+    folder: str,
+    dataset: str,
+    size: int,
+    stop: dict[str, int],
+) -> Iterator[Example]:
+    """Yields the frames of a split from `start`, the first of a video, on."""
+    builder = _builder(folder, dataset, size)
+    num_frames = builder.info.features["video"].shape[0]
+    first, last = start // num_frames, stop[split] // num_frames
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = os.cpu_count()
+    videos = builder.as_dataset(
+        split=tfds.core.ReadInstruction(split, from_=first, to=last, unit="abs"),
+        decoders=tfds.decode.PartialDecoding(_DECODED),
+        # In the files' order, one after another, or frames could not be resumed.
+        read_config=tfds.ReadConfig(
+            options=options, interleave_cycle_length=1, try_autocache=False
+        ),
+        shuffle_files=False,
+    )
+    number = first
+    try:
+        for video in tfds.as_numpy(videos.prefetch(1)):
+            yield from _frames(video, number, MAX_OBJECTS[dataset])
+            number += 1
+    except (tf.errors.OpError, ValueError) as error:
+        raise SourceError(
+            f"{_damaged_file(builder, split)}: damaged or no videos of {dataset} "
+            f"(video {number} of {split}: {str(error).splitlines()[0][:100]}); get it "
+            "again"
+        ) from None
+    if number < last:
+        raise SourceError(
+            f"{folder}: {split} has {number} videos, dataset_info.json says {last}; "
+            "get its record files again"
+        )
+
+
+def _frames(video: dict, number: int, most: int) -> Iterator[Example]:
+    count = int(video["metadata"]["num_instances"])
+    category = np.asarray(video["instances"]["category"])
+    if count > most or len(category) != count:
+        raise ValueError(f"{count} instances, {len(category)} categories")
+    segmentations = video["segmentations"][..., 0]
+    if segmentations.max(initial=0) > count:
+        raise ValueError(f"labels above its {count} instances")
+    columns = {
+        "num_objects": np.array(count, np.int32),
+        "category": pad(category, most, -1, "int32"),
+        "visibility": pad(np.ones(count), most, 0, "float32"),
+        "video": np.array(number, np.int32),
+    }
+    pairs = zip(video["video"], segmentations, strict=True)
+    for frame, (image, segmentation) in enumerate(pairs):
+        yield columns | {
+            "image": image,
+            "segmentation": segmentation,
+            "frame": np.array(frame, np.int32),
+        }
+
+
+def build(options: Options) -> Source:
+    """Returns the source of a builder folder; each frame of each video is an example.
+
+    Raises:
+      StoreError: an option out of range; no folder there, or no network.
+      SourceError: the folder is damaged, or another dataset's.
+    """
+    dataset = options.dataset
+    options.refuse(dataset, "min_objects", "max_objects", "seed")
+    size = 128 if options.image_size is None else options.image_size
+    if size not in _SIZES:
+        raise StoreError(f"--image_size={size}: {dataset} comes in 128 and 256")
+    folder = _folder(options, dataset, size)
+    builder = _builder(folder, dataset, size)
+    num_frames = builder.info.features["video"].shape[0]
+    published = {
+        name: split.num_examples * num_frames
+        for name, split in builder.info.splits.items()
+    }
+    splits = dict(options.splits or published)
+    for name, count in splits.items():
+        if count > published.get(name, 0):
+            raise StoreError(
+                f"--splits={name}:{count}: {folder} has {published.get(name, 0)} frames"
+            )
+        if count % num_frames:
+            raise StoreError(
+                f"--splits={name}:{count}: must be a multiple of {num_frames}, the "
+                "frames of a video"
+            )
+    most = MAX_OBJECTS[dataset]
+    return Source(
+        dataset=dataset,
+        source={
+            "builder": builder.info.full_name,
+            "bytes": {n: s.num_bytes for n, s in builder.info.splits.items()},
+        },
+        settings={
+            "image_size": size,
+            "max_objects": most,
+            "num_frames": num_frames,
+            "categories": builder.info.features["instances"]["category"].names,
+        },
+        fields={
+            "image": ((size, size, 3), "uint8"),
+            "segmentation": ((size, size), "uint8"),
+            "num_objects": ((), "int32"),
+            "category": ((most,), "int32"),
+            "visibility": ((most,), "float32"),
+            "video": ((), "int32"),
+            "frame": ((), "int32"),
+        },
+        splits=splits,
+        examples_per_shard=num_frames,
+        examples=functools.partial(
+            _examples, folder=folder, dataset=dataset, size=size, stop=splits
+        ),
+    )

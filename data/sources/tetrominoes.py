@@ -1,0 +1,114 @@
+"""Tetrominoes (Kabra et al., multi-object datasets, 2019).
+
+https://github.com/google-deepmind/multi_object_datasets, one gzip TFRecord file of
+1,000,000 images of 35 x 35 pixels with three tetrominoes each, of 17 shapes (with their
+orientations, codes from 1 on) and six colours. Entity 0 is the background.
+"""
+
+import functools
+
+import numpy as np
+
+from data.sources import records
+from data.sources.base import Example, Options, Source
+from data.store import StoreError
+
+MAX_OBJECTS = 3
+_ENTITIES = MAX_OBJECTS + 1
+_SIZE = 35
+FEATURES = {
+    "image": ((_SIZE, _SIZE, 3), "byte"),
+    "mask": ((_ENTITIES, _SIZE, _SIZE), "byte"),
+    "x": ((_ENTITIES,), "float"),
+    "y": ((_ENTITIES,), "float"),
+    "shape": ((_ENTITIES,), "float"),
+    "color": ((_ENTITIES, 3), "float"),
+    "visibility": ((_ENTITIES,), "float"),
+}
+# In the store a colour is its index here; the file has red, green, blue in [0, 1].
+COLORS = ("red", "green", "blue", "yellow", "magenta", "cyan")
+_RGB = np.array(
+    [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], np.float32
+)
+_SPLITS = {"train": 700_000, "validation": 150_000, "test": 150_000}
+_PER_SHARD = 1024
+_FIELDS = {
+    "image": ((_SIZE, _SIZE, 3), "uint8"),
+    "segmentation": ((_SIZE, _SIZE), "uint8"),
+    "num_objects": ((), "int32"),
+    "shape": ((MAX_OBJECTS,), "int8"),
+    "color": ((MAX_OBJECTS,), "int8"),
+    "pixel_coords": ((MAX_OBJECTS, 3), "float32"),
+    "visibility": ((MAX_OBJECTS,), "float32"),
+}
+
+
+def convert(values: dict[str, np.ndarray]) -> Example:
+    """Returns an example from the values of a record (`FEATURES`).
+
+    Returns:
+      image, segmentation, `num_objects`; by object, in the file's order: `shape`, its
+      code - 1; `color`, index in `COLORS`; `pixel_coords`, x and y in pixels and 0;
+      `visibility`.
+
+    Raises:
+      ValueError: an object's colour is none of the six.
+    """
+    visible = 1 + np.flatnonzero(values["visibility"][1:] > 0.5)
+    numbers = np.zeros(_ENTITIES, np.uint8)
+    numbers[visible] = np.arange(1, len(visible) + 1)
+    # [objects, colors]
+    difference = np.abs(values["color"][visible, None] - _RGB).max(-1)
+    if len(visible) and difference.min(-1).max() > 0.01:
+        raise ValueError(f"colours {values['color'][visible].tolist()}")
+    flat = np.zeros(len(visible), np.float32)
+    pixels = np.stack([values["x"][visible], values["y"][visible], flat], -1)
+    columns = {
+        "shape": (values["shape"][visible] - 1, -1, "int8"),
+        "color": (difference.argmin(-1), -1, "int8"),
+        "pixel_coords": (pixels, 0, "float32"),
+        "visibility": (values["visibility"][visible], 0, "float32"),
+    }
+    return {
+        "image": values["image"],
+        "segmentation": numbers[values["mask"].argmax(0)],
+        "num_objects": np.array(len(visible), np.int32),
+    } | {
+        name: records.pad(column, MAX_OBJECTS, fill, dtype)
+        for name, (column, fill, dtype) in columns.items()
+    }
+
+
+def build(options: Options) -> Source:
+    """Returns the source of the file `--source`, or of its download.
+
+    Raises:
+      StoreError: an option out of range; the file is missing or another's.
+    """
+    options.refuse("tetrominoes", "min_objects", "max_objects", "seed")
+    if options.image_size not in (None, _SIZE):
+        raise StoreError(
+            f"--image_size={options.image_size}: must be {_SIZE} for tetrominoes, "
+            "which are not resized"
+        )
+    path = records.find(options, "tetrominoes")
+    splits = dict(options.splits or _SPLITS)
+    return Source(
+        dataset="tetrominoes",
+        source=records.identify(path, FEATURES),
+        settings={
+            "image_size": _SIZE,
+            "max_objects": MAX_OBJECTS,
+            "first_record": records.offsets(splits),
+        },
+        fields=_FIELDS,
+        splits=splits,
+        examples_per_shard=_PER_SHARD,
+        examples=functools.partial(
+            records.examples,
+            path=path,
+            features=FEATURES,
+            convert=convert,
+            splits=splits,
+        ),
+    )
