@@ -1,6 +1,7 @@
 """Evaluation over full splits: a grid of slots, iterations and numbers of objects."""
 
 import csv
+import functools
 import itertools
 import json
 import pathlib
@@ -128,8 +129,10 @@ class Evaluator:
         }
         return jax.device_get(self._compiled[key](variables, batch))
 
-    def figure(self, variables: Any, split: str, setting: Any):
-        """Returns a figure of scenes, segmentations and per-slot masks.
+    def figure(self, variables: Any, split: str, setting: Any) -> Callable:
+        """Returns a function that draws scenes, segmentations and per-slot masks.
+
+        The predictions are made at once, the drawing can be left to another thread.
 
         Args:
           variables: of the model, as `Devices.get_state` returns them.
@@ -139,7 +142,8 @@ class Evaluator:
         count = self._config.num_figure_examples
         batch = self.examples(split, self.select(split)[:count])
         predicted = self.predict(variables, batch, setting)
-        return figures.segmentation_grid(
+        return functools.partial(
+            figures.segmentation_grid,
             batch["image"],
             batch.get("segmentation"),
             {"predicted": predicted["segmentation"]},
@@ -230,7 +234,7 @@ def evaluate(
         directory.mkdir(parents=True, exist_ok=True)
         write_results(directory, rows)
         for setting in settings if config.num_figure_examples else ():
-            figure = evaluator.figure(variables, split, setting)
+            figure = evaluator.figure(variables, split, setting)()
             name = f"slots_{setting.num_slots}_iterations_{setting.num_iterations}"
             figures.save(figure, directory / f"segmentation_{name}.png")
         _write_sweep(directory, rows)

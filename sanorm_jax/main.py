@@ -9,7 +9,7 @@ from ml_collections import config_flags
 
 from sanorm_jax.errors import ConfigError
 
-_MODES = ("train", "evaluate", "status")
+_MODES = ("train", "evaluate", "report", "status")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File of the experiment, see configs/.", lock_config=True
 )
@@ -51,6 +51,11 @@ def _run() -> int:
         from sanorm_jax import status
 
         status.show(workdir)
+        return 0
+    if _MODE.value == "report":
+        from sanorm_jax import run_report
+
+        sys.stdout.write(f"{run_report.write(workdir)}\n")
         return 0
     if _MODE.value == "train":
         if _CONFIG.value is None:

@@ -72,8 +72,16 @@ class Devices:
         """Puts a tree of host arrays on the devices."""
         if not self.pmapped:
             return jax.device_put(state)
-        devices = jax.local_devices()
-        return jax.device_put_replicated(state, devices)
+        n = self.num_devices
+        return self._spread(
+            jax.tree.map(lambda x: np.broadcast_to(x, (n, *np.shape(x))), state)
+        )
+
+    def _spread(self, tree: Any) -> Any:
+        """Puts [devices, ...] arrays such that each device has its row."""
+        mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+        spec = jax.sharding.PartitionSpec(AXIS)
+        return jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
 
     def get_state(self, state: Any) -> Any:
         """Returns one copy of a tree on the devices as host arrays."""
@@ -85,7 +93,9 @@ class Devices:
             return jax.device_put(batch)
         n = self.num_devices
         # [b, ...] -> [devices, b / devices, ...]
-        return {k: v.reshape(n, len(v) // n, *v.shape[1:]) for k, v in batch.items()}
+        return self._spread(
+            {k: v.reshape(n, len(v) // n, *v.shape[1:]) for k, v in batch.items()}
+        )
 
     def get_batch(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
         """Returns per-example results of this host as host arrays [b, ...]."""
@@ -119,4 +129,4 @@ class Devices:
 
 
 def _first(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x[0], tree)
+    return jax.tree.map(lambda x: x.addressable_data(0)[0], tree)

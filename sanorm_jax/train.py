@@ -1,5 +1,6 @@
 """The one training loop, for every task."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -134,6 +135,7 @@ class Run:
     writer: writers.Writer | None  # None on hosts that do not write
     evaluator: Evaluator
     preemption: preemption.Preemption
+    drawing: concurrent.futures.Executor  # figures, beside the training
     meta: dict[str, Any]
     wall_time_before_s: float
     started: float = dataclasses.field(default_factory=time.time)
@@ -174,11 +176,15 @@ class Run:
             scalars |= {f"{name}/{metric}": v for metric, v in values.items()}
             if self.writer and self.config.num_figure_examples:
                 variables = self.devices.get_state(self.state.variables)
-                figure = self.evaluator.figure(variables, split, setting)
-                image = figures.to_array(figure)
-                self.writer.write_images(step, {f"{name}/segmentation": image})
+                draw = self.evaluator.figure(variables, split, setting)
+                self.drawing.submit(self._write_figure, step, name, draw)
+            scalars.pop(f"{name}/num_objects", None)
         if self.writer:
             self.writer.write_scalars(step, scalars)
+
+    def _write_figure(self, step: int, name: str, draw: Callable):
+        image = figures.to_array(draw())
+        self.writer.write_images(step, {f"{name}/segmentation": image})
 
 
 def _evaluated(workdir: pathlib.Path, config: ml_collections.ConfigDict, step: int):
@@ -311,6 +317,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             writer=writer,
             evaluator=Evaluator(task, devices),
             preemption=stop,
+            drawing=stack.enter_context(concurrent.futures.ThreadPoolExecutor(1)),
             meta=meta,
             wall_time_before_s=wall_time_s,
         )

@@ -1,0 +1,209 @@
+import json
+import signal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from sanorm_jax import preemption, train, workdir, writers
+from sanorm_jax.errors import ConfigError
+from tests import tiny
+
+TASKS = ("dinosaur", "object_discovery", "property_prediction")
+
+
+def _metrics(path):
+    """Returns the logged lines without the measurements of time."""
+    lines = workdir.read_lines(path / writers.METRICS_FILE)
+    return [
+        {k: v for k, v in line.items() if not k.startswith("time/")} for line in lines
+    ]
+
+
+def _state(path):
+    """Returns the step and the leaves of the newest checkpoint."""
+    steps = [int(p.name) for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
+    with ocp.StandardCheckpointer() as checkpointer:
+        state = checkpointer.restore(path / "checkpoints" / str(max(steps)) / "state")
+    return max(steps), [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def _assert_equal(left, right):
+    assert _metrics(left) == _metrics(right)
+    (left_step, left_leaves), (right_step, right_leaves) = _state(left), _state(right)
+    assert left_step == right_step
+    assert len(left_leaves) == len(right_leaves) > 10
+    for a, b in zip(left_leaves, right_leaves, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class _StopsAt(preemption.Preemption):
+    """Receives a real SIGTERM during the given calls."""
+
+    def __init__(self, calls):
+        super().__init__(0)
+        self._calls = calls
+        self._count = 0
+
+    def requested(self):
+        self._count += 1
+        if self._count in self._calls:
+            signal.raise_signal(signal.SIGTERM)
+        return super().requested()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stopped_run_ends_as_one_left_alone(task, data_dir, tmp_path, monkeypatch):
+    config = tiny.config(data_dir, task, update_normalization="batch_norm")
+    assert train.train(config, tmp_path / "whole") == 0
+    # After step 1; in the evaluation after step 4; after step 5.
+    for calls in ({1}, {4}, {2}):
+        monkeypatch.setattr(
+            train.preemption, "Preemption", lambda limit, c=calls: _StopsAt(c)
+        )
+        assert train.train(config, tmp_path / "stopped") == preemption.EXIT_CODE
+    monkeypatch.undo()
+    assert train.train(config, tmp_path / "stopped") == 0
+    _assert_equal(tmp_path / "whole", tmp_path / "stopped")
+    assert len(workdir.read_lines(tmp_path / "stopped" / "starts.jsonl")) == 4
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "finished"
+    assert train.train(tiny.config(data_dir), path) == 0
+    return path
+
+
+def test_each_step_is_logged_once(finished):
+    steps = [line["step"] for line in _metrics(finished) if "loss" in line]
+    assert steps == [2, 4, 6]
+    evaluated = [line["step"] for line in _metrics(finished) if "loss" not in line]
+    assert evaluated == [4, 6]
+
+
+def test_the_learning_rate_and_loss_are_logged(finished):
+    lines = [line for line in _metrics(finished) if "loss" in line]
+    assert all(np.isfinite(line["loss"]) and line["loss"] > 0 for line in lines)
+    assert lines[0]["learning_rate"] > 0
+
+
+def test_a_finished_run_does_nothing_more(finished, data_dir):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    assert train.train(tiny.config(data_dir), finished) == 0
+    after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    ignored = {finished / "config.json", finished / ".lock"}
+    assert {p: t for p, t in after.items() if p not in ignored} == {
+        p: t for p, t in before.items() if p not in ignored
+    }
+
+
+def test_how_often_is_logged_and_evaluated_changes_nothing(
+    finished, data_dir, tmp_path
+):
+    config = tiny.config(
+        data_dir, log_every_steps=1, evaluate_every_steps=1, checkpoint_every_steps=1
+    )
+    assert train.train(config, tmp_path) == 0
+    for a, b in zip(_state(finished)[1], _state(tmp_path)[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_more_steps_continue_a_finished_run(data_dir, tmp_path):
+    assert train.train(tiny.config(data_dir, num_train_steps=8), tmp_path / "a") == 0
+    assert train.train(tiny.config(data_dir, num_train_steps=4), tmp_path / "b") == 0
+    assert train.train(tiny.config(data_dir, num_train_steps=8), tmp_path / "b") == 0
+    _assert_equal(tmp_path / "a", tmp_path / "b")
+
+
+def test_another_config_in_the_folder_is_shown(finished, data_dir):
+    config = tiny.config(data_dir, num_slots=5)
+    with pytest.raises(ConfigError, match="num_slots: 4 there, 5 now"):
+        train.train(config, finished)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_state_before_it(data_dir, tmp_path):
+    config = tiny.config(data_dir, optimizer__learning_rate=1e30, seed=1)
+    with pytest.raises(ConfigError, match="not finite at step") as error:
+        train.train(config, tmp_path)
+    step, leaves = _state(tmp_path)
+    assert f"not finite at step {step + 1};" in str(error.value)
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    # Started again, it meets the same loss and says the same.
+    with pytest.raises(ConfigError, match=f"not finite at step {step + 1};"):
+        train.train(config, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_passed_over(data_dir, tmp_path, caplog):
+    config = tiny.config(data_dir)
+    assert train.train(config, tmp_path / "whole") == 0
+    assert train.train(config, tmp_path / "damaged") == 0
+    files = sorted((tmp_path / "damaged/checkpoints/6/state").rglob("*"))
+    largest = max((p for p in files if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    largest.write_bytes(content)
+    longer = tiny.config(data_dir, num_train_steps=8)
+    assert train.train(longer, tmp_path / "whole") == 0
+    assert train.train(longer, tmp_path / "damaged") == 0
+    assert "checkpoint of step 6 is damaged" in caplog.text
+    _assert_equal(tmp_path / "whole", tmp_path / "damaged")
+
+
+def test_a_changed_model_names_the_parameters(finished, data_dir):
+    config = tiny.config(data_dir, model__slot_dim=16)
+    recorded = json.loads((finished / "config.json").read_text())
+    try:
+        changed = json.loads(json.dumps(recorded))
+        changed["model"]["slot_dim"] = 16
+        (finished / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(ConfigError, match=r"is of another model: .*slots_mu"):
+            train.train(config.copy_and_resolve_references(), finished)
+    finally:
+        (finished / "config.json").write_text(json.dumps(recorded))
+
+
+def test_two_processes_cannot_train_in_one_folder(data_dir, tmp_path):
+    config = tiny.config(data_dir)
+    with (
+        workdir.claim(tmp_path, config),
+        pytest.raises(ConfigError, match="another process"),
+    ):
+        train.train(config, tmp_path)
+
+
+def test_other_data_under_the_same_name_is_noticed(data_dir, tmp_path):
+    config = tiny.config(data_dir, num_train_steps=2)
+    assert train.train(config, tmp_path / "run") == 0
+    splits = {"train": 41, "validation": 10}
+    tiny.stores.random_dataset(tmp_path / "other", splits)
+    config = tiny.config(tmp_path / "other", num_train_steps=4)
+    with pytest.raises(ConfigError, match="the data differs"):
+        train.train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_slots": 0}, "num_slots=0"),
+        ({"num_iterations": -1}, "num_iterations=-1"),
+        ({"update_normalization": "meen"}, "meen"),
+        ({"batch_size": 0}, "config.batch_size=0"),
+        ({"dtype": "float16"}, "config.dtype=float16"),
+        ({"parallelism": "magic"}, "config.parallelism=magic"),
+        ({"optimizer__name": "adamm"}, "config.optimizer.name=adamm"),
+        ({"num_train_steps": 0}, "config.num_train_steps=0"),
+        ({"time_limit_h": -1.0}, "config.time_limit_h=-1.0"),
+        ({"task": "dinosaurs"}, "config.task=dinosaurs"),
+        ({"init_from": "/nowhere"}, "config.init_from=/nowhere"),
+        ({"evaluation_split": "test"}, "no split test"),
+    ],
+)
+def test_bad_options_are_named_in_one_line(changes, message, data_dir, tmp_path):
+    config = tiny.config(data_dir, **changes)
+    with pytest.raises((ConfigError, train.StoreError)) as error:
+        train.train(config, tmp_path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

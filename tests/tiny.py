@@ -1,0 +1,60 @@
+"""Experiments small enough to train within a test."""
+
+import importlib
+import pathlib
+
+import ml_collections
+
+from tests import stores
+
+SPLITS = {"train": 40, "validation": 10}
+
+
+def config(
+    data_dir: pathlib.Path, task: str = "dinosaur", **changes
+) -> ml_collections.ConfigDict:
+    """Returns the shipped config of a task, cut down to random 16-pixel images.
+
+    Args:
+      data_dir: folder of `stores.random_dataset`.
+      task: name of the task.
+      **changes: values by field, `optimizer__name` for `optimizer.name`.
+    """
+    result = importlib.import_module(f"configs.{task}").get_config()
+    result.data_dir = str(data_dir)
+    result.dataset = "random"
+    result.encoder = "random" if task == "dinosaur" else ""
+    result.batch_size = 8
+    result.evaluation_batch_size = 8
+    result.num_slots = 4
+    result.num_iterations = 2
+    result.num_train_steps = 6
+    result.log_every_steps = 2
+    result.evaluate_every_steps = 4
+    result.checkpoint_every_steps = 2
+    result.num_figure_examples = 0
+    result.compilation_cache = False
+    result.optimizer.warmup_steps = 2
+    result.model.slot_dim = 8
+    result.model.hidden_dim = 8
+    for name in ("feature_dim", "decoder_hidden_dim", "property_hidden_dim"):
+        if name in result.model:
+            result.model[name] = 8
+    if task == "object_discovery":
+        result.model.decoder = "stationary"
+    if "evaluation_resolution" in result:
+        result.evaluation_resolution = 16
+    result.evaluations = {"default": {"num_slots": 5, "num_iterations": 2}}
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        place = result
+        for part in path:
+            place = place[part]
+        place[last] = value
+    return result.lock()
+
+
+def data_dir(path: pathlib.Path) -> pathlib.Path:
+    """Writes the random dataset that `config` reads."""
+    stores.random_dataset(path, SPLITS)
+    return path
