@@ -81,12 +81,15 @@ def _builder(folder: str, dataset: str, size: int) -> tfds.core.DatasetBuilder:
 
 
 def _damaged_file(builder, split: str) -> str:
-    """Returns the first record file of a split that cannot be read whole."""
-    for path in builder.info.splits[split].filepaths:
+    """Returns the first record file of a split that cannot be read or is too short."""
+    split_info = builder.info.splits[split]
+    files = zip(split_info.filepaths, split_info.shard_lengths, strict=True)
+    for path, count in files:
         try:
-            for _ in tf.data.TFRecordDataset(os.fspath(path)):
-                pass
+            found = sum(1 for _ in tf.data.TFRecordDataset(os.fspath(path)))
         except tf.errors.OpError:
+            found = None
+        if found != count:
             return os.fspath(path)
     return str(builder.data_path)
 
@@ -121,15 +124,15 @@ def _examples(
             yield from _frames(video, number, MAX_OBJECTS[dataset])
             number += 1
     except (tf.errors.OpError, ValueError) as error:
+        reason = str(error) if type(error) is ValueError else "unreadable"
         raise SourceError(
-            f"{_damaged_file(builder, split)}: damaged or no videos of {dataset} "
-            f"(video {number} of {split}: {str(error).splitlines()[0][:100]}); get it "
-            "again"
+            f"{_damaged_file(builder, split)}: damaged (video {number} of {split}: "
+            f"{reason}); get it again"
         ) from None
     if number < last:
         raise SourceError(
-            f"{folder}: {split} has {number} videos, dataset_info.json says {last}; "
-            "get its record files again"
+            f"{_damaged_file(builder, split)}: cut short ({split} ends after {number} "
+            f"of {last} videos); get it again"
         )
 
 

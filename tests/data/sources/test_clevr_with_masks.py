@@ -1,0 +1,97 @@
+"""What the file of CLEVR with masks is, and what reading it takes."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data import prepare
+from data.sources import clevr_with_masks
+from data.sources.base import Options, SourceError
+from data.store import StoreError
+from tests.data import fixtures
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+def test_the_files_are_those_that_the_published_reader_reads(scenes):
+    # `clevr_with_masks.py` of multi_object_datasets parses features of these shapes.
+    shapes = {"image": [240, 320, 3], "mask": [11, 240, 320, 1], "size": [11]}
+    spec = {name: tf.io.FixedLenFeature(s, tf.string) for name, s in shapes.items()}
+    path, values = scenes
+    records = tf.data.TFRecordDataset(str(path), compression_type="GZIP")
+    parsed = tf.io.parse_single_example(next(iter(records)), spec)
+    for name in spec:
+        decoded = tf.io.decode_raw(parsed[name], tf.uint8)[..., 0]
+        np.testing.assert_array_equal(decoded, values[0][name])
+
+
+@pytest.mark.parametrize("size", [64, 192])
+def test_other_sizes_take_the_pixels_that_the_settings_name(size):
+    scene = fixtures.clevr_scene(np.random.default_rng(3), 10)
+    values = scene | {"mask": scene["mask"][..., 0]}
+    example = clevr_with_masks.convert(values, size)
+    for i in range(0, size, 5):
+        for j in range(0, size, 7):
+            y, x = 24 + i * 192 // size, 64 + j * 192 // size
+            np.testing.assert_array_equal(example["image"][i, j], scene["image"][y, x])
+            (entity,) = np.flatnonzero(scene["mask"][:, y, x, 0])
+            assert example["segmentation"][i, j] == entity
+    expected = (scene["pixel_coords"][1:, :2] - [64, 24]) * size / 192
+    np.testing.assert_allclose(example["pixel_coords"][:, :2], expected, rtol=1e-5)
+
+
+def test_options_out_of_range_are_refused(scenes, tmp_path):
+    path, _ = scenes
+    for image_size, source, message in (
+        (200, path, "--image_size=200: must be 16 to 192"),
+        (8, path, "--image_size=8"),
+        (64, tmp_path / "absent", "absent: there is no such file"),
+    ):
+        options = Options(source=source, image_size=image_size, data_dir=tmp_path)
+        with pytest.raises(StoreError, match=message):
+            prepare.prepare("clevr_with_masks", options)
+    empty = tmp_path / "empty.tfrecords"
+    fixtures.write_records(empty, [])
+    with pytest.raises(SourceError, match="has 0 records"):
+        prepare.prepare("clevr_with_masks", Options(source=empty, data_dir=tmp_path))
+    assert not (tmp_path / "clevr_with_masks").exists()
+
+
+_PEAK = """
+import pathlib, resource, sys
+from data import prepare
+from data.sources.base import Options
+source, data_dir, count = sys.argv[1:]
+options = Options(
+    source=pathlib.Path(source),
+    splits={"train": int(count)},
+    data_dir=pathlib.Path(data_dir),
+)
+prepare.prepare("clevr_with_masks", options)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_scenes(tmp_path):
+    scene = fixtures.clevr_scene(np.random.default_rng(0), 6)
+    scene["image"][:] = 100  # noise would only make gzip slow
+    path = tmp_path / "many.tfrecords"
+    fixtures.write_scenes(path, [scene], repeats=160)
+    peaks = []
+    for count in (64, 160):
+        arguments = [str(path), str(tmp_path / str(count)), str(count)]
+        done = subprocess.run(
+            [sys.executable, "-c", _PEAK, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(int(done.stdout))
+    # MiB; the 96 scenes more are 310 MB of records.
+    assert peaks[1] < 1200
+    assert peaks[1] - peaks[0] < 60
