@@ -52,10 +52,9 @@ def square(image: Image.Image, crop: int | None, size: int) -> np.ndarray:
     width, height = image.size
     crop = min(width, height) if crop is None else crop
     left, top = (width - crop) // 2, (height - crop) // 2
-    box = (left, top, left + crop, top + crop)
-    return np.asarray(
-        image.resize((size, size), Image.Resampling.BILINEAR, box=box), np.uint8
-    )
+    # Cropped first: resized by a box, pixels beyond it would weigh in.
+    image = image.crop((left, top, left + crop, top + crop))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.uint8)
 
 
 def load_all(

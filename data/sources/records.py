@@ -166,8 +166,8 @@ def _records(path, start, stop) -> Iterator[tuple[int, bytes]]:
         ) from None
     if index < stop:
         raise SourceError(
-            f"{path}: has {index} records, the splits need {stop}; get the whole file, "
-            "or fewer by --splits"
+            f"{path}: has {index} records, the splits need {stop}; get it again, or "
+            "ask for fewer by --splits"
         )
 
 

@@ -1,0 +1,144 @@
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.prepare import prepare
+from data.sources import files
+from data.sources.base import Options, SourceError
+from data.store import Store, StoreError
+
+ROOT = pathlib.Path(__file__).parents[3]
+# Names in the order of the store: by path, whatever the order of writing.
+NAMES = ["b/2.JPG", "b/deep/frame_0001.png", "b/deep/frame_0002.png", "a.jpeg", "c.png"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(NAMES):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = rng.integers(0, 256, (6, 9, 3), np.uint8)
+        size = (90 + 30 * number, 150 - 20 * number)
+        Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(path)
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    return tmp_path / "photos"
+
+
+def _prepare(folder, data_dir, **options):
+    return prepare("images", Options(source=folder, data_dir=data_dir, **options))
+
+
+def test_all_images_are_stored_by_path(folder, tmp_path):
+    store = Store.open(_prepare(folder, tmp_path, image_size=32))
+    assert store.splits == {"test": 5}
+    assert store.manifest["source"]["files"] == sorted(NAMES)
+    for number, name in enumerate(sorted(NAMES)):
+        with Image.open(folder / name) as image:
+            pixels = np.asarray(image.convert("RGB"), np.float64)
+        found = store.read("test", "image", [number])[0]
+        side = min(pixels.shape[:2])
+        top, left = ((length - side) // 2 for length in pixels.shape[:2])
+        middle = pixels[top : top + side, left : left + side]
+        expected = _triangle(_triangle(middle, 32).swapaxes(0, 1), 32).swapaxes(0, 1)
+        # Pillow rounds to whole numbers after each of its two passes.
+        np.testing.assert_allclose(found, expected, atol=1.5)
+
+
+def _triangle(values, size):
+    """Resizes axis 0 by a triangle as wide as the scale: bilinear, antialiased."""
+    scale = len(values) / size
+    centres = (np.arange(size) + 0.5) * scale
+    distance = np.abs(np.arange(len(values)) + 0.5 - centres[:, None])
+    weights = np.maximum(1 - distance / max(scale, 1), 0)
+    return np.tensordot(weights / weights.sum(1, keepdims=True), values, 1)
+
+
+def test_photos_are_turned_upright(tmp_path):
+    pixels = np.zeros((40, 20, 3), np.uint8)
+    pixels[:20] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # stored upside down
+    path = tmp_path / "turned.png"
+    Image.fromarray(pixels[::-1, ::-1]).save(path, exif=exif)
+    found = np.asarray(files.decode(path.read_bytes(), "turned.png"))
+    np.testing.assert_array_equal(found, pixels)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text"])
+@pytest.mark.parametrize("name", ["c.png", "a.jpeg"])
+def test_a_corrupt_image_is_named_and_leaves_no_store(folder, tmp_path, name, damage):
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    elif damage == "text":
+        content = b"no image"
+    else:
+        content[5] ^= 4  # in the signature: JPEG has no checksums
+    path.write_bytes(content)
+    if damage == "flipped" and name == "a.jpeg":
+        path.write_bytes(b"\xff\xd9" + bytes(content))
+    with pytest.raises(SourceError, match="corrupt") as error:
+        _prepare(folder, tmp_path, image_size=32)
+    assert str(path) in str(error.value)
+    assert not (tmp_path / "images").exists()
+
+
+def test_every_flipped_bit_in_the_pixels_of_a_png_is_found(folder):
+    content = (folder / "c.png").read_bytes()
+    start = content.index(b"IDAT")
+    for byte in np.random.default_rng(0).integers(start, len(content) - 12, 40):
+        hurt = bytearray(content)
+        hurt[byte] ^= 16
+        with pytest.raises(SourceError, match=r"c\.png: corrupt"):
+            files.decode(bytes(hurt), "c.png")
+
+
+def test_the_store_of_a_mended_folder_is_written(folder, tmp_path):
+    whole = (folder / "c.png").read_bytes()
+    (folder / "c.png").write_bytes(whole[:100])
+    with pytest.raises(SourceError):
+        _prepare(folder, tmp_path, image_size=32)
+    (folder / "c.png").write_bytes(whole)
+    assert Store.open(_prepare(folder, tmp_path, image_size=32)).splits == {"test": 5}
+
+
+def test_a_changed_folder_is_another_source(folder, tmp_path):
+    _prepare(folder, tmp_path, image_size=32)
+    (folder / "a.jpeg").rename(folder / "z.jpeg")
+    with pytest.raises(StoreError, match="written by other settings"):
+        _prepare(folder, tmp_path, image_size=32)
+
+
+def test_bad_options_are_refused(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source, options, message in (
+        (None, {}, "--source: must be given"),
+        (tmp_path / "absent", {}, "absent: is no folder"),
+        (tmp_path / "empty", {}, "empty: has no .png, .jpg, .jpeg files"),
+        (folder, {"image_size": 8}, "--image_size=8: must be 16 to"),
+        (folder, {"splits": {"train": 1}}, "--splits: not used"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            _prepare(source, tmp_path / "data", **options)
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_command_says_one_line_and_exits_2(folder, tmp_path):
+    (folder / "c.png").write_bytes(b"no image")
+    flags = ("--dataset=images", f"--source={folder}", f"--data_dir={tmp_path}")
+    done = subprocess.run(
+        [sys.executable, "-m", "data.prepare", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error:")]
+    assert str(folder / "c.png") in line
+    assert "Traceback" not in done.stderr
