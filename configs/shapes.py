@@ -16,6 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 32
     config.num_slots = 7
     config.num_iterations = 3
+    config.min_objects = 3
     config.max_objects = 6
     config.update_normalization = "weighted_sum"
     config.num_train_steps = 3_000

@@ -260,7 +260,7 @@ def render(
     camera = _camera(rng)
     place, (right, up, forward) = camera
     lights = [light + rng.uniform(-1, 1, 3) for light in (_KEY_LIGHT, _FILL_LIGHT)]
-    ground = rng.uniform(0.28, 0.42) + rng.uniform(-0.02, 0.02, 3)
+    ground = np.full(3, 0.35 + rng.uniform(-0.01, 0.01))
 
     def cast(screen):
         rays = forward + _HALF_WIDTH * (screen[:, :1] * right + screen[:, 1:] * up)

@@ -1,4 +1,4 @@
-"""An encoder without weights: twelve statistics of each patch of an image."""
+"""An encoder without weights: mean colour and chroma of each patch of an image."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from data.store import StoreError
 # Statistics are standardised over the first so many images of the training split:
 # every job of an array finds the same numbers by itself.
 NUM_REFERENCE_IMAGES = 1024
-FEATURE_DIM = 12
+FEATURE_DIM = 6
+# In standard deviations: else the few patches of a highlight would rule the loss.
+CLIP = 2.5
 _LUMINANCE = (0.299, 0.587, 0.114)
 # Chroma of black patches stays finite.
 _DARK = 0.05
-# Largest patch of which sums of squared bytes are exact in float32.
-_MAX_EXACT_FLOAT32 = 16
 
 
 def statistics(images: np.ndarray, patch_size: int) -> np.ndarray:
@@ -26,21 +26,15 @@ def statistics(images: np.ndarray, patch_size: int) -> np.ndarray:
       patch_size: side P of a patch in pixels; divides H and W.
 
     Returns:
-      float64 [B, H/P, W/P, 12]: mean colour in [0, 1]; standard deviation of each
-      colour; mean colour over the 3x3 neighbouring patches (fewer at the border);
-      chroma, the mean colour minus luminance, over luminance + 0.05.
+      float64 [B, H/P, W/P, 6]: mean colour in [0, 1]; chroma, the mean colour minus
+      luminance, over luminance + 0.05.
     """
     # Sums of whole numbers, exact: the same features on every machine.
-    exact = np.float32 if patch_size <= _MAX_EXACT_FLOAT32 else np.float64
-    values = images.astype(exact)
-    scale = 1 / (255 * patch_size**2)
     # [B, h, w, 3]
-    mean = _patch_sums(values, patch_size) * scale
-    square = _patch_sums(values * values, patch_size) * (scale / 255)
-    deviation = np.sqrt(np.maximum(square - mean * mean, 0))
+    mean = _patch_sums(images.astype(np.float32), patch_size) / (255 * patch_size**2)
     luminance = sum(mean[..., i] * part for i, part in enumerate(_LUMINANCE))[..., None]
     chroma = (mean - luminance) / (luminance + _DARK)
-    return np.concatenate([mean, deviation, _neighbourhood(mean), chroma], -1)
+    return np.concatenate([mean, chroma], -1)
 
 
 def _patch_sums(x: np.ndarray, size: int) -> np.ndarray:
@@ -51,18 +45,8 @@ def _patch_sums(x: np.ndarray, size: int) -> np.ndarray:
     return sums.astype(np.float64)
 
 
-def _neighbourhood(mean: np.ndarray) -> np.ndarray:
-    _, h, w, _ = mean.shape
-
-    def sums(x):
-        x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        return sum(x[:, i : i + h, j : j + w] for i in range(3) for j in range(3))
-
-    return sums(mean) / sums(np.ones((1, h, w, 1)))
-
-
 class PatchEncoder:
-    """Standardised patch statistics [B, N, 12], N patches in row-major order.
+    """Standardised patch statistics [B, N, 6], N patches in row-major order.
 
     Args:
       image_size: height and width of the images in pixels.
@@ -98,7 +82,7 @@ class PatchEncoder:
         self.settings: dict[str, Any] = {
             "encoder": "patches",
             "patch_size": patch_size,
-            "statistics": "mean, deviation, 3x3 mean, chroma; standardised",
+            "statistics": f"mean colour, chroma; standardised, within {CLIP}",
             "reference_images": f"the first {len(images)} of train",
             "mean": self._mean.tolist(),
             "deviation": self._deviation.tolist(),
@@ -110,10 +94,11 @@ class PatchEncoder:
             yield statistics(images[i : i + step], self._patch_size)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Returns float16 features [B, N, 12] of uint8 images [B, H, W, 3]."""
+        """Returns float16 features [B, N, 6] of uint8 images [B, H, W, 3]."""
         shape = (self.num_tokens, self.feature_dim)
         parts = [
-            ((values - self._mean) / self._deviation).astype(np.float16)
+            np.clip((values - self._mean) / self._deviation, -CLIP, CLIP)
             for values in self._statistics(images)
         ]
-        return np.concatenate(parts).reshape(len(images), *shape)
+        features = np.concatenate(parts).astype(np.float16)
+        return features.reshape(len(images), *shape)
