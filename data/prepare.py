@@ -168,6 +168,7 @@ def prepare(
             f"--dataset={dataset}: must be one of {', '.join(sources.SOURCES)}"
         )
     options = dataclasses.replace(options, dataset=dataset)
+    options = dataclasses.replace(options, dataset=dataset)
     source = importlib.import_module(sources.SOURCES[dataset]).build(options)
     if num_workers is not None and num_workers < 1:
         raise StoreError(f"--num_workers={num_workers}: must be at least 1")

@@ -344,7 +344,8 @@ def build(options: Options) -> Source:
     """
     options.refuse("shapes", "source")
     settings = {
-        "renderer": 2,
+        # Another number for another picture: stores of both are not mixed.
+        "renderer": 3,
         "seed": 0 if options.seed is None else options.seed,
         "image_size": options.image_size or 128,
         "min_objects": 1 if options.min_objects is None else options.min_objects,
