@@ -4,6 +4,7 @@ The order of training is a pure function of (seed, step): nothing but the step h
 be remembered to go on exactly where a run stopped.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -195,7 +196,7 @@ def _draw(values: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(rng.choice(values, count, replace=False))
 
 
-def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+def _permutation(seed: int, count: int, epoch: int) -> np.ndarray:
     # Counter-based: the order of an epoch needs none of the epochs before it.
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 
@@ -207,21 +208,19 @@ class _Order:
     """
 
     def __init__(self, indices: np.ndarray, seed: int):
-        self._indices, self._seed = indices, seed
-        self._epochs: dict[int, np.ndarray] = {}
+        self._indices = indices
+        # Batches read at once lie in one epoch or two. Safe to share by threads.
+        self._permutation = functools.lru_cache(maxsize=2)(
+            functools.partial(_permutation, seed, len(indices))
+        )
 
     def __call__(self, start: int, count: int) -> np.ndarray:
         positions = np.arange(start, start + count)
         n = len(self._indices)
         chosen = np.empty(count, np.int64)
         for epoch in np.unique(positions // n).tolist():
-            if epoch not in self._epochs:
-                # Reads run ahead of each other by few batches: two epochs are enough.
-                recent = {e: p for e, p in self._epochs.items() if e >= epoch - 1}
-                recent[epoch] = _permutation(self._seed, epoch, n)
-                self._epochs = recent
             mine = positions // n == epoch
-            chosen[mine] = self._epochs[epoch][positions[mine] % n]
+            chosen[mine] = self._permutation(epoch)[positions[mine] % n]
         return self._indices[chosen]
 
 

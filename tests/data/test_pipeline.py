@@ -1,4 +1,6 @@
+import concurrent.futures
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -56,6 +58,23 @@ def test_starting_at_a_step_gives_the_tail_of_the_stream(dataset):
         assert len(tail) == 12 - start
         for a, b in zip(whole[start:], tail, strict=True):
             np.testing.assert_array_equal(a["features"], b["features"])
+
+
+def test_threads_may_ask_for_any_epochs_at_once():
+    n = 20_000
+    one = pipeline._Order(np.arange(n), seed=0)
+    expected = [one(step * 50_000, 50_000) for step in range(8)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(12):
+            shared = pipeline._Order(np.arange(n), seed=0)
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                found = pool.map(lambda s, o=shared: o(s * 50_000, 50_000), range(8))
+                for a, b in zip(found, expected, strict=True):
+                    np.testing.assert_array_equal(a, b)
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_the_seed_decides_the_order(dataset):
