@@ -1,0 +1,176 @@
+"""The three models in plain PyTorch, to time our training steps against.
+
+Written with torch's own layers only, under the names that `sanorm_jax.torch_weights`
+maps, so that both sides can be given the same weights. Slot Attention with the
+weighted mean; torch's GRU cell.
+"""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import nn
+from torch.nn import functional
+
+
+class SlotAttention(nn.Module):
+    """Slot Attention (Locatello et al. 2020, algorithm 1)."""
+
+    def __init__(self, input_dim, slot_dim, hidden_dim, num_iterations=3):
+        super().__init__()
+        self.num_iterations = num_iterations
+        self.slots_mu = nn.Parameter(torch.randn(1, 1, slot_dim))
+        self.slots_logsigma = nn.Parameter(torch.zeros(1, 1, slot_dim))
+        self.to_q = nn.Linear(slot_dim, slot_dim, bias=False)
+        self.to_k = nn.Linear(input_dim, slot_dim, bias=False)
+        self.to_v = nn.Linear(input_dim, slot_dim, bias=False)
+        self.gru = nn.GRUCell(slot_dim, slot_dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(slot_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, slot_dim)
+        )
+        self.norm_input = nn.LayerNorm(input_dim)
+        self.norm_slots = nn.LayerNorm(slot_dim)
+        self.norm_pre_ff = nn.LayerNorm(slot_dim)
+
+    def forward(self, inputs, noise):
+        """Return slots [B, K, D] from tokens [B, N, C] and noise [B, K, D]."""
+        inputs = self.norm_input(inputs)
+        keys, values = self.to_k(inputs), self.to_v(inputs)
+        slots = self.slots_mu + self.slots_logsigma.exp() * noise
+        dim = slots.shape[-1]
+        for _ in range(self.num_iterations):
+            queries = self.to_q(self.norm_slots(slots))
+            # [B, K, N]
+            logits = queries @ keys.transpose(1, 2) * dim**-0.5
+            weights = logits.softmax(dim=1) + 1e-8
+            updates = (weights / weights.sum(dim=2, keepdim=True)) @ values
+            new = self.gru(updates.reshape(-1, dim), slots.reshape(-1, dim))
+            slots = new.reshape(slots.shape)
+            slots = slots + self.mlp(self.norm_pre_ff(slots))
+        return slots
+
+
+def _ramps(size):
+    """Return y, x, 1 - y, 1 - x in [0, 1]: [size, size, 4]."""
+    y, x = torch.meshgrid(*[torch.linspace(0, 1, size)] * 2, indexing="ij")
+    return torch.stack([y, x, 1 - y, 1 - x], dim=-1)
+
+
+class Position(nn.Module):
+    """Adds the projection of linear ramps to a map [B, C, H, W]."""
+
+    def __init__(self, channels, size):
+        super().__init__()
+        self.register_buffer("pos_embedding", _ramps(size))
+        self.dense = nn.Linear(4, channels)
+
+    def forward(self, x):
+        """Return [B, C, H, W]."""
+        return x + self.dense(self.pos_embedding).permute(2, 0, 1)
+
+
+def _encoder(channels, strides):
+    layers = []
+    for fan_in, stride in zip([3] + [channels] * 3, strides, strict=True):
+        layers += [nn.Conv2d(fan_in, channels, 5, stride, padding=2), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def _mlp(fan_in, hidden, out):
+    return nn.Sequential(nn.Linear(fan_in, hidden), nn.ReLU(), nn.Linear(hidden, out))
+
+
+class Autoencoder(nn.Module):
+    """Object discovery with the decoder `expanding`."""
+
+    def __init__(self, image_size, feature_dim=64, slot_dim=64, hidden_dim=128):
+        super().__init__()
+        self.start = image_size // 16
+        self.encoder_cnn = _encoder(feature_dim, (1, 1, 1, 1))
+        self.encoder_pos = Position(feature_dim, image_size)
+        self.layer_norm = nn.LayerNorm(feature_dim, eps=1e-3)
+        self.feature_mlp = _mlp(feature_dim, feature_dim, feature_dim)
+        self.slot_attention = SlotAttention(feature_dim, slot_dim, hidden_dim)
+        self.decoder_pos = Position(slot_dim, self.start)
+        layers = []
+        for fan_in in [slot_dim] + [feature_dim] * 3:
+            layers += [nn.ConvTranspose2d(fan_in, feature_dim, 5, 2, 2, 1), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(feature_dim, feature_dim, 5, 1, 2), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(feature_dim, 4, 3, 1, 1)]
+        self.decoder_cnn = nn.Sequential(*layers)
+
+    def loss(self, image, noise):
+        """Return the mean squared error of images [B, 3, H, W]."""
+        x = self.encoder_pos(self.encoder_cnn(image)).flatten(2).transpose(1, 2)
+        slots = self.slot_attention(self.feature_mlp(self.layer_norm(x)), noise)
+        B, K, D = slots.shape
+        x = slots.reshape(B * K, D, 1, 1).expand(-1, -1, self.start, self.start)
+        x = self.decoder_cnn(self.decoder_pos(x)).reshape(B, K, 4, *image.shape[2:])
+        mixed = (x[:, :, :3] * x[:, :, 3:].softmax(dim=1)).sum(dim=1)
+        return functional.mse_loss(mixed, image)
+
+
+class SetPredictor(nn.Module):
+    """Property prediction."""
+
+    def __init__(self, image_size, feature_dim=64, slot_dim=64, hidden_dim=128):
+        super().__init__()
+        self.cnn_encoder = _encoder(feature_dim, (1, 2, 2, 1))
+        self.pos_embed = Position(feature_dim, image_size // 4)
+        self.layer_norm = nn.LayerNorm(feature_dim, eps=1e-3)
+        self.feature_mlp = _mlp(feature_dim, feature_dim, feature_dim)
+        self.slot_attention = SlotAttention(feature_dim, slot_dim, hidden_dim)
+        self.mlp = _mlp(slot_dim, 64, 19)
+
+    def loss(self, image, noise, targets):
+        """Return the matched Huber loss of images [B, 3, H, W], targets [B, M, 19]."""
+        x = self.pos_embed(self.cnn_encoder(image)).flatten(2).transpose(1, 2)
+        slots = self.slot_attention(self.feature_mlp(self.layer_norm(x)), noise)
+        predicted = self.mlp(slots).sigmoid()
+        # [B, K, M]
+        costs = functional.huber_loss(
+            *torch.broadcast_tensors(predicted[:, :, None], targets[:, None]),
+            reduction="none",
+        ).mean(dim=-1)
+        matched = [
+            cost[linear_sum_assignment(cost.detach().numpy())].mean() for cost in costs
+        ]
+        return torch.stack(matched).mean()
+
+
+class MLPDecoder(nn.Module):
+    """The MLP decoder as published: for each slot and token, mixed at the end."""
+
+    def __init__(self, num_tokens, feature_dim, slot_dim, hidden_dim):
+        super().__init__()
+        self.decoder_pos_encoding = nn.Parameter(
+            torch.randn(1, 1, num_tokens, slot_dim)
+        )
+        layers = []
+        for fan_in in (slot_dim, hidden_dim, hidden_dim):
+            layers += [nn.Linear(fan_in, hidden_dim), nn.ReLU()]
+        self.mlp_decoder = nn.Sequential(
+            *layers, nn.Linear(hidden_dim, feature_dim + 1)
+        )
+
+    def forward(self, slots):
+        """Return the reconstruction [B, N, F] of slots [B, K, D]."""
+        x = self.mlp_decoder(slots[:, :, None] + self.decoder_pos_encoding)
+        return (x[..., 1:] * x[..., :1].softmax(dim=1)).sum(dim=1)
+
+
+class Dinosaur(nn.Module):
+    """DINOSAUR over encoder features."""
+
+    def __init__(self, num_tokens, feature_dim, slot_dim=128, decoder_hidden_dim=1024):
+        super().__init__()
+        self.feature_layer_norm = nn.LayerNorm(feature_dim)
+        self.feature_mlp = _mlp(feature_dim, feature_dim, slot_dim)
+        self.slot_attention = SlotAttention(slot_dim, slot_dim, 4 * slot_dim)
+        self.mlp_decoder = MLPDecoder(
+            num_tokens, feature_dim, slot_dim, decoder_hidden_dim
+        )
+
+    def loss(self, features, noise):
+        """Return the mean squared error of features [B, N, F]."""
+        tokens = self.feature_mlp(self.feature_layer_norm(features))
+        slots = self.slot_attention(tokens, noise)
+        return functional.mse_loss(self.mlp_decoder(slots), features)
