@@ -77,7 +77,7 @@ class _Archive:
 
 def _scenes(text: str) -> Iterator[dict]:
     """Yields the scenes of a scenes file one by one: whole, it would take gigabytes."""
-    start = re.search(r'"scenes"\s*:\s*\[', text)
+    start = re.search(r'"scenes"\s*:\s*\[\s*', text)
     if start is None:
         raise ValueError("no scenes")
     decoder, gap = json.JSONDecoder(), re.compile(r"\s*([,\]])\s*")

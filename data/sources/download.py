@@ -42,7 +42,12 @@ def fetch(url: str, folder: pathlib.Path) -> pathlib.Path:
             f"{url}: refused by the server ({error.code} {error.reason}); download it "
             "by other means and give it by --source"
         ) from None
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        ConnectionError,
+        TimeoutError,
+    ) as error:
         reason = getattr(error, "reason", error)
         raise StoreError(
             f"{url}: not reachable ({reason}); start again where there is a network, "
