@@ -1,0 +1,365 @@
+"""Extraction by real processes: what they write, and what they leave when killed."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data.store import Store, StoreError, StoreWriter
+
+ROOT = pathlib.Path(__file__).parents[2]
+SPLITS = {"train": 900, "validation": 30}
+PER_SHARD = 6
+NUM_SHARDS = 150 + 5
+SIZE = 16
+
+
+def _write_source(root, splits, seed=0):
+    writer = StoreWriter.create(
+        root,
+        dataset="random",
+        source={"generator": "tests"},
+        settings={"image_size": SIZE, "seed": seed},
+        fields={"image": ((SIZE, SIZE, 3), "uint8")},
+        splits=splits,
+        examples_per_shard=PER_SHARD,
+    )
+    rng = np.random.default_rng(seed)
+    for split in splits:
+        for shard in writer.missing_shards(split):
+            start, stop = writer.shard_range(split, shard)
+            images = rng.integers(0, 256, (stop - start, SIZE, SIZE, 3), np.uint8)
+            writer.write_shard(split, shard, {"image": images})
+    assert writer.finish()
+
+
+def _start(data_dir, *flags, encoder="patches"):
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "feature_extraction.extract", "--dataset=random"),
+            *(f"--encoder={encoder}", f"--data_dir={data_dir}", *flags),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _end(process):
+    out, err = process.communicate()
+    assert not out
+    assert "Traceback" not in err
+    return process.returncode, err
+
+
+def _run(data_dir, *flags, **changes):
+    return _end(_start(data_dir, *flags, **changes))
+
+
+def _files(root):
+    """Returns the content of a store's files; a killed writer leaves locks too."""
+    return {
+        path.relative_to(root): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and not path.name.endswith(".__lock")
+    }
+
+
+def _shards(files):
+    return {path for path in files if "c" in path.parts and path.name == "0"}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    root = tmp_path_factory.mktemp("source") / "random"
+    _write_source(root, SPLITS)
+    return root
+
+
+@pytest.fixture(scope="module")
+def expected(source, tmp_path_factory):
+    """The files that an extraction writes which nothing interrupts."""
+    data_dir = tmp_path_factory.mktemp("uninterrupted")
+    (data_dir / "random").symlink_to(source)
+    code, err = _run(data_dir)
+    assert code == 0, err
+    files = _files(data_dir / "random-patches")
+    assert len(_shards(files)) == NUM_SHARDS
+    return files
+
+
+@pytest.fixture
+def data_dir(source, tmp_path):
+    (tmp_path / "random").symlink_to(source)
+    return tmp_path
+
+
+def _shard_files(root):
+    return [path for path in root.glob("*/features/c/*/*/*") if path.suffix == ""]
+
+
+def _kill_and_resume(data_dir, expected, num_kills, seed):
+    """Kills extractions at random moments; returns how many shards each had done."""
+    root = data_dir / "random-patches"
+    rng, done = np.random.default_rng(seed), []
+    while len(done) < num_kills:
+        before = {path: path.stat().st_mtime_ns for path in _shard_files(root)}
+        process = _start(data_dir, "--batch_size=2")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            while process.poll() is None and len(_shard_files(root)) <= len(before):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.001)
+            process.wait(rng.uniform(0, 0.05))
+        process.kill()
+        _, err = process.communicate()
+        assert process.returncode in (0, -9), err
+        found = _files(root)
+        # What is there is whole, and was not written twice.
+        shards = _shards(found)
+        assert all(found[path] == expected[path] for path in shards)
+        assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+        if process.returncode == 0:
+            shutil.rmtree(root)
+            continue
+        done.append(len(shards))
+        if len(shards) < NUM_SHARDS:
+            with pytest.raises(StoreError, match=r"incomplete: missing shards"):
+                Store.open(root)
+    code, err = _run(data_dir)
+    assert code == 0, err
+    assert _files(root) == expected
+    return done
+
+
+def test_killed_extraction_goes_on_to_the_same_bytes(data_dir, expected):
+    done = _kill_and_resume(data_dir, expected, num_kills=3, seed=0)
+    assert any(0 < count < NUM_SHARDS for count in done)
+
+
+@pytest.mark.long
+def test_killed_at_20_random_moments(data_dir, expected):
+    done = _kill_and_resume(data_dir, expected, num_kills=20, seed=1)
+    assert sum(0 < count < NUM_SHARDS for count in done) >= 10
+
+
+def test_a_second_start_writes_nothing_and_says_so(data_dir, expected):
+    assert _run(data_dir)[0] == 0
+    root = data_dir / "random-patches"
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    code, err = _run(data_dir)
+    assert code == 0
+    assert len(err.splitlines()) == 1
+    assert f"nothing to do, complete: {root}" in err
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_the_store_says_what_it_was_made_from(data_dir, source):
+    assert _run(data_dir, "--splits=validation")[0] == 0
+    manifest = json.loads((data_dir / "random-patches/manifest.json").read_text())
+    fingerprint = Store.open(source).fingerprint
+    assert manifest["dataset"] == "random"
+    assert manifest["source"] == {"name": "random", "fingerprint": fingerprint}
+    assert manifest["settings"]["encoder"] == "patches"
+    assert manifest["settings"]["source_fingerprint"] == fingerprint
+    assert not manifest["complete"]
+
+
+def test_jobs_of_an_array_started_at_once_make_up_the_store(data_dir, expected):
+    jobs = [_start(data_dir, f"--shard={i}/3") for i in range(3)]
+    ended = [_end(job) for job in jobs]
+    assert [code for code, _ in ended] == [0, 0, 0], ended
+    assert any("] complete: " in err for _, err in ended), ended
+    assert _files(data_dir / "random-patches") == expected
+
+
+def test_a_job_of_an_array_does_its_part_only(data_dir, expected):
+    root = data_dir / "random-patches"
+    code, err = _run(data_dir, "--shard=1/4", "--splits=train")
+    assert code == 0
+    found = _files(root)
+    shards = _shards(found)
+    assert {path.parts[0] for path in shards} == {"train"}
+    assert sorted(int(path.parts[3]) for path in shards) == list(range(1, 150, 4))
+    assert f"left to other jobs: {NUM_SHARDS - len(shards)} shards" in err
+    with pytest.raises(StoreError, match="incomplete"):
+        Store.open(root)
+
+
+def test_two_jobs_on_the_same_shards_do_no_harm(data_dir, expected):
+    ended = [_end(job) for job in [_start(data_dir), _start(data_dir)]]
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert _files(data_dir / "random-patches") == expected
+
+
+def test_repair_writes_just_what_is_damaged(data_dir, expected):
+    assert _run(data_dir)[0] == 0
+    root = data_dir / "random-patches"
+    deleted, flipped = (root / f"train/features/c/{i}/0/0" for i in (7, 40))
+    deleted.unlink()
+    content = bytearray(flipped.read_bytes())
+    content[20] ^= 4
+    flipped.write_bytes(content)
+    before = {path: path.stat().st_mtime_ns for path in _shard_files(root)}
+
+    # Without --repair, finished shards are not read.
+    code, err = _run(data_dir)
+    assert code == 0
+    assert f"wrote {PER_SHARD} images" in err
+    with pytest.raises(StoreError, match=f"{flipped}: damaged"):
+        Store.open(root).read("train", "features", [40 * PER_SHARD])
+
+    code, err = _run(data_dir, "--repair")
+    assert code == 0
+    assert f"checked {NUM_SHARDS} finished shards: 1 damaged" in err
+    assert str(flipped) in err
+    assert f"wrote {PER_SHARD} images" in err
+    assert _files(root) == expected
+    kept = before.keys() - {flipped}
+    assert all(path.stat().st_mtime_ns == before[path] for path in kept)
+
+
+@contextlib.contextmanager
+def _tmpfs(path, size):
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
+    try:
+        made = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("no mount command")
+    if made.returncode:
+        pytest.skip(f"mounting is not permitted: {made.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_full_disk_keeps_finished_shards(source, expected, tmp_path):
+    disk = tmp_path / "disk"
+    with _tmpfs(disk, "256k"):
+        (disk / "random").symlink_to(source)
+        code, err = _run(disk)
+        assert code == 2
+        line = err.splitlines()[-1]
+        assert line.startswith(f"error: {disk}/random-patches: shard ")
+        assert "finished shards are kept, make room" in line
+        found = _files(disk / "random-patches")
+        shards = _shards(found)
+        assert 0 < len(shards) < NUM_SHARDS
+        assert all(found[path] == expected[path] for path in shards)
+        subprocess.run(
+            ["mount", "-o", "remount,size=16m", str(disk)], check=True, cwd=ROOT
+        )
+        assert _run(disk)[0] == 0
+        assert _files(disk / "random-patches") == expected
+
+
+def test_bad_input_is_answered_by_one_line(data_dir):
+    _write_source(data_dir / "short", {"train": 6}, seed=1)
+    (data_dir / "short/train/image/c/0/0/0/0").unlink()
+    bad = {
+        ("--shard=3/3",): "--shard=3/3: must be I/N with I from 0 to N-1",
+        ("--shard=1",): "--shard=1: must be I/N",
+        ("--splits=test",): "--splits=test: ",
+        ("--batch_size=0",): "--batch_size=0: must be above 0",
+        ("--patch_size=5",): "--patch_size=5: must divide the image size, 16 x 16",
+        ("--layer=1",): "--layer=1: means nothing to --encoder=patches",
+        ("--no-final-norm",): "--final_norm=False: means nothing to",
+        ("--name=absent",): f"{data_dir}/absent: no store there",
+        ("--name=short",): f"{data_dir}/short is incomplete",
+    }
+    jobs = {flags: _start(data_dir, *flags) for flags in bad}
+    for flags, job in jobs.items():
+        code, err = _end(job)
+        assert code == 2, flags
+        assert err.startswith(f"error: {bad[flags]}"), err
+        assert len(err.splitlines()) == 1, err
+    assert not list(data_dir.glob("*-patches"))
+
+
+def test_a_store_of_other_settings_is_left_as_it_is(data_dir, expected):
+    assert _run(data_dir)[0] == 0
+    root = data_dir / "random-patches"
+    code, err = _run(data_dir, "--patch_size=4")
+    assert code == 2
+    assert "patch_size: 8 there, 4 now" in err
+    # A source that was written anew is another one too.
+    (data_dir / "random").unlink()
+    _write_source(data_dir / "random", SPLITS | {"train": 12}, seed=1)
+    code, err = _run(data_dir)
+    assert code == 2
+    assert "source_fingerprint: " in err
+    assert len(err.splitlines()) == 1
+    assert _files(root) == expected
+
+
+def test_a_damaged_source_is_named_and_the_rest_kept(tmp_path):
+    _write_source(tmp_path / "random", {"train": 60})
+    path = tmp_path / "random/train/image/c/8/0/0/0"
+    content = bytearray(path.read_bytes())
+    content[30] ^= 1
+    path.write_bytes(content)
+    code, err = _run(tmp_path)
+    assert code == 2
+    assert f"{path}: damaged" in err.splitlines()[-1]
+
+
+def _weights(path, scale=1.0):
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", num_classes=0, img_size=32)
+    state = model.state_dict()
+    state["blocks.2.mlp.fc2.bias"] += scale
+    torch.save(state, path)
+    return path
+
+
+def test_vits_are_extracted_by_the_same_command(tmp_path):
+    _write_source(tmp_path / "random", {"train": 20})
+    good, huge = _weights(tmp_path / "good.pt"), _weights(tmp_path / "huge.pt", 1e6)
+    flags = ("--input_size=32", "--device=cpu", "--layer=2", "--no-final-norm")
+    jobs = [
+        _start(tmp_path, f"--weights={good}", *flags, encoder="test_vit"),
+        _start(tmp_path, f"--weights={huge}", *flags, encoder="test_vit.r160_in1k"),
+    ]
+    (code, err), (huge_code, huge_err) = [_end(job) for job in jobs]
+    assert code == 0, err
+    store = Store.open(tmp_path / "random-test_vit")
+    assert store.settings["layer"] == 2
+    assert store.settings["final_norm"] is False
+    assert store.fields == {"features": ((4, 64), "float16")}
+    features = store.column("train", "features")
+    assert np.isfinite(features).all()
+    assert (features != 0).any((1, 2)).all()
+
+    # Too large for float16, in which they would be infinite.
+    assert huge_code == 2
+    assert "are not finite in float16" in huge_err.splitlines()[-1]
+    assert not _shard_files(tmp_path / "random-test_vit.r160_in1k")
+
+
+def test_weights_without_a_network_are_asked_for(tmp_path):
+    _write_source(tmp_path / "random", {"train": 6})
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "feature_extraction.extract", "--dataset=random"),
+            *("--encoder=test_vit.r160_in1k", f"--data_dir={tmp_path}"),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 2
+    assert "--weights" in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "random-test_vit.r160_in1k").exists()
