@@ -128,12 +128,20 @@ def _hit(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray) -> np.ndar
         return np.where(near < far, _nearest(near, far), np.inf)
 
 
-def _may_meet(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray):
-    """Tells which unit rays [P, 3] pass object i's bounding sphere: few, cheaply."""
-    to = scene.centre[i] - origin
-    along = np.einsum("pc,pc->p", to, rays)
-    off = np.einsum("pc,pc->p", to, to) - along**2
-    return (off < 3 * scene.radius[i] ** 2) & (along > 0)
+def _may_meet(scene: _Scene, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    """Tells which objects' bounding spheres [n, P] unit rays [P, 3] pass, cheaply."""
+    # Single precision and a margin: whoever may meet is looked at exactly later.
+    o, d = (np.ascontiguousarray(v.T, np.float32) for v in (origin, rays))
+    c = scene.centre.astype(np.float32)
+    along = _outer_dot(c, d) - np.einsum("cp,cp->p", o, d)
+    apart = np.sum(c * c, -1)[:, None] + np.einsum("cp,cp->p", o, o)
+    off = apart - 2 * _outer_dot(c, o) - along**2
+    return (off < 3.02 * scene.radius[:, None] ** 2) & (along > 0)
+
+
+def _outer_dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    # [n, 3], [3, P] -> [n, P]; not BLAS, whose threads would fight over the cores.
+    return a[:, 0, None] * b[0] + a[:, 1, None] * b[1] + a[:, 2, None] * b[2]
 
 
 def _turn(v: np.ndarray, degrees: float) -> np.ndarray:
@@ -168,8 +176,8 @@ def _first_hits(scene: _Scene, origin: np.ndarray, rays: np.ndarray):
     count = len(scene.radius)
     distance = np.full((count + 1, len(rays)), np.inf)
     distance[count] = ground
-    for i in range(count):
-        maybe = np.flatnonzero(_may_meet(scene, i, origin, rays))
+    for i, may in enumerate(_may_meet(scene, origin, rays)):
+        maybe = np.flatnonzero(may)
         distance[i, maybe] = _hit(scene, i, origin[maybe], rays[maybe])
     first = distance.argmin(0)
     nearest = distance.min(0)
@@ -184,8 +192,8 @@ def _lit(scene: _Scene, points: np.ndarray, normals: np.ndarray, light: np.ndarr
     cosine = np.maximum(np.sum(normals * direction, -1), 0)
     reach = np.linalg.norm(way, axis=-1)
     origin = points + 1e-3 * normals
-    for i in range(len(scene.radius)):
-        maybe = np.flatnonzero((cosine > 0) & _may_meet(scene, i, origin, direction))
+    for i, may in enumerate(_may_meet(scene, origin, direction)):
+        maybe = np.flatnonzero(may & (cosine > 0))
         if len(maybe):
             met = _hit(scene, i, origin[maybe], direction[maybe]) < reach[maybe]
             cosine[maybe[met]] = 0
