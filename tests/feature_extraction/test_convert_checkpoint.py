@@ -3,8 +3,6 @@
 import os
 import pathlib
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -24,30 +22,18 @@ TASKS = {
 }
 
 
-# By a process of its own: torch's optimizers load a compiler (Triton) that crashes in
-# a process where TensorFlow was loaded before.
-_TRAIN = """
-import sys, torch
-layer = torch.nn.Linear(3, 2)
-optim = torch.optim.Adam(layer.parameters(), 4e-4)
-warmup = torch.optim.lr_scheduler.LinearLR(optim, 1e-8, 1.0, 100)
-decay = torch.optim.lr_scheduler.ExponentialLR(optim, 0.999)
-schedule = torch.optim.lr_scheduler.SequentialLR(optim, [warmup, decay], [100])
-layer(torch.ones(1, 3)).sum().backward()
-optim.step()
-schedule.step()
-state = {"optim": optim.state_dict(), "lr_scheduler": schedule.state_dict()}
-torch.save(state, sys.argv[1])
-"""
-
-
-@pytest.fixture(scope="session")
-def trainer(tmp_path_factory):
+@pytest.fixture(scope="module")
+def trainer():
     """The state of an optimizer and its schedule after a step."""
-    path = tmp_path_factory.mktemp("trainer") / "state.pkl"
-    subprocess.run([sys.executable, "-c", _TRAIN, str(path)], check=True)
-    # Ours; it holds Counters.
-    return torch.load(path, weights_only=False)
+    layer = torch.nn.Linear(3, 2)
+    optim = torch.optim.Adam(layer.parameters(), 4e-4)
+    warmup = torch.optim.lr_scheduler.LinearLR(optim, 1e-8, 1.0, 100)
+    decay = torch.optim.lr_scheduler.ExponentialLR(optim, 0.999)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optim, [warmup, decay], [100])
+    layer(torch.ones(1, 3)).sum().backward()
+    optim.step()
+    schedule.step()
+    return {"optim": optim.state_dict(), "lr_scheduler": schedule.state_dict()}
 
 
 def _state(file: str) -> dict[str, torch.Tensor]:

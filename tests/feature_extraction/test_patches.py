@@ -1,0 +1,73 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data.store import StoreError
+from feature_extraction import patches
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (5, 24, 16, 3), np.uint8)
+
+
+def _encoder(images=IMAGES, patch_size=8, **options):
+    return patches.PatchEncoder(
+        images.shape[1:3], patch_size, lambda n: images[:n], **options
+    )
+
+
+def test_statistics_are_those_of_each_patch():
+    found = patches.statistics(IMAGES, 8)
+    assert found.shape == (5, 3, 2, patches.FEATURE_DIM)
+    for b, i, j in np.ndindex(5, 3, 2):
+        patch = IMAGES[b, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8].reshape(-1, 3) / 255
+        color = patch.mean(0)
+        luminance = color @ [0.299, 0.587, 0.114]
+        chroma = (color - luminance) / (luminance + 0.05)
+        np.testing.assert_allclose(found[b, i, j], [*color, *chroma], rtol=1e-6)
+
+
+def test_black_images_have_finite_features():
+    black = np.zeros((2, 8, 8, 3), np.uint8)
+    assert np.isfinite(_encoder(black)(black)).all()
+
+
+def test_features_are_standardised_over_the_reference_images():
+    images = RNG.integers(100, 140, (64, 16, 16, 3), np.uint8)
+    features = _encoder(images)(images).astype(np.float64)
+    assert features.dtype == np.float64
+    flat = features.reshape(-1, patches.FEATURE_DIM)
+    np.testing.assert_allclose(flat.mean(0), 0, atol=0.05)
+    np.testing.assert_allclose(flat.std(0), 1, atol=0.15)
+    assert np.abs(flat).max() <= patches.CLIP
+
+
+def test_features_do_not_depend_on_the_batches():
+    whole = _encoder(batch_size=64)
+    parts = _encoder(batch_size=2)
+    assert whole.settings == parts.settings
+    np.testing.assert_array_equal(whole(IMAGES), parts(IMAGES))
+    np.testing.assert_array_equal(whole(IMAGES)[3:4], whole(IMAGES[3:4]))
+    assert whole(IMAGES).dtype == np.float16
+
+
+def test_only_the_first_reference_images_count(monkeypatch):
+    monkeypatch.setattr(patches, "NUM_REFERENCE_IMAGES", 3)
+    few = _encoder(IMAGES).settings
+    assert few["reference_images"] == "the first 3 of train"
+    assert few["mean"] == _encoder(IMAGES[:3]).settings["mean"]
+
+
+@pytest.mark.parametrize("patch_size", [5, 16, 48])
+def test_patches_that_do_not_fill_the_image_are_refused(patch_size):
+    with pytest.raises(StoreError, match=f"--patch_size={patch_size}.*24 x 16"):
+        _encoder(patch_size=patch_size)
+
+
+def test_patches_need_neither_torch_nor_tensorflow():
+    code = (
+        "import sys; import feature_extraction.extract, feature_extraction.patches; "
+        "sys.exit(any(m in sys.modules for m in ('torch', 'tensorflow', 'jax')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

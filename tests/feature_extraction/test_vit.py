@@ -1,0 +1,260 @@
+"""Features of ViTs of timm with random weights, against plain forward passes."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch.nn import functional
+
+from data.store import StoreError
+from feature_extraction import vit
+from feature_extraction.options import Options
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), np.uint8)
+CONFIG = {"input_size": (3, 28, 28), "interpolation": "bicubic"}
+CONFIG |= {"mean": (0.4, 0.5, 0.6), "std": (0.1, 0.2, 0.3)}
+
+
+def _register(name: str, **arguments):
+    """Adds a small ViT to timm under that name."""
+
+    def make(pretrained=False, num_classes=0, img_size=28, **kwargs):
+        model = VisionTransformer(
+            img_size,
+            patch_size=14,
+            num_classes=num_classes,
+            **{"embed_dim": 32, "depth": 2, "num_heads": 2} | arguments,
+        )
+        model.pretrained_cfg = dict(CONFIG)
+        return model
+
+    make.__name__ = name
+    timm.models.register_model(make)
+
+
+# Prefix tokens by model; the size of images.
+MODELS = {"test_vit": (1, 32), "vit_reg4": (5, 28), "vit_reg2_only": (2, 28)}
+_register("vit_reg4", reg_tokens=4)
+_register("vit_reg2_only", reg_tokens=2, class_token=False, global_pool="")
+
+
+def _input_size(name):
+    return MODELS[name][1]
+
+
+def _encoder(files, name="test_vit", **options):
+    size = _input_size(name)
+    return vit.VitEncoder(
+        name,
+        Options(
+            **{"weights": files(name, img_size=size), "input_size": size} | options
+        ),
+    )
+
+
+def _plain(name, path, images, layer=None, norm=True):
+    """Returns float64 features [B, N, D] by hooks on the model's own forward pass."""
+    size = _input_size(name)
+    model = timm.create_model(name, num_classes=0, img_size=size).double().eval()
+    model.load_state_dict(torch.load(path, weights_only=True))
+    taken = {}
+    block = model.blocks[-1 if layer is None else layer]
+    block.register_forward_hook(lambda module, given, out: taken.update(out=out))
+    config = timm.data.resolve_model_data_config(model)
+    mean, std = (np.asarray(config[key]) for key in ("mean", "std"))
+    # As the reference does it: normalised first, then resized.
+    x = torch.from_numpy((images / 255 - mean) / std).permute(0, 3, 1, 2)
+    x = functional.interpolate(x, (size, size), mode="bicubic", align_corners=False)
+    with torch.no_grad():
+        model.forward_features(x)
+        tokens = model.norm(taken["out"]) if norm else taken["out"]
+    return tokens[:, model.num_prefix_tokens :].numpy()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_features_are_the_models_patch_tokens(name, weights):
+    encoder = _encoder(weights, name)
+    found = encoder(IMAGES)
+    path = weights(name, img_size=_input_size(name))
+    expected = _plain(name, path, IMAGES)
+    assert found.dtype == np.float16
+    assert found.shape == (3, encoder.num_tokens, encoder.feature_dim)
+    assert encoder.num_tokens == 4
+    assert encoder.settings["prefix_tokens_dropped"] == MODELS[name][0]
+    np.testing.assert_allclose(found, expected, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("layer", "norm"), [(2, True), (2, False), (5, False)])
+def test_layer_and_norm_are_those_asked_for(layer, norm, weights):
+    encoder = _encoder(weights, layer=layer, final_norm=norm)
+    path = weights("test_vit", img_size=32)
+    expected = _plain("test_vit", path, IMAGES, layer, norm)
+    np.testing.assert_allclose(encoder(IMAGES), expected, atol=3e-3, rtol=2e-3)
+    assert encoder.settings["layer"] == layer
+    assert encoder.settings["final_norm"] is norm
+
+
+def test_the_last_layer_with_norm_is_what_timm_itself_gives(weights):
+    model = timm.create_model("test_vit", num_classes=0, img_size=32).eval()
+    path = weights("test_vit", img_size=32)
+    model.load_state_dict(torch.load(path, weights_only=True))
+    encoder = _encoder(weights)
+    with torch.no_grad():
+        tokens = model.forward_features(encoder.preprocess(torch.from_numpy(IMAGES)))
+    np.testing.assert_array_equal(
+        encoder(IMAGES), tokens[:, 1:].numpy().astype(np.float16)
+    )
+
+
+def test_images_are_resized_as_the_manifest_says(weights):
+    encoder = _encoder(weights)
+    # A checkerboard of single pixels: antialiasing would turn it grey.
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    board = np.broadcast_to(board[None, ..., None], (1, 64, 64, 3))
+    x = encoder.preprocess(torch.tensor(board))
+    plain = functional.interpolate(
+        torch.tensor(board).permute(0, 3, 1, 2) / 255, (32, 32), mode="bicubic"
+    )
+    mean = torch.tensor(encoder.settings["mean"]).view(3, 1, 1)
+    std = torch.tensor(encoder.settings["std"]).view(3, 1, 1)
+    torch.testing.assert_close(x, (plain - mean) / std)
+    assert encoder.settings["antialias"] is False
+    assert encoder.settings["interpolation"] == "bicubic"
+
+
+def test_features_do_not_depend_on_the_batch_size(weights):
+    images = np.concatenate([IMAGES, IMAGES])
+    one = _encoder(weights, batch_size=1)(images)
+    all_at_once = _encoder(weights, batch_size=64)(images)
+    four = _encoder(weights, batch_size=4)(images)
+    np.testing.assert_allclose(one, all_at_once, atol=2e-3)
+    np.testing.assert_allclose(four, all_at_once, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_lower_precision_is_near(dtype, weights):
+    exact = _encoder(weights)(IMAGES).astype(np.float32)
+    near = _encoder(weights, dtype=dtype)(IMAGES).astype(np.float32)
+    difference = np.abs(near - exact)
+    assert 0 < difference.max() < 0.15
+    assert np.corrcoef(near.ravel(), exact.ravel())[0, 1] > 0.999
+
+
+def test_weights_are_found_in_files_of_other_layouts(weights, tmp_path):
+    expected = _encoder(weights)
+    state = torch.load(weights("test_vit", img_size=32), weights_only=True)
+    head = {"head.weight": torch.ones(2, 64), "head.bias": torch.ones(2)}
+    safetensors.torch.save_file(state | head, tmp_path / "a.safetensors")
+    prefixed = {f"module.backbone.{name}": x for name, x in state.items()}
+    torch.save({"teacher": prefixed, "epoch": 3}, tmp_path / "b.pth")
+    for name in ("a.safetensors", "b.pth"):
+        encoder = _encoder(weights, weights=tmp_path / name)
+        np.testing.assert_array_equal(encoder(IMAGES), expected(IMAGES))
+        # Another file is another store, whatever is in it.
+        assert encoder.settings["weights"] != expected.settings["weights"]
+
+
+def test_settings_name_all_that_makes_the_features(weights):
+    settings = _encoder(weights).settings
+    assert json.loads(json.dumps(settings)) == settings
+    assert settings.keys() >= {
+        *("encoder", "timm", "weights", "input_size", "resize", "interpolation"),
+        *("antialias", "mean", "std", "layer", "final_norm", "compute_dtype"),
+        "prefix_tokens_dropped",
+    }
+    assert len(settings["weights"]) == 64
+    others = [
+        _encoder(weights, layer=1),
+        _encoder(weights, final_norm=False),
+        _encoder(weights, dtype="bfloat16"),
+    ]
+    for other in others:
+        assert other.settings != settings
+
+
+def _spoiled(weights, tmp_path, change):
+    state = torch.load(weights("test_vit", img_size=32), weights_only=True)
+    change(state)
+    torch.save(state, tmp_path / "w.pt")
+    return tmp_path / "w.pt"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("norm.bias"), r"1 missing, such as norm\.bias"),
+        (lambda s: s.update(new=torch.ones(1)), "1 unknown, such as new"),
+        (lambda s: s.update({"norm.bias": torch.ones(3)}), r"norm\.bias \[3\] for"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(change, message, weights, tmp_path):
+    path = _spoiled(weights, tmp_path, change)
+    with pytest.raises(StoreError, match=message) as caught:
+        _encoder(weights, weights=path)
+    assert f"--weights={path}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_model_are_refused(weights):
+    path = weights("vit_reg4", img_size=28)
+    with pytest.raises(StoreError, match="does not fit test_vit"):
+        _encoder(weights, weights=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vit_base_patch8_224.dnio", r"vit_base_patch8_224\.dino"),
+        ("vit_bsae_patch16_224", "vit_base_patch16_224"),
+        ("resnet18", "is no plain ViT"),
+    ],
+)
+def test_other_names_are_answered_with_the_nearest(name, message, tmp_path):
+    with pytest.raises(StoreError, match=message) as caught:
+        vit.VitEncoder(name, Options())
+    assert f"--encoder={name}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": 6}, "--layer=6: test_vit has blocks 0 to 5"),
+        ({"layer": -1}, "--layer=-1"),
+        ({"input_size": 40}, "--input_size=40.*multiple"),
+        ({"device": "cuda"}, "--device=cuda: PyTorch finds no GPU"),
+    ],
+)
+def test_options_out_of_range_are_named(options, message, weights, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(StoreError, match=message):
+        _encoder(weights, **options)
+
+
+def test_without_a_network_the_way_out_is_named(monkeypatch):
+    create = timm.create_model
+
+    def offline(*args, pretrained=False, **kwargs):
+        if pretrained:
+            raise OSError("no route to host")
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(StoreError, match=r"no route to host.*--weights") as caught:
+        vit.VitEncoder("test_vit.r160_in1k", Options())
+    assert "\n" not in str(caught.value)
+
+
+def test_too_little_gpu_memory_is_an_error_of_one_line(weights, monkeypatch):
+    encoder = _encoder(weights, batch_size=2)
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr(encoder._model, "forward_intermediates", full)
+    with pytest.raises(StoreError, match="--batch_size=2: too little GPU memory"):
+        encoder(IMAGES)
