@@ -21,7 +21,8 @@ $(VENV)/.test: $(VENV)/.run tests/requirements.txt feature_extraction/requiremen
 	touch $@
 
 demo: $(VENV)/.run
-	$(BIN)/python -m data.prepare --dataset=shapes --data_dir=$(DATA_DIR)
+	$(BIN)/python -m data.prepare --dataset=shapes --data_dir=$(DATA_DIR) \
+		--image_size=96 --splits=train:5000,validation:320
 	$(BIN)/python -m feature_extraction.extract --dataset=shapes --encoder=patches \
 		--data_dir=$(DATA_DIR)
 	$(BIN)/python -m sanorm_jax.main --config=configs/shapes.py \

@@ -45,6 +45,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Evaluation while training, on `evaluation_split` under named settings.
     config.evaluation_split = "validation"
+    config.evaluation_min_objects = 0
+    config.evaluation_max_objects = 0
     config.evaluation_batch_size = 64
     config.evaluation_seed = 0
     config.evaluations = ml_collections.ConfigDict()

@@ -34,6 +34,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 200
     config.optimizer.half_life_steps = 0
 
+    config.evaluation_min_objects = 3
+    config.evaluation_max_objects = 6
     config.evaluation_resolution = 96
     config.evaluations.default = {"num_slots": 7, "num_iterations": 3}
     config.evaluate_every_steps = 1_000

@@ -54,12 +54,18 @@ class Evaluator:
         return self._compiled[key]
 
     def select(self, split: str, max_objects: int | None = None) -> np.ndarray:
-        """Returns the indices of `split` that the config and `max_objects` leave."""
+        """Returns the indices of `split` that the config leaves.
+
+        Args:
+          split: name of the split.
+          max_objects: most objects, instead of `config.evaluation_max_objects`.
+        """
         config = self._config
         return pipeline.select(
             self._task.dataset,
             split,
-            max_objects=max_objects,
+            min_objects=config.evaluation_min_objects or None,
+            max_objects=max_objects or config.evaluation_max_objects or None,
             num_examples=config.num_validation_examples or None,
             data_seed=config.data_seed,
         )

@@ -9,17 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from absl import logging
 from clu import parameter_overview, periodic_actions
-from data.store import StoreError
 
 from data import pipeline
+from data.store import StoreError
 from sanorm_jax import figures, optimizers, preemption, tasks, writers
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.checkpoints import Checkpoints
@@ -28,98 +26,7 @@ from sanorm_jax.evaluate import Evaluator
 from sanorm_jax.init_from import init_from
 from sanorm_jax.parallel import Devices
 from sanorm_jax.tasks.base import Task, check_positive
-
-
-@flax.struct.dataclass
-class TrainState:
-    """All that training depends on besides the config and the data.
-
-    Attributes:
-      step: [] int32, number of steps taken; also the position in the data.
-      rng: [2] uint32, key of the run; a step uses `fold_in(rng, step)`.
-      failed: [] bool, the next step has no finite loss; nothing changes any more.
-      params: parameters of the model.
-      batch_stats: running statistics, empty without batch norm.
-      opt_state: state of the optimizer.
-    """
-
-    step: jax.Array
-    rng: jax.Array
-    failed: jax.Array
-    params: Any
-    batch_stats: Any
-    opt_state: optax.OptState
-
-    @property
-    def variables(self) -> dict[str, Any]:
-        """The model's variables as Flax applies them."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
-
-
-def create_state(task: Task, tx: optax.GradientTransformation, seed: int) -> TrainState:
-    """Returns the state before the first step."""
-    init_rng, rng = jax.random.split(jax.random.PRNGKey(seed))
-    variables = task.init(init_rng)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        rng=rng,
-        failed=jnp.zeros((), bool),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=tx.init(variables["params"]),
-    )
-
-
-def make_train_step(
-    task: Task, tx: optax.GradientTransformation, schedule: optax.Schedule
-) -> Callable:
-    """Returns `step(state, batch) -> (state, scalars)` for one device's batch.
-
-    A loss or gradient that is not finite freezes the state before that step, so that
-    the host, which looks only now and then, still finds the last good one.
-    """
-    axis_name = task.axis_name
-
-    def step(state: TrainState, batch):
-        rng = jax.random.fold_in(state.rng, state.step)
-
-        def loss_fn(params):
-            return task.loss(params, state.batch_stats, batch, rng, state.step)
-
-        (loss, (batch_stats, scalars)), grads = jax.value_and_grad(
-            loss_fn, has_aux=True
-        )(state.params)
-        if axis_name:
-            grads, loss, scalars = jax.lax.pmean((grads, loss, scalars), axis_name)
-        grad_norm = optax.global_norm(grads)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & ~state.failed
-        new = (
-            optax.apply_updates(state.params, updates),
-            batch_stats,
-            opt_state,
-        )
-        old = (state.params, state.batch_stats, state.opt_state)
-        params, batch_stats, opt_state = jax.tree.map(
-            lambda n, o: jnp.where(good, n, o), new, old
-        )
-        scalars = scalars | {
-            "loss": loss,
-            "grad_norm": grad_norm,
-            "learning_rate": schedule(state.step),
-            "failed": ~good,
-        }
-        state = TrainState(
-            step=state.step + good,
-            rng=state.rng,
-            failed=~good,
-            params=params,
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-        )
-        return state, scalars
-
-    return step
+from sanorm_jax.train_step import create_state, make_train_step
 
 
 @dataclasses.dataclass
@@ -183,8 +90,11 @@ class Run:
             self.writer.write_scalars(step, scalars)
 
     def _write_figure(self, step: int, name: str, draw: Callable):
-        image = figures.to_array(draw())
-        self.writer.write_images(step, {f"{name}/segmentation": image})
+        try:
+            image = figures.to_array(draw())
+            self.writer.write_images(step, {f"{name}/segmentation": image})
+        except Exception:  # a thread's error is heard by nobody
+            logging.exception("no figure of %s at step %d", name, step)
 
 
 def _evaluated(workdir: pathlib.Path, config: ml_collections.ConfigDict, step: int):
@@ -216,8 +126,9 @@ def _check(config: ml_collections.ConfigDict):
         "num_checkpoints",
     ):
         check_positive(f"config.{name}", config[name])
-    if config.time_limit_h < 0:
-        raise ConfigError(f"config.time_limit_h={config.time_limit_h}: must be >= 0")
+    for name in ("time_limit_h", "min_objects", "max_objects"):
+        if config[name] < 0:
+            raise ConfigError(f"config.{name}={config[name]}: must not be negative")
 
 
 def _batches(run: Run, start_step: int) -> Iterator[dict[str, np.ndarray]]:
