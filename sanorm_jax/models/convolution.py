@@ -2,9 +2,13 @@
 
 XLA's CPU backend has fast code for plain convolutions alone: with holes in the input
 (upsampling, and the gradient of a stride) it takes 30 times as long. There such
-convolutions are made of plain ones, one for each phase of the pixels. Elsewhere XLA's
-own are used. `uses_phases` is the one place that decides.
+convolutions are made of plain ones, one for each phase of the pixels. It also takes
+twice as long for the kernel's gradient over many pixels as over a few at a time, so
+there that gradient is summed over pieces of the batch. Elsewhere XLA's own
+convolutions are used. `tuned_for_cpu` is the one place that decides.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +16,13 @@ import jax.numpy as jnp
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def uses_phases() -> bool:
-    """Tell whether convolutions with holes are made of plain ones."""
+# Of the pieces that the kernel's gradient is summed over.
+PIECE_PIXELS = 2 * 128 * 128
+MAX_PIECES = 32
+
+
+def tuned_for_cpu() -> bool:
+    """Tell whether convolutions are put together for XLA's CPU backend."""
     return jax.default_backend() == "cpu"
 
 
@@ -29,7 +38,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
       `[B, ceil(H / stride), ceil(W / stride), F]`.
     """
     even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
-    if stride == 2 and even and uses_phases():
+    if stride == 2 and even and tuned_for_cpu():
         return conv_by_phases(x, kernel)
     return _plain(x, kernel, _same(kernel), (stride, stride))
 
@@ -48,7 +57,7 @@ def upsampling_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       `[B, 2 H, 2 W, F]`.
     """
-    if uses_phases():
+    if tuned_for_cpu():
         return upsampling_conv_by_phases(x, kernel)
     # One zero more at the end stands for the last row and column of zeros.
     padding = [(before, after + 1) for before, after in _same(kernel)]
@@ -108,9 +117,40 @@ def _phases(size: int, outputs: bool) -> list[tuple[int, tuple[int, int]]]:
 
 
 def _plain(x, kernel, padding, strides=(1, 1)):
+    if strides == (1, 1) and tuned_for_cpu():
+        return _conv_with_gradient_in_pieces(x, kernel, tuple(padding))
+    return _xla_conv(x, kernel, padding, strides)
+
+
+def _xla_conv(x, kernel, padding, strides=(1, 1)):
     return jax.lax.conv_general_dilated(
         x, kernel, strides, padding, dimension_numbers=DIMENSIONS
     )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv_with_gradient_in_pieces(x, kernel, padding):
+    return _xla_conv(x, kernel, padding)
+
+
+def _forward(x, kernel, padding):
+    return _xla_conv(x, kernel, padding), (x, kernel)
+
+
+def _backward(padding, residuals, grad_y):
+    x, kernel = residuals
+    _, vjp_x = jax.vjp(lambda x: _xla_conv(x, kernel, padding), x)
+    B, H, W, _ = x.shape
+    size = max(1, PIECE_PIXELS // (H * W), -(-B // MAX_PIECES))
+    grad_kernel = 0
+    for start in range(0, B, size):
+        piece = slice(start, start + size)
+        _, vjp_kernel = jax.vjp(lambda k, p=piece: _xla_conv(x[p], k, padding), kernel)
+        grad_kernel += vjp_kernel(grad_y[piece])[0]
+    return *vjp_x(grad_y), grad_kernel
+
+
+_conv_with_gradient_in_pieces.defvjp(_forward, _backward)
 
 
 def _same(kernel: jax.Array) -> list[tuple[int, int]]:

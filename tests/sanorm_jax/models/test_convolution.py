@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,19 +21,25 @@ def _with_gradients(function, x, kernel):
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5])
-@pytest.mark.parametrize("name", ["upsampling_conv", "conv"])
-def test_both_ways_agree(monkeypatch, name, kernel_size):
-    """Phases against XLA's own convolutions, with gradients."""
+@pytest.mark.parametrize(
+    "function",
+    [
+        convolution.conv,
+        functools.partial(convolution.conv, stride=2),
+        convolution.upsampling_conv,
+    ],
+    ids=["conv", "strided", "upsampling"],
+)
+def test_both_ways_agree(monkeypatch, function, kernel_size):
+    """The CPU's way, in pieces of one image, against XLA's, with gradients."""
+    monkeypatch.setattr(convolution, "PIECE_PIXELS", 1)
     x, kernel = _arrays(6, kernel_size)
-    options = {"stride": 2} if name == "conv" else {}
     results = []
-    for phases in (False, True):
-        monkeypatch.setattr(convolution, "uses_phases", lambda phases=phases: phases)
-        results.append(
-            _with_gradients(
-                lambda x, k: getattr(convolution, name)(x, k, **options), x, kernel
-            )
-        )
+    for tuned in (False, True):
+        monkeypatch.setattr(convolution, "tuned_for_cpu", lambda tuned=tuned: tuned)
+        # Another function each time, since jit would remember the first trace.
+        run = jax.jit(lambda x, k, tuned=tuned: _with_gradients(function, x, k))
+        results.append(run(x, kernel))
     for actual, expected in zip(*results, strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
