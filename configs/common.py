@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_train_examples = 0
     config.num_train_sequences = 0
     config.num_validation_examples = 0
+    config.num_validation_sequences = 0
     config.data_seed = 0  # which examples a limited number keeps
     config.allow_incomplete = False
 

@@ -33,6 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.hidden_dim = 512
     config.model.decoder_hidden_dim = 1024
     config.model.decoder_num_hidden_layers = 3
+    config.model.common_dim = ml_collections.config_dict.placeholder(int)
     config.model.gru = "tf"
     config.model.implicit = False
 

@@ -2,7 +2,7 @@
 
     python -m data.prepare --dataset=clevr_with_masks
     python -m sanorm_jax.main --config=configs/object_discovery.py \
-        --config.update_normalization=weighted_sum --config.max_objects=6
+        --config.update_normalization=weighted_sum
 
 Trains 7 slots for 500,000 steps of 64 images of 128 x 128 pixels; evaluates with 11
 slots and 5 iterations, and as in training. Expected result: figures of the paper's
@@ -23,7 +23,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_slots = 7
     config.num_iterations = 3
     config.num_train_steps = 500_000
-    config.augmentations = ()  # ("flip",); Tetrominoes: ("flip", "rotate_90")
+    config.max_objects = 6
+    config.evaluation_max_objects = 10
+    config.augmentations = ("flip",)  # Tetrominoes: ("flip", "rotate_90")
     config.loss_weight = ((0, 1.0),)  # knots (step, weight), linear between
 
     config.model = ml_collections.ConfigDict()
@@ -32,6 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.feature_dim = 64
     config.model.encoder_kernel_size = 5
     config.model.decoder = "expanding"
+    config.model.common_dim = ml_collections.config_dict.placeholder(int)
     config.model.gru = "tf"
     config.model.implicit = False
     for name in ("encoder_position", "decoder_position"):

@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.hidden_dim = 128
     config.model.feature_dim = 64
     config.model.property_hidden_dim = 64
+    config.model.common_dim = ml_collections.config_dict.placeholder(int)
     config.model.gru = "tf"
     config.model.implicit = False
 

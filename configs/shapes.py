@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.hidden_dim = 128
     config.model.decoder_hidden_dim = 128
     config.model.decoder_num_hidden_layers = 2
+    config.model.common_dim = ml_collections.config_dict.placeholder(int)
     config.model.gru = "tf"
     config.model.implicit = False
 

@@ -67,6 +67,7 @@ class Evaluator:
             min_objects=config.evaluation_min_objects or None,
             max_objects=max_objects or config.evaluation_max_objects or None,
             num_examples=config.num_validation_examples or None,
+            num_sequences=config.num_validation_sequences or None,
             data_seed=config.data_seed,
         )
 

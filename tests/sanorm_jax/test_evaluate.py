@@ -1,0 +1,118 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from sanorm_jax import evaluate, run_report, status, train
+from sanorm_jax.errors import ConfigError
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def run(data_dir, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    config = tiny.config(data_dir, num_figure_examples=2)
+    assert train.train(config, path) == 0
+    return config, path
+
+
+def _results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_a_grid_of_slots_iterations_and_objects_is_written(run):
+    config, path = run
+    folder = evaluate.evaluate(
+        config, path, num_slots=[3, 5], num_iterations=[1], max_objects=[6, 10]
+    )
+    rows = _results(folder)
+    whole = [row for row in rows if row["num_objects"] == "all"]
+    assert [(r["num_slots"], r["max_objects"]) for r in whole] == [
+        (3, 6),
+        (3, 10),
+        (5, 6),
+        (5, 10),
+    ]
+    assert whole[1]["num_examples"] == tiny.SPLITS["validation"]
+    names = {
+        f"{score}_{maps}_{method}"
+        for score in ("ari", "fg_ari")
+        for maps in ("masks", "attention")
+        for method in ("refined", "repeated")
+    }
+    assert names <= whole[0].keys()
+    parts = [r for r in rows if r["num_slots"] == 3 and r["max_objects"] == 10]
+    counts = [row["num_examples"] for row in parts]
+    assert counts[0] == sum(counts[1:])
+    mean = sum(r["num_examples"] * r["mse"] for r in parts[1:]) / counts[0]
+    assert mean == pytest.approx(parts[0]["mse"], rel=1e-6)
+    with (folder / "results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+    assert (folder / "fg_ari_by_num_slots.png").exists()
+
+
+def test_results_depend_neither_on_the_batch_size_nor_on_the_others(run):
+    config, path = run
+    rows = []
+    for size in (8, 3):
+        config = tiny.config(
+            config.data_dir, evaluation_batch_size=size, num_figure_examples=0
+        )
+        rows.append(_results(evaluate.evaluate(config, path)))
+    for one, other in zip(*rows, strict=True):
+        for name, value in one.items():
+            if isinstance(value, float):
+                np.testing.assert_allclose(value, other[name], rtol=1e-5, atol=1e-6)
+            else:
+                assert value == other[name]
+
+
+def test_status_tells_where_a_run_stands(run):
+    _, path = run
+    told = status.read(path)
+    assert told["step"] == "6 of 6"
+    assert told["finished"]
+    assert told["last_checkpoint"] == 6
+    assert told["restarts"] == 0
+    assert not told["running"]
+    assert told["loss"] > 0
+    assert "default/fg_ari_masks_refined" in told
+
+
+def test_the_report_is_one_page_of_the_results(run):
+    config, path = run
+    folder = evaluate.evaluate(config, path, num_slots=[4, 5])
+    page = run_report.write(path).read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    for row in _results(folder)[:1]:
+        assert f"{row['fg_ari_masks_refined']:.3f}"[:4] in page
+    assert "grid of blocks" in page
+
+
+def test_what_is_not_there_is_said(data_dir, tmp_path):
+    config = tiny.config(data_dir)
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        evaluate.evaluate(config, tmp_path)
+    with pytest.raises(ConfigError, match="no run there"):
+        status.read(tmp_path)
+
+
+def test_numbers_out_of_range_are_named(run):
+    config, path = run
+    with pytest.raises(ConfigError, match="--num_slots=0"):
+        evaluate.evaluate(config, path, num_slots=[0])
+    with pytest.raises(ConfigError, match="no checkpoint of step 5"):
+        evaluate.evaluate(config, path, step=5)
+
+
+def test_another_run_can_start_from_its_parameters(run, data_dir, tmp_path):
+    config, path = run
+    config = tiny.config(data_dir, init_from=str(path), num_figure_examples=0)
+    begun = _results(evaluate.evaluate(config, tmp_path / "new"))
+    ended = _results(evaluate.evaluate(config, path))
+    for one, other in zip(begun, ended, strict=True):
+        assert one["step"] == 0
+        assert other["step"] == 6
+        assert one["mse"] == other["mse"]
+    assert train.train(config, tmp_path / "new") == 0

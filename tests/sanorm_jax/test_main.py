@@ -1,0 +1,69 @@
+"""The command line in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests import tiny
+
+
+def _run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "sanorm_jax.main", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_unknown_field_of_the_config_ends_it(tmp_path):
+    result = _run(
+        "--config=configs/shapes.py",
+        "--config.num_slotz=7",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert result.returncode != 0
+    assert "num_slotz" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/shapes.py", "--config.data_dir=/none"], "no store there"),
+        (["--mode=evaluate", "--workdir=/none"], "no run there"),
+        ([], "--config"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_1(arguments, message, tmp_path):
+    if arguments and "--mode=evaluate" not in arguments:
+        arguments = [*arguments, f"--workdir={tmp_path / 'run'}"]
+    result = _run(*arguments)
+    assert result.returncode == 1
+    (line,) = [x for x in result.stderr.splitlines() if x.startswith("error: ")]
+    assert message in line
+
+
+def test_a_scheduler_that_starts_again_on_124_reaches_the_end(data_dir, tmp_path):
+    # The first start has hardly the time for one step; the second has no limit.
+    config = tiny.config(data_dir)
+    arguments = [
+        "--config=configs/dinosaur.py",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data_dir={config.data_dir}",
+        "--config.dataset=random",
+        "--config.encoder=random",
+        "--config.batch_size=8",
+        "--config.evaluation_batch_size=8",
+        "--config.evaluation_resolution=16",
+        "--config.model.decoder_hidden_dim=8",
+        "--config.num_train_steps=4",
+        "--config.num_figure_examples=0",
+        "--config.compilation_cache=False",
+    ]
+    codes = [
+        _run(*arguments, f"--config.time_limit_h={limit}").returncode
+        for limit in (1e-6, 0.0, 0.0)
+    ]
+    assert codes == [124, 0, 0]
