@@ -20,8 +20,15 @@ from data.store import Store, StoreError, StoreWriter
 from feature_extraction import encoders
 from feature_extraction.options import Options
 
-_DATASET = flags.DEFINE_string("dataset", None, "Name of the dataset.", required=True)
-_NAME = flags.DEFINE_string("name", None, "Store of the images, default --dataset.")
+_DATASET = flags.DEFINE_string(
+    "dataset", None, "Dataset of the images, as prepared.", required=True
+)
+_NAME = flags.DEFINE_string(
+    "name",
+    None,
+    "Folder of the images in --data_dir, default --dataset; features go to the folder "
+    "<name>-<encoder> beside it.",
+)
 _DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Folder of the stores.")
 _ENCODER = flags.DEFINE_string(
     "encoder", None, "patches, or the name of any timm ViT.", required=True
@@ -64,6 +71,7 @@ def extract(
     encoder_name: str,
     options: Options,
     *,
+    dataset: str | None = None,
     splits: Sequence[str] | None = None,
     part: tuple[int, int] = (0, 1),
     repair: bool = False,
@@ -75,6 +83,7 @@ def extract(
       name: store of the images.
       encoder_name: `patches`, or the name of a timm ViT.
       options: of the encoder.
+      dataset: what the store has to hold; default anything.
       splits: to do now; default all.
       part: (I, N): this job does every Nth shard, from I on.
       repair: also read the shards that are there and write damaged ones again.
@@ -86,6 +95,11 @@ def extract(
       StoreError: one line on bad input, another store under the name, or no room.
     """
     source = Store.open(pathlib.Path(data_dir) / name)
+    if dataset not in (None, source.manifest["dataset"]):
+        raise StoreError(
+            f"--dataset={dataset}: {source.root} holds {source.manifest['dataset']}; "
+            "choose another --name"
+        )
     for split in splits or ():
         if split not in source.splits:
             raise StoreError(
@@ -224,6 +238,7 @@ def main(argv: list[str]) -> int:
             _NAME.value or _DATASET.value,
             _ENCODER.value,
             options,
+            dataset=_DATASET.value,
             splits=_SPLITS.value,
             part=_part(_SHARD.value),
             repair=_REPAIR.value,

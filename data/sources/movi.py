@@ -21,7 +21,8 @@ from data.store import StoreError
 BUCKET = "kubric-public/tfds"
 # Most objects of a scene: C drops 3 to 10; D and E have 10 to 20 and drop 1 to 3 more.
 MAX_OBJECTS = {"movi_c": 10, "movi_d": 23, "movi_e": 23}
-_SIZES = (128, 256)
+# The published default first, which the reference reads.
+_SIZES = (256, 128)
 _PROBE_TIMEOUT_S = 20.0
 # The rest (depth, flow, normals, ...) is most of the bytes and is not decoded.
 _DECODED = {
@@ -32,11 +33,12 @@ _DECODED = {
 }
 
 
-def _folder(options: Options, dataset: str, size: int) -> str:
+def _folder(options: Options, dataset: str) -> str:
     """Returns the builder folder: `--source`, one below it, or the bucket's."""
-    config = f"{size}x{size}"
+    sizes = _SIZES if options.image_size is None else (options.image_size,)
+    configs = [f"{size}x{size}" for size in sizes]
     if options.source is None:
-        inner = f"{BUCKET}/{dataset}/{config}/1.0.0"
+        inner = f"{BUCKET}/{dataset}/{configs[0]}/1.0.0"
         url = f"https://storage.googleapis.com/{inner}/dataset_info.json"
         # TensorFlow's own attempt to reach a bucket takes a minute to fail.
         try:
@@ -47,7 +49,10 @@ def _folder(options: Options, dataset: str, size: int) -> str:
                 "folder of the downloaded dataset by --source"
             ) from None
         return f"gs://{inner}"
-    for pattern in ("", f"{dataset}/{config}/*", f"{config}/*", "*"):
+    below = [
+        f"{prefix}{config}/*" for prefix in (f"{dataset}/", "") for config in configs
+    ]
+    for pattern in ("", *below, "*"):
         found = (
             [options.source] if not pattern else sorted(options.source.glob(pattern))
         )
@@ -56,15 +61,15 @@ def _folder(options: Options, dataset: str, size: int) -> str:
                 return str(folder)
     raise StoreError(
         f"--source={options.source}: holds no dataset_info.json; it must be a folder "
-        f"such as {dataset}/{config}/1.0.0"
+        f"such as {dataset}/{configs[0]}/1.0.0"
     )
 
 
-def _builder(folder: str, dataset: str, size: int) -> tfds.core.DatasetBuilder:
+def _builder(folder: str, dataset: str) -> tfds.core.DatasetBuilder:
     try:
         builder = tfds.builder_from_directory(folder)
         features = builder.info.features
-        frames, *image = features["video"].shape
+        frames, height, *image = features["video"].shape
         found = builder.name
         _ = features["instances"]["category"].names, features["segmentations"]
     except Exception as error:  # tfds raises what its JSON and plugins raise.
@@ -72,11 +77,8 @@ def _builder(folder: str, dataset: str, size: int) -> tfds.core.DatasetBuilder:
         raise SourceError(f"{folder}: is no MOVi builder folder ({reason})") from None
     if found != dataset:
         raise SourceError(f"{folder}: holds {found}, not {dataset}")
-    if image != [size, size, 3] or not frames:
-        raise SourceError(
-            f"{folder}: has frames of {image}, not {size} x {size} pixels; choose "
-            "--image_size=128 or 256 as the folder has it"
-        )
+    if image != [height, 3] or not frames:
+        raise SourceError(f"{folder}: has frames of {[height, *image]}, not squares")
     return builder
 
 
@@ -100,11 +102,10 @@ def _examples(
     *,
     folder: str,
     dataset: str,
-    size: int,
     stop: dict[str, int],
 ) -> Iterator[Example]:
     """Yields the frames of a split from `start`, the first of a video, on."""
-    builder = _builder(folder, dataset, size)
+    builder = _builder(folder, dataset)
     num_frames = builder.info.features["video"].shape[0]
     first, last = start // num_frames, stop[split] // num_frames
     options = tf.data.Options()
@@ -162,18 +163,25 @@ def _frames(video: dict, number: int, most: int) -> Iterator[Example]:
 def build(options: Options) -> Source:
     """Returns the source of a builder folder; each frame of each video is an example.
 
+    The bucket has images of 256 (the default) and of 128 pixels.
+
     Raises:
       StoreError: an option out of range; no folder there, or no network.
       SourceError: the folder is damaged, or another dataset's.
     """
     dataset = options.dataset
     options.refuse(dataset, "min_objects", "max_objects", "seed")
-    size = 128 if options.image_size is None else options.image_size
-    if size not in _SIZES:
-        raise StoreError(f"--image_size={size}: {dataset} comes in 128 and 256")
-    folder = _folder(options, dataset, size)
-    builder = _builder(folder, dataset, size)
-    num_frames = builder.info.features["video"].shape[0]
+    wanted = options.image_size
+    if wanted not in (None, *_SIZES):
+        raise StoreError(f"--image_size={wanted}: {dataset} comes in 256 and 128")
+    folder = _folder(options, dataset)
+    builder = _builder(folder, dataset)
+    num_frames, size, *_ = builder.info.features["video"].shape
+    if wanted not in (None, size):
+        raise StoreError(
+            f"--image_size={wanted}: {folder} has frames of {size} x {size} pixels, "
+            f"not {wanted} x {wanted} pixels; leave the option out"
+        )
     published = {
         name: split.num_examples * num_frames
         for name, split in builder.info.splits.items()
@@ -214,6 +222,6 @@ def build(options: Options) -> Source:
         splits=splits,
         examples_per_shard=num_frames,
         examples=functools.partial(
-            _examples, folder=folder, dataset=dataset, size=size, stop=splits
+            _examples, folder=folder, dataset=dataset, stop=splits
         ),
     )

@@ -272,6 +272,7 @@ def test_bad_input_is_answered_by_one_line(data_dir):
         ("--patch_size=5",): "--patch_size=5: must divide the image size, 16 x 16",
         ("--layer=1",): "--layer=1: means nothing to --encoder=patches",
         ("--no-final-norm",): "--final_norm=False: means nothing to",
+        ("--dataset=else", "--name=random"): "--dataset=else: ",
         ("--name=absent",): f"{data_dir}/absent: no store there",
         ("--name=short",): f"{data_dir}/short is incomplete",
     }

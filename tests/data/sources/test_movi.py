@@ -166,4 +166,4 @@ def test_without_a_network_source_is_advised(tmp_path, monkeypatch):
     monkeypatch.setattr(movi.urllib.request, "urlopen", refuse)
     with pytest.raises(StoreError, match=r"no route to host.*by --source") as error:
         _prepare("movi_e", None, tmp_path)
-    assert "kubric-public/tfds/movi_e/128x128/1.0.0" in str(error.value)
+    assert "kubric-public/tfds/movi_e/256x256/1.0.0" in str(error.value)
