@@ -3,7 +3,7 @@
 import pathlib
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -33,6 +33,11 @@ def describe(tree: Any) -> dict[str, dict[str, Any]]:
     }
 
 
+def _params_first(names: Iterable[str]) -> list[str]:
+    # What the optimizer keeps of a parameter differs with it; only few are shown.
+    return sorted(names, key=lambda name: (name.startswith("opt_state/"), name))
+
+
 def _list_some(names: list[str], most: int = 4) -> str:
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
@@ -48,13 +53,13 @@ def compare(saved: dict[str, dict[str, Any]], template: Any, where: str):
     """
     present = {name: list(np.shape(leaf)) for name, leaf in _leaves(template)}
     reasons = []
-    if absent := sorted(present.keys() - saved.keys()):
+    if absent := _params_first(present.keys() - saved.keys()):
         reasons.append(f"it lacks {_list_some(absent)}")
-    if extra := sorted(saved.keys() - present.keys()):
+    if extra := _params_first(saved.keys() - present.keys()):
         reasons.append(f"the model has no {_list_some(extra)}")
     other = [
         f"{name} {saved[name]['shape']} there, {present[name]} in the model"
-        for name in sorted(present.keys() & saved.keys())
+        for name in _params_first(present.keys() & saved.keys())
         if saved[name]["shape"] != present[name]
     ]
     if other:

@@ -285,17 +285,15 @@ def write_results(directory: pathlib.Path, rows: list[dict[str, Any]]):
 
 def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):
     """Writes FG-ARI against the number of slots, if there are several."""
-    whole = [r for r in rows if r["num_objects"] == "all" and r["max_objects"] == "all"]
-    names = [name for name in (whole[0] if whole else {}) if "fg_ari" in name]
+    whole = [row for row in rows if row["num_objects"] == "all"]
     lines = {}
-    for name in names:
-        points = {row["num_slots"]: row[name] for row in whole}
-        if len(points) > 1:
-            lines[name] = points
-    if lines:
-        figure = figures.sweep_plot(
-            {name: {k: [v] for k, v in line.items()} for name, line in lines.items()},
-            xlabel="number of slots",
-            ylabel="FG-ARI",
-        )
+    for row in whole:
+        limit = row["max_objects"]
+        where = "" if limit == "all" else f", at most {limit} objects"
+        for name in row:
+            if "fg_ari" in name:
+                points = lines.setdefault(f"{name}{where}", {})
+                points.setdefault(row["num_slots"], []).append(row[name])
+    if len({row["num_slots"] for row in whole}) > 1 and lines:
+        figure = figures.sweep_plot(lines, xlabel="number of slots", ylabel="FG-ARI")
         figures.save(figure, directory / "fg_ari_by_num_slots.png")

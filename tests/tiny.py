@@ -11,19 +11,19 @@ SPLITS = {"train": 40, "validation": 10}
 
 
 def config(
-    data_dir: pathlib.Path, task: str = "dinosaur", **changes
+    data_dir: pathlib.Path, name: str = "dinosaur", /, **changes
 ) -> ml_collections.ConfigDict:
     """Returns the shipped config of a task, cut down to random 16-pixel images.
 
     Args:
       data_dir: folder of `stores.random_dataset`.
-      task: name of the task.
+      name: of the config, which is that of its task.
       **changes: values by field, `optimizer__name` for `optimizer.name`.
     """
-    result = importlib.import_module(f"configs.{task}").get_config()
+    result = importlib.import_module(f"configs.{name}").get_config()
     result.data_dir = str(data_dir)
     result.dataset = "random"
-    result.encoder = "random" if task == "dinosaur" else ""
+    result.encoder = "random" if name == "dinosaur" else ""
     result.batch_size = 8
     result.evaluation_batch_size = 8
     result.num_slots = 4
@@ -37,16 +37,16 @@ def config(
     result.optimizer.warmup_steps = 2
     result.model.slot_dim = 8
     result.model.hidden_dim = 8
-    for name in ("feature_dim", "decoder_hidden_dim", "property_hidden_dim"):
-        if name in result.model:
-            result.model[name] = 8
-    if task == "object_discovery":
+    for field in ("feature_dim", "decoder_hidden_dim", "property_hidden_dim"):
+        if field in result.model:
+            result.model[field] = 8
+    if name == "object_discovery":
         result.model.decoder = "stationary"
     if "evaluation_resolution" in result:
         result.evaluation_resolution = 16
     result.evaluations = {"default": {"num_slots": 5, "num_iterations": 2}}
-    for name, value in changes.items():
-        *path, last = name.split("__")
+    for field, value in changes.items():
+        *path, last = field.split("__")
         place = result
         for part in path:
             place = place[part]

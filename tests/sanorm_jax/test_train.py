@@ -136,7 +136,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_state_before_it(data_dir, tmp_
 
 
 def test_a_damaged_checkpoint_is_passed_over(data_dir, tmp_path, caplog):
-    config = tiny.config(data_dir)
+    config = tiny.config(data_dir, evaluate_every_steps=2)
     assert train.train(config, tmp_path / "whole") == 0
     assert train.train(config, tmp_path / "damaged") == 0
     files = sorted((tmp_path / "damaged/checkpoints/6/state").rglob("*"))
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_passed_over(data_dir, tmp_path, caplog):
     middle = len(content) // 2
     content[middle : middle + 64] = bytes(64)
     largest.write_bytes(content)
-    longer = tiny.config(data_dir, num_train_steps=8)
+    longer = tiny.config(data_dir, evaluate_every_steps=2, num_train_steps=8)
     assert train.train(longer, tmp_path / "whole") == 0
     assert train.train(longer, tmp_path / "damaged") == 0
     assert "checkpoint of step 6 is damaged" in caplog.text
@@ -153,7 +153,7 @@ def test_a_damaged_checkpoint_is_passed_over(data_dir, tmp_path, caplog):
 
 
 def test_a_changed_model_names_the_parameters(finished, data_dir):
-    config = tiny.config(data_dir, model__slot_dim=16)
+    config = tiny.config(data_dir, model__slot_dim=16, num_train_steps=8)
     recorded = json.loads((finished / "config.json").read_text())
     try:
         changed = json.loads(json.dumps(recorded))
