@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+# The file of an array that says what it is.
+METADATA = "zarr.json"
+
 # Columns of few bytes an example are read whole; one chunk holds a shard of them.
 _SMALL_BYTES = 1024
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from data import properties
+from data import properties, staging
 from data.manifest import feature_root
 from data.store import Store, StoreError
 
@@ -99,6 +99,8 @@ def open_dataset(
     name: str,
     encoder: str | None = None,
     allow_incomplete: bool = False,
+    stage_dir: str | pathlib.Path | None = None,
+    stage_splits: Sequence[str] = (),
 ) -> Dataset:
     """Opens `<data_dir>/<name>` and, with an encoder, the features made from it.
 
@@ -107,24 +109,38 @@ def open_dataset(
       name: of the source store.
       encoder: whose features to join, from `<data_dir>/<name>-<encoder>`.
       allow_incomplete: read what there is of stores that are not complete.
+      stage_dir: folder on a local disk to copy to and read from, see `staging`.
+      stage_splits: what to copy; without any, nothing is.
 
     Raises:
-      StoreError: a store is missing, incomplete, or of another version; or the
-        features were made from other images.
+      StoreError: a store is missing, incomplete, or of another version; the
+        features were made from other images or by another encoder; or there is no
+        room in `stage_dir`.
     """
     data_dir = pathlib.Path(data_dir)
     source = Store.open(data_dir / name, allow_incomplete=allow_incomplete)
-    if encoder is None:
-        return Dataset(source)
-    features = Store.open(
-        feature_root(data_dir, name, encoder), allow_incomplete=allow_incomplete
-    )
+    stores = [source]
+    if encoder is not None:
+        root = feature_root(data_dir, name, encoder)
+        features = Store.open(root, allow_incomplete=allow_incomplete)
+        _check_features(features, source, encoder)
+        stores.append(features)
+    if stage_dir and stage_splits:
+        stores = [staging.stage(store, stage_dir, stage_splits) for store in stores]
+    return Dataset(*stores)
+
+
+def _check_features(features: Store, source: Store, encoder: str):
     if features.settings.get("source_fingerprint") != source.fingerprint:
         raise StoreError(
             f"{features.root} was not made from the present {source.root}; remove it "
             "and run python -m feature_extraction.extract again"
         )
-    return Dataset(source, features)
+    if features.settings.get("encoder") != encoder:
+        raise StoreError(
+            f"{features.root} holds features of {features.settings.get('encoder')}, "
+            f"not of {encoder}; give it back its name"
+        )
 
 
 def select(

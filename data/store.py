@@ -12,7 +12,7 @@ a checksum of its own. The shard files that exist are thus the record of the wor
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -228,10 +228,23 @@ class StoreWriter(_Layout):
 
 
 class Store(_Layout):
-    """Reads a store, any examples in any order. Made by `Store.open`."""
+    """Reads a store, any examples in any order. Made by `Store.open`.
 
-    def __init__(self, root: pathlib.Path, manifest: dict[str, Any]):
+    Args:
+      root: folder of the store.
+      manifest: of the store.
+      splits: those that are there; default all.
+    """
+
+    def __init__(
+        self,
+        root: pathlib.Path,
+        manifest: dict[str, Any],
+        splits: Collection[str] | None = None,
+    ):
         super().__init__(root, manifest)
+        if splits is not None:
+            self.splits = {s: n for s, n in self.splits.items() if s in splits}
         self._context = arrays.context()
         self._arrays: dict[tuple[str, str], ts.TensorStore] = {}
         self._gatherers: dict[tuple[str, str], gather.Gatherer | None] = {}
@@ -339,7 +352,7 @@ class Store(_Layout):
 
     def check_array(self, split: str, field: str) -> str | None:
         """Returns in what a field's array is not what the manifest says, or None."""
-        path = self.root / split / field / "zarr.json"
+        path = self.root / split / field / arrays.METADATA
         if not path.exists():
             return f"{path}: missing; run the command that wrote the store again"
         try:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from rich.console import Console
 
-from data import progress
+from data import arrays, progress
 from data.store import Store, StoreError
 
 _STORE = flags.DEFINE_string("store", None, "Folder of the store.", required=True)
@@ -64,7 +64,7 @@ def verify(
                 shards = range(store.num_shards(split))
                 jobs += [(split, field, shard) for shard in shards]
             else:
-                path = store.root / split / field / "zarr.json"
+                path = store.root / split / field / arrays.METADATA
                 problems.append(Problem(path, reason, is_shard=False))
     read = 0
     # Some shards at once: one is checksummed while another is read.

@@ -206,7 +206,7 @@ def evaluate(
     split = split or config.evaluation_split
     devices = Devices(config.parallelism)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
-    task = tasks.create(config, tasks.open_dataset(config))
+    task = tasks.create(config, tasks.open_dataset(config, stage=(split,)))
     settings = _settings(config, num_slots, num_iterations)
     evaluator = Evaluator(task, devices)
     variables, step = _variables(task, workdir, step)

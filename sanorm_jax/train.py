@@ -176,16 +176,17 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
     workdir_lib.check_config(workdir, config)
-    dataset = tasks.open_dataset(config)
+    # Asked before any data is opened, or even staged.
+    if (workdir / "checkpoints").exists() and is_finished(workdir, config):
+        logging.info("finished: %s has taken all its steps", workdir)
+        return 0
+    dataset = tasks.open_dataset(config, stage=("train", config.evaluation_split))
     task = tasks.create(config, dataset, devices.axis_name)
     tx, schedule = optimizers.create(config.optimizer)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(preemption.Preemption(config.time_limit_h))
         if devices.is_main:
             stack.enter_context(workdir_lib.claim(workdir, config))
-        if (workdir / "checkpoints").exists() and is_finished(workdir, config):
-            logging.info("finished: %s has taken all its steps", workdir)
-            return 0
         # ---- State: from a checkpoint, from another run, or new -----------------
         state = create_state(task, tx, config.seed)
         logging.info("\n%s", parameter_overview.get_parameter_overview(state.params))
