@@ -12,8 +12,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from sanorm_jax.errors import ConfigError
-
-DIRECTORY = "checkpoints"
+from sanorm_jax.workdir import CHECKPOINTS
 
 
 def _leaves(tree: Any) -> Iterator[tuple[str, np.ndarray]]:
@@ -89,7 +88,7 @@ class Checkpoints:
         keep_every_steps: int = 0,
         read_only: bool = False,
     ):
-        self.directory = (workdir / DIRECTORY).absolute()
+        self.directory = (workdir / CHECKPOINTS).absolute()
         if not read_only:
             self.directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(

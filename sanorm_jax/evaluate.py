@@ -16,7 +16,6 @@ from absl import logging
 from data import pipeline
 from sanorm_jax import figures, metrics, tasks
 from sanorm_jax import workdir as workdir_lib
-from sanorm_jax.checkpoints import DIRECTORY as CHECKPOINTS
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.init_from import load, load_variables
 from sanorm_jax.parallel import Devices
@@ -249,7 +248,7 @@ def evaluate(
 
 
 def _variables(task: Task, workdir: pathlib.Path, step: int | None):
-    has_checkpoint = (workdir / CHECKPOINTS).exists()
+    has_checkpoint = (workdir / workdir_lib.CHECKPOINTS).exists()
     if task.config.init_from and not has_checkpoint and step is None:
         # Without a run here, what training would start from is evaluated.
         return load(pathlib.Path(task.config.init_from), task), 0

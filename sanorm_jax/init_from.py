@@ -11,9 +11,10 @@ import safetensors.numpy
 from absl import logging
 
 from sanorm_jax import torch_weights
-from sanorm_jax.checkpoints import DIRECTORY, Checkpoints, compare, describe
+from sanorm_jax.checkpoints import Checkpoints, compare, describe
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.tasks.base import Task
+from sanorm_jax.workdir import CHECKPOINTS
 
 
 def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
@@ -26,7 +27,7 @@ def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
         task.init, jax.random.PRNGKey(0)
     )
     restored = None
-    if (workdir / DIRECTORY).exists():
+    if (workdir / CHECKPOINTS).exists():
         checkpoints = Checkpoints(workdir, read_only=True)
         try:
             restored = checkpoints.restore(template, step, part=True)
@@ -34,7 +35,7 @@ def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
             checkpoints.close()
     if restored is None:
         raise ConfigError(
-            f"--workdir={workdir}: no checkpoint ; train first with --mode=train"
+            f"--workdir={workdir}: no checkpoint; train first with --mode=train"
         )
     variables, meta = restored
     return variables, meta["step"]

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax import writers
-from sanorm_jax.checkpoints import DIRECTORY
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
@@ -23,8 +22,7 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
     starts = workdir_lib.read_lines(workdir / workdir_lib.STARTS_FILE)
     training = [line for line in lines if "loss" in line]
     evaluations = [line for line in lines if "loss" not in line]
-    folders = (workdir / DIRECTORY).glob("*")
-    saved = [int(folder.name) for folder in folders if folder.name.isdigit()]
+    saved = workdir_lib.saved_steps(workdir)
     step = training[-1]["step"] if training else 0
     rate = training[-1].get("time/steps_per_s") if training else None
     left = config.num_train_steps - step

@@ -177,7 +177,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
     workdir_lib.check_config(workdir, config)
     # Asked before any data is opened, or even staged.
-    if (workdir / "checkpoints").exists() and is_finished(workdir, config):
+    if workdir_lib.saved_steps(workdir) and is_finished(workdir, config):
         logging.info("finished: %s has taken all its steps", workdir)
         return 0
     dataset = tasks.open_dataset(config, stage=("train", config.evaluation_split))

@@ -12,6 +12,7 @@ import ml_collections
 
 from sanorm_jax.errors import ConfigError
 
+CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.json"
 STARTS_FILE = "starts.jsonl"
 
@@ -82,8 +83,11 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
-    """Raises `ConfigError` if `workdir` holds a run of another config."""
-    if not (workdir / CONFIG_FILE).exists():
+    """Raises `ConfigError` if `workdir` holds a run of another config.
+
+    A run without a checkpoint (its first start met bad input) holds nothing yet.
+    """
+    if not (workdir / CONFIG_FILE).exists() or not saved_steps(workdir):
         return
     recorded = _flatten(load_config(workdir).to_dict())
     given = _flatten(config_to_dict(config))
@@ -100,6 +104,12 @@ def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
             f"--workdir={workdir} holds a run of another config "
             f"({'; '.join(differences)}); choose another --workdir"
         )
+
+
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    """Returns the steps of the checkpoints in `workdir`, oldest first."""
+    folders = (workdir / CHECKPOINTS).glob("*")
+    return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict):

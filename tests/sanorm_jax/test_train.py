@@ -123,6 +123,14 @@ def test_another_config_in_the_folder_is_shown(finished, data_dir):
         train.train(config, finished)
 
 
+def test_a_start_that_failed_leaves_the_folder_to_the_next(data_dir, tmp_path):
+    with pytest.raises(train.StoreError, match="leaves no example"):
+        train.train(tiny.config(data_dir, min_objects=11), tmp_path)
+    config = tiny.config(data_dir, num_train_steps=2)
+    assert train.train(config, tmp_path) == 0
+    assert workdir.load_config(tmp_path).min_objects == config.min_objects
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_state_before_it(data_dir, tmp_path):
     config = tiny.config(data_dir, optimizer__learning_rate=1e30, seed=1)
     with pytest.raises(ConfigError, match="not finite at step") as error:
