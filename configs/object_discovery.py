@@ -44,6 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.learning_rate = 3.73213196614723e-4
     config.optimizer.warmup_start = 1e-3
 
+    config.evaluation_resolution = 128
     config.evaluations.default = {"num_slots": 11, "num_iterations": 5}
     config.evaluations.like_training = {"num_slots": 7, "num_iterations": 3}
     return config

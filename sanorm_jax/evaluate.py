@@ -234,6 +234,7 @@ def evaluate(
             num_slots=setting.num_slots,
             num_iterations=setting.num_iterations,
             max_objects=limit or "all",
+            resolution=config.evaluation_resolution,
         )
     directory = workdir / DIRECTORY / f"{split}_step_{step}"
     if devices.is_main:

@@ -30,7 +30,7 @@ def references(task: tasks.Task, split: str, indices: np.ndarray) -> dict[str, f
       indices: examples.
     """
     config, dataset = task.config, task.dataset
-    size = config.get("evaluation_resolution", dataset.settings["image_size"])
+    size = config.evaluation_resolution
     num_true = max_objects(dataset) + 1
     blocks = baselines.block_segmentation(size, config.num_slots)
     table = metrics.Table()
@@ -104,7 +104,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     baseline = {}
     if "segmentation" in task.dataset.fields:
         baseline = references(task, split, evaluator.select(split))
-    size = config.get("evaluation_resolution", task.dataset.settings["image_size"])
+    size = config.evaluation_resolution
 
     whole = [row for row in rows if row["num_objects"] == "all"]
     same = [r for r in whole if r["num_slots"] == config.num_slots] or whole

@@ -169,23 +169,35 @@ def mean_iou(
 
 
 def segmentation_metrics(
-    true: jax.Array, predicted: jax.Array, *, num_true: int, num_predicted: int
+    true: jax.Array,
+    predicted: jax.Array,
+    *,
+    num_true: int,
+    num_predicted: int,
+    classes: jax.Array | None = None,
+    num_classes: int | None = None,
 ) -> dict[str, jax.Array]:
-    """All instance-level metrics of a batch of segmentations.
+    """All metrics of a batch of segmentations.
 
     Under one `jit` the contingency table they share is computed once. Arguments
     as for `mean_best_overlap`.
 
     Returns:
-      `ari`, `fg_ari`, `mbo` and `miou`, float32 `[B]` each.
+      `ari`, `fg_ari`, `mbo` and `miou` of instances; with `classes` also `mbo_class`
+      and `miou_class`. float32 `[B]` each.
     """
     sizes = {"num_true": num_true, "num_predicted": num_predicted}
-    return {
+    values = {
         "ari": adjusted_rand_index(true, predicted, **sizes),
         "fg_ari": adjusted_rand_index(true, predicted, **sizes, ignore_background=True),
         "mbo": mean_best_overlap(true, predicted, **sizes),
         "miou": mean_iou(true, predicted, **sizes),
     }
+    if classes is not None:
+        sizes |= {"classes": classes, "num_classes": num_classes}
+        values["mbo_class"] = mean_best_overlap(true, predicted, **sizes)
+        values["miou_class"] = mean_iou(true, predicted, **sizes)
+    return values
 
 
 def _overlap(true, predicted, num_true, num_predicted, classes, num_classes):

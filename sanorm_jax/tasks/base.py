@@ -10,6 +10,7 @@ import numpy as np
 
 from data import pipeline
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.metrics import occupancy, segmentation
 
 Batch = dict[str, jax.Array]
 
@@ -92,6 +93,42 @@ class Task(abc.ABC):
     ) -> dict[str, jax.Array]:
         """Returns `segmentation` [B, H, W] and `masks` [B, K, H, W] for figures."""
 
+    @property
+    def label_fields(self) -> tuple[str, ...]:
+        """What `segmentation_measures` reads of the dataset."""
+        has_classes = "category" in self.dataset.fields
+        return ("segmentation", "category") if has_classes else ("segmentation",)
+
+    def segmentation_measures(
+        self, batch: Batch, size: int, predicted: jax.Array, num_predicted: int
+    ) -> dict[str, jax.Array]:
+        """Returns ARI, FG-ARI, mBO and mIoU [B] of predicted label maps.
+
+        Where the dataset names the classes of objects (`category`), also mBO and mIoU
+        of classes.
+
+        Args:
+          batch: has `label_fields`; the true labels are resized to `size`.
+          size: side in pixels at which labels are compared.
+          predicted: [B, size, size] or [B, size * size].
+          num_predicted: number of predicted labels.
+        """
+        classes = {}
+        if "category" in batch:
+            # Label 0 is the background, label i + 1 the object of row i.
+            category = jnp.pad(batch["category"], ((0, 0), (1, 0)), constant_values=-1)
+            classes = {
+                "classes": category,
+                "num_classes": len(self.dataset.settings["categories"]),
+            }
+        return segmentation.segmentation_metrics(
+            segmentation.resize_labels(batch["segmentation"], size),
+            predicted,
+            num_true=max_objects(self.dataset) + 1,
+            num_predicted=num_predicted,
+            **classes,
+        )
+
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
         """Returns the scalars of a split from the measures of all its examples.
 
@@ -103,6 +140,15 @@ class Task(abc.ABC):
             for name, values in columns.items()
             if values.ndim == 1
         }
+
+
+def occupancy_measures(out: dict[str, jax.Array], *names: str) -> dict[str, jax.Array]:
+    """Returns `occupancy.slot_occupancy` of each named [B, K, N] output of a model."""
+    return {
+        f"{measure}_{name}": value
+        for name in names
+        for measure, value in occupancy.slot_occupancy(out[name]).items()
+    }
 
 
 def check_positive(name: str, value: int):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.models.dinosaur import Dinosaur
-from sanorm_jax.tasks.base import Task, max_objects, slot_noise
+from sanorm_jax.tasks.base import Task, occupancy_measures, slot_noise
 
 
 class DinosaurTask(Task):
@@ -23,7 +23,6 @@ class DinosaurTask(Task):
     """
 
     train_fields = ("features",)
-    evaluation_fields = ("features", "segmentation", "num_objects")
 
     def __init__(self, config, dataset, axis_name=None):
         super().__init__(config, dataset, axis_name)
@@ -32,6 +31,7 @@ class DinosaurTask(Task):
                 "config.encoder: not set; DINOSAUR trains on the features of "
                 "`python -m feature_extraction.extract --encoder=...`"
             )
+        self.evaluation_fields = ("features", "num_objects", *self.label_fields)
         self.num_tokens, self.feature_dim = dataset.fields["features"][0]
         grid = math.isqrt(self.num_tokens)
         if grid**2 != self.num_tokens:
@@ -89,35 +89,27 @@ class DinosaurTask(Task):
         return features, out
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
-        """Returns MSE, and FG-ARI and ARI of masks and attention, both upscalings.
+        """Returns MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
 
-        `{fg_ari,ari}_{masks,attention}_{refined,repeated}`: maps at token resolution
-        enlarged bilinearly or by repetition to `evaluation_resolution`, then argmax.
+        `{fg_ari,ari,mbo,miou}_{masks,attention}_{refined,repeated}`: maps at token
+        resolution enlarged bilinearly or by repetition to `evaluation_resolution`, then
+        argmax; of classes as `mbo_class_...` where the data names them. Occupancy of
+        the slots at token resolution.
         """
         features, out = self._apply(variables, batch, rng, num_slots, num_iterations)
         size = self.config.evaluation_resolution
-        # [B, S, S]
-        true = segmentation.resize_labels(batch["segmentation"], size)
         values = {
             "mse": jnp.mean(jnp.square(out["reconstruction"] - features), axis=(1, 2)),
             "num_objects": batch["num_objects"],
         }
         for maps in ("masks", "attention"):
-            for method in ("refined", "repeated"):
+            for method in segmentation.UPSCALE_METHODS:
                 predicted = segmentation.upscale_segmentation(
                     out[maps], size, method=method
                 )
-                for name, ignore in (("fg_ari", True), ("ari", False)):
-                    values[f"{name}_{maps}_{method}"] = (
-                        segmentation.adjusted_rand_index(
-                            true,
-                            predicted,
-                            num_true=max_objects(self.dataset) + 1,
-                            num_predicted=num_slots,
-                            ignore_background=ignore,
-                        )
-                    )
-        return values
+                measures = self.segmentation_measures(batch, size, predicted, num_slots)
+                values |= {f"{name}_{maps}_{method}": v for name, v in measures.items()}
+        return values | occupancy_measures(out, "masks", "attention")
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
         """Returns the decoder's masks and their argmax at the evaluation's size."""

@@ -11,7 +11,12 @@ from sanorm_jax import optimizers
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.models.autoencoder import Autoencoder
-from sanorm_jax.tasks.base import Task, max_objects, slot_noise, to_unit_range
+from sanorm_jax.tasks.base import (
+    Task,
+    occupancy_measures,
+    slot_noise,
+    to_unit_range,
+)
 
 AUGMENTATIONS = ("flip", "rotate_90")
 
@@ -48,7 +53,6 @@ class ObjectDiscoveryTask(Task):
     """
 
     train_fields = ("image",)
-    evaluation_fields = ("image", "segmentation", "num_objects")
 
     def __init__(self, config, dataset, axis_name=None):
         super().__init__(config, dataset, axis_name)
@@ -64,6 +68,7 @@ class ObjectDiscoveryTask(Task):
                     f"config.augmentations: {name} is none of "
                     f"{', '.join(AUGMENTATIONS)}"
                 )
+        self.evaluation_fields = ("image", "num_objects", *self.label_fields)
         self.image_size = height
         self.loss_weight = optimizers.piecewise_linear(config.loss_weight)
         self.model = Autoencoder(
@@ -124,25 +129,23 @@ class ObjectDiscoveryTask(Task):
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Returns MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
 
-        At the resolution of the images, where both maps live.
+        Both maps have the images' resolution and are brought to
+        `evaluation_resolution`; of classes as `mbo_class_...` where the data names
+        them. Occupancy of the slots.
         """
         image, out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        size = self.config.evaluation_resolution
         values = {
             "mse": jnp.mean(jnp.square(out["reconstruction"] - image), axis=(1, 2, 3)),
             "num_objects": batch["num_objects"],
         }
         # [B, K, H W]
-        attention = out["attention"]
-        masks = out["masks"].reshape(attention.shape)
-        for name, maps in (("masks", masks), ("attention", attention)):
-            measures = segmentation.segmentation_metrics(
-                batch["segmentation"],
-                jnp.argmax(maps, axis=1),
-                num_true=max_objects(self.dataset) + 1,
-                num_predicted=num_slots,
-            )
+        out["masks"] = out["masks"].reshape(out["attention"].shape)
+        for name in ("masks", "attention"):
+            predicted = segmentation.upscale_segmentation(out[name], size)
+            measures = self.segmentation_measures(batch, size, predicted, num_slots)
             values |= {f"{measure}_{name}": v for measure, v in measures.items()}
-        return values
+        return values | occupancy_measures(out, "masks", "attention")
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
         """Returns the decoder's masks, their argmax, and the reconstruction."""

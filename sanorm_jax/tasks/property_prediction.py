@@ -17,7 +17,12 @@ from sanorm_jax.metrics.average_precision import (
 )
 from sanorm_jax.metrics.matching import huber_set_loss
 from sanorm_jax.models.set_predictor import SetPredictor
-from sanorm_jax.tasks.base import Task, max_objects, slot_noise, to_unit_range
+from sanorm_jax.tasks.base import (
+    Task,
+    occupancy_measures,
+    slot_noise,
+    to_unit_range,
+)
 
 
 class PropertyPredictionTask(Task):
@@ -45,7 +50,7 @@ class PropertyPredictionTask(Task):
         self.has_segmentation = "segmentation" in dataset.fields
         self.evaluation_fields = ("image", "properties", "num_objects")
         if self.has_segmentation:
-            self.evaluation_fields += ("segmentation",)
+            self.evaluation_fields += self.label_fields
         self.model = SetPredictor(
             image_size=height,
             num_slots=config.num_slots,
@@ -91,7 +96,11 @@ class PropertyPredictionTask(Task):
         )
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
-        """Returns the loss, predictions and truth for AP, ARI of the attention."""
+        """Returns the loss, predictions and truth for AP, and of the attention:
+
+        occupancy of the slots and, with masks, FG-ARI, ARI, mBO and mIoU at
+        `evaluation_resolution`.
+        """
         out = self._apply(variables, batch, rng, num_slots, num_iterations)
         predictions = out["predicted_properties"]
         values = {
@@ -102,14 +111,10 @@ class PropertyPredictionTask(Task):
         }
         if self.has_segmentation:
             size = self.config.evaluation_resolution
-            measures = segmentation.segmentation_metrics(
-                segmentation.resize_labels(batch["segmentation"], size),
-                segmentation.upscale_segmentation(out["attention"], size),
-                num_true=max_objects(self.dataset) + 1,
-                num_predicted=num_slots,
-            )
+            predicted = segmentation.upscale_segmentation(out["attention"], size)
+            measures = self.segmentation_measures(batch, size, predicted, num_slots)
             values |= {f"{name}_attention": v for name, v in measures.items()}
-        return values
+        return values | occupancy_measures(out, "attention")
 
     def summarize(self, columns):
         """Adds AP at each distance threshold, over all examples of the table."""
