@@ -1,15 +1,16 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Each sets up itself.
+# On a fresh machine: `make demo`, `make study`, `make test`. Each sets up itself.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA_DIR ?= datasets
 WORKDIR ?= experiments/shapes
+STUDY_WORKDIR ?= experiments/study_shapes
 
 # Large pages save XLA's CPU buffers from being mapped and zeroed anew each step.
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo test lint clean
+.PHONY: demo study shapes test lint clean
 
 $(VENV)/.run: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,16 +21,22 @@ $(VENV)/.test: $(VENV)/.run tests/requirements.txt feature_extraction/requiremen
 	$(BIN)/python -m pip install --quiet --requirement tests/requirements.txt
 	touch $@
 
-demo: $(VENV)/.run
+shapes: $(VENV)/.run
 	$(BIN)/python -m data.prepare --dataset=shapes --data_dir=$(DATA_DIR) \
 		--image_size=96 --splits=train:5000,validation:320
 	$(BIN)/python -m feature_extraction.extract --dataset=shapes --encoder=patches \
 		--data_dir=$(DATA_DIR)
+
+demo: shapes
 	$(BIN)/python -m sanorm_jax.main --config=configs/shapes.py \
 		--workdir=$(WORKDIR) --config.data_dir=$(DATA_DIR)
 	$(BIN)/python -m sanorm_jax.main --mode=evaluate --workdir=$(WORKDIR) \
 		--num_slots=5,7,9,11,15
 	$(BIN)/python -m sanorm_jax.main --mode=report --workdir=$(WORKDIR)
+
+study: shapes
+	$(BIN)/python -m sanorm_jax.study --config=configs/study_shapes.py \
+		--workdir=$(STUDY_WORKDIR) --config.base.data_dir=$(DATA_DIR)
 
 test: lint
 	$(BIN)/python -m pytest

@@ -271,13 +271,15 @@ def _settings(config, num_slots, num_iterations) -> list[ml_collections.ConfigDi
     ]
 
 
-def write_results(directory: pathlib.Path, rows: list[dict[str, Any]]):
-    """Writes rows as `results.json` and `results.csv`."""
+def write_results(
+    directory: pathlib.Path, rows: list[dict[str, Any]], name: str = "results"
+):
+    """Writes rows as `<name>.json` and `<name>.csv`."""
     workdir_lib.write_atomically(
-        directory / "results.json", json.dumps(rows, indent=2) + "\n"
+        directory / f"{name}.json", json.dumps(rows, indent=2) + "\n"
     )
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with (directory / "results.csv").open("w", newline="") as file:
+    with (directory / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)

@@ -17,25 +17,10 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.optimize import linear_sum_assignment
 
-OKABE_ITO = (
-    *("#0072B2", "#E69F00", "#009E73", "#D55E00"),
-    *("#56B4E9", "#CC79A7", "#F0E442"),
-)
-TOL_MUTED = (
-    *("#332288", "#882255", "#117733", "#88CCEE", "#DDCC77"),
-    *("#999933", "#AA4499", "#44AA99", "#CC6677"),
-)
-_SEGMENTS = np.array([to_rgb(color) for color in OKABE_ITO + TOL_MUTED])
-_BACKGROUND = np.array(to_rgb("#D0D0D0"))
-# Yellow is too faint for a line on white; black takes its place.
-_LINES = (*OKABE_ITO[:6], "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
+from sanorm_jax import painting
 
 _DPI = 200
 # Inches: the text width of a page, and the height that leaves room for a caption.
@@ -75,7 +60,7 @@ def segmentation_grid(
     Raises:
       ValueError: for arrays of different numbers of images.
     """
-    images = _as_floats(images)
+    images = painting.as_floats(images)
     B = len(images)
     for array in (true, masks, *predicted.values()):
         if array is not None and len(array) != B:
@@ -83,8 +68,10 @@ def segmentation_grid(
     rows = {"image": list(images)}
     if true is not None:
         count = int(np.max(true, initial=0)) + 1
-        colors = np.concatenate([_BACKGROUND[None], _segment_colors(count - 1)])
-        rows["true"] = [_paint(labels, colors) for labels in np.asarray(true)]
+        colors = np.concatenate(
+            [painting.BACKGROUND[None], painting.segment_colors(count - 1)]
+        )
+        rows["true"] = [painting.paint(labels, colors) for labels in np.asarray(true)]
     frames = None
     for name, labels in predicted.items():
         labels = np.asarray(labels)
@@ -92,17 +79,20 @@ def segmentation_grid(
         if frames is None and masks is not None:
             count = max(count, masks.shape[1])
         colors = [
-            _matched_colors(None if true is None else np.asarray(true[b]), s, count)
+            painting.matched_colors(
+                None if true is None else np.asarray(true[b]), s, count
+            )
             for b, s in enumerate(labels)
         ]
         frames = colors if frames is None else frames
-        rows[name] = [_paint(s, c) for s, c in zip(labels, colors, strict=True)]
+        rows[name] = [painting.paint(s, c) for s, c in zip(labels, colors, strict=True)]
     num_plain = len(rows)
     if masks is not None:
         masks = np.clip(np.asarray(masks, np.float32), 0, 1)
         for k in range(masks.shape[1]):
             rows[f"slot {k + 1}"] = [
-                _fade(image, mask[k]) for image, mask in zip(images, masks, strict=True)
+                painting.fade(image, mask[k])
+                for image, mask in zip(images, masks, strict=True)
             ]
     label_width = 0.15 + 0.06 * max(map(len, rows))
     cell = min((_PAGE_WIDTH - label_width) / B, _PAGE_HEIGHT / len(rows), 1.6)
@@ -136,11 +126,11 @@ def segmentation_grid(
 
 
 def sweep_plot(
-    lines: Mapping[str, Mapping[float, Sequence[float]]],
+    lines: Mapping[str, painting.Line],
     *,
     xlabel: str,
     ylabel: str,
-    references: Mapping[str, float] | None = None,
+    references: Mapping[str, float | Mapping[float, float]] | None = None,
     mark: tuple[str, float] | None = None,
 ) -> Figure:
     """Plots a metric against, say, the number of slots, a line for each variant.
@@ -152,67 +142,65 @@ def sweep_plot(
       lines: For each variant, the values of all seeds by place on the x axis.
       xlabel: Name of the x axis.
       ylabel: Name of the y axis.
-      references: Values drawn as thin horizontal lines, by name, e.g. an oracle.
+      references: Values drawn as thin horizontal lines, by name, e.g. an oracle; or
+        values by place on the x axis.
       mark: Name and place of a thin vertical line, e.g. the slots trained with.
     """
+    return sweep_plots(
+        {"": lines},
+        **{"xlabel": xlabel, "ylabel": ylabel, "mark": mark},
+        references={"": references or {}},
+    )
+
+
+def sweep_plots(
+    panels: Mapping[str, Mapping[str, painting.Line]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    references: Mapping[str, Mapping[str, float | Mapping[float, float]]] | None = None,
+    mark: tuple[str, float] | None = None,
+) -> Figure:
+    """Draws sweep plots side by side, with one scale and one legend.
+
+    Args:
+      panels: The lines of each plot, by its title. A variant looks the same in all.
+      xlabel: Name of the x axis.
+      ylabel: Name of the y axis.
+      references: Those of each plot, by its title.
+      mark: As for `sweep_plot`, in every plot.
+    """
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    width = 4.2 if len(panels) == 1 else 3.45 * len(panels)
     with _style():
-        figure = Figure(figsize=(4.2, 3.0), dpi=_DPI, layout="constrained")
-        axis = figure.subplots()
-        axis.grid(axis="y", color="#E4E4E4", linewidth=0.6)
-        axis.set_axisbelow(True)
-        for i, (name, points) in enumerate(lines.items()):
-            color = _LINES[i % len(_LINES)]
-            x = sorted(points)
-            values = [np.asarray(points[place], float) for place in x]
-            if any(len(v) > 1 for v in values):
-                least, most = ([f(v) for v in values] for f in (np.min, np.max))
-                axis.fill_between(x, least, most, color=color, alpha=0.13, lw=0)
-                for place, v in zip(x, values, strict=True):
-                    axis.plot([place] * len(v), v, ".", color=color, ms=2.5, alpha=0.7)
-            axis.plot(
-                x,
-                [v.mean() for v in values],
-                color=color,
-                label=name,
-                linestyle=_STYLES[i % len(_STYLES)],
-                marker=_MARKERS[i % len(_MARKERS)],
-                markersize=4.5,
-                markeredgecolor="white",
-                markeredgewidth=0.5,
-                linewidth=1.4,
-            )
-        for name, value in (references or {}).items():
-            axis.axhline(value, color="#777777", linewidth=0.7, linestyle=(0, (1, 2)))
-            axis.annotate(
-                name,
-                (1, value),
-                xycoords=("axes fraction", "data"),
-                **{"xytext": (0, 2), "textcoords": "offset points"},
-                **{"ha": "right", "fontsize": 7, "color": "#555555"},
-            )
-        if mark:
-            axis.axvline(mark[1], color="#777777", linewidth=0.7)
-            axis.annotate(
-                mark[0],
-                (mark[1], 0),
-                xycoords=("data", "axes fraction"),
-                **{"xytext": (3, 3), "textcoords": "offset points"},
-                **{"fontsize": 7, "color": "#555555"},
-            )
-        places = sorted({place for points in lines.values() for place in points})
-        if len(places) <= 12:
-            axis.set_xticks(places)
-        else:
-            whole = all(float(place).is_integer() for place in places)
-            axis.xaxis.set_major_locator(MaxNLocator(integer=whole))
-        axis.set(xlabel=xlabel, ylabel=ylabel)
-        if len(lines) > 1:
+        figure = Figure(figsize=(width, 3.0), dpi=_DPI, layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+            for name, line in lines.items():
+                painting.draw_line(axis, names.index(name), name, line)
+            painting.draw_references(axis, (references or {}).get(title, {}), mark)
+            places = sorted({place for line in lines.values() for place in line})
+            if len(places) <= 12:
+                axis.set_xticks(places)
+            else:
+                whole = all(float(place).is_integer() for place in places)
+                axis.xaxis.set_major_locator(MaxNLocator(integer=whole))
+            axis.set(xlabel=xlabel)
+            axis.set_title(title, fontsize=8)
+        axes[0].set(ylabel=ylabel)
+        if len(names) > 1:
             # Handles long enough that line styles can be told apart, and as many
             # columns as the names leave room for.
-            width = 0.6 + 0.06 * max(map(len, lines))
+            entry = 0.6 + 0.06 * max(map(len, names))
+            handles = {
+                handle.get_label(): handle
+                for axis in axes
+                for handle in axis.get_legend_handles_labels()[0]
+            }
             figure.legend(
+                handles=[handles[name] for name in names],
                 loc="outside upper left",
-                ncols=max(1, min(len(lines), int(4.2 / width))),
+                ncols=max(1, min(len(names), int(width / entry))),
                 **{"frameon": False, "handlelength": 3, "columnspacing": 1.2},
             )
     return figure
@@ -239,34 +227,79 @@ def heat_map(
       label: What the values are.
       limits: Ends of the colour scale, to compare figures; by default the values'.
     """
-    values = np.ma.masked_invalid(np.asarray(values, float))
-    if values.shape != (len(rows), len(columns)):
-        raise ValueError(f"{values.shape} values, {len(rows)} x {len(columns)} names")
-    low, high = limits or (values.min(), values.max())
-    size = (1.6 + 0.42 * len(columns), 0.9 + 0.3 * len(rows))
+    return heat_maps(
+        {"": values},
+        **{"rows": rows, "columns": columns, "ylabel": ylabel, "xlabel": xlabel},
+        **{"label": label, "limits": limits},
+    )
+
+
+def heat_maps(
+    panels: Mapping[str, np.ndarray],
+    *,
+    rows: Sequence[float | str],
+    columns: Sequence[float | str],
+    ylabel: str,
+    xlabel: str,
+    label: str,
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Draws heat maps with one colour scale, two in a row.
+
+    Args:
+      panels: The values of each, by its title; the rest is as for `heat_map`.
+      rows: See there, like what follows.
+      columns: Names of the columns.
+      ylabel: What the rows are.
+      xlabel: What the columns are.
+      label: What the values are.
+      limits: Ends of the colour scale.
+    """
+    panels = {
+        title: np.ma.masked_invalid(np.asarray(values, float))
+        for title, values in panels.items()
+    }
+    for values in panels.values():
+        if values.shape != (len(rows), len(columns)):
+            raise ValueError(
+                f"{values.shape} values, {len(rows)} x {len(columns)} names"
+            )
+    stacked = np.ma.stack(list(panels.values()))
+    low, high = limits or (stacked.min(), stacked.max())
+    across = min(len(panels), 2)
+    down = -(-len(panels) // across)
+    size = (1.6 + 0.42 * len(columns) * across, 0.9 + (0.3 * len(rows) + 0.3) * down)
     with _style():
         figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-        axis = figure.subplots()
-        picture = axis.imshow(
-            values, cmap="cividis", vmin=low, vmax=high, aspect="auto"
-        )
-        axis.set_xticks(range(len(columns)), [str(name) for name in columns])
-        axis.set_yticks(range(len(rows)), [str(name) for name in rows])
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-        axis.set(xlabel=xlabel, ylabel=ylabel)
-        for (row, column), value in np.ndenumerate(values):
-            if (
-                values.mask is np.ma.nomask
-                or not np.ma.getmaskarray(values)[row, column]
-            ):
+        axes = figure.subplots(
+            down, across, sharex=True, sharey=True, squeeze=False
+        ).ravel()
+        for axis, (title, values) in zip(axes, panels.items(), strict=False):
+            picture = axis.imshow(
+                values, cmap="cividis", vmin=low, vmax=high, aspect="auto"
+            )
+            axis.set_title(title, fontsize=8)
+            axis.set_xticks(range(len(columns)), [str(name) for name in columns])
+            axis.set_yticks(range(len(rows)), [str(name) for name in rows])
+            axis.tick_params(length=0)
+            axis.spines[:].set_visible(False)
+            for (row, column), value in np.ndenumerate(values.filled(np.nan)):
+                if np.isnan(value):
+                    continue
                 # cividis is dark in its lower half
                 ink = "white" if picture.norm(value) < 0.5 else "black"
                 axis.text(
                     *(column, row, f"{value:.2f}"),
                     **{"ha": "center", "va": "center", "fontsize": 7, "color": ink},
                 )
-        bar = figure.colorbar(picture, ax=axis, label=label, pad=0.02)
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+        grid = axes.reshape(down, across)
+        for axis in grid[:, 0]:
+            axis.set(ylabel=ylabel)
+        for axis in grid[-1]:
+            axis.set(xlabel=xlabel)
+        bar = figure.colorbar(picture, ax=axes, label=label, pad=0.02)
         bar.outline.set_visible(False)
     return figure
 
@@ -317,66 +350,3 @@ def _style():
     """The settings of this module, for one thread at a time: they are global."""
     with _LOCK, mpl.rc_context(_RC):
         yield
-
-
-def _as_floats(images):
-    images = np.asarray(images)
-    if images.dtype == np.uint8:
-        return images.astype(np.float32) / 255
-    return np.clip(images.astype(np.float32), 0, 1)
-
-
-def _segment_colors(count):
-    """Colours `[count, 3]`; each further round through the palette is lighter."""
-    index = np.arange(count)
-    lighter = 1 - 0.55 ** (index // len(_SEGMENTS))[:, None]
-    colors = _SEGMENTS[index % len(_SEGMENTS)]
-    return colors + (1 - colors) * lighter
-
-
-def _matched_colors(true, predicted, count):
-    """Colours `[count, 3]` of predicted segments, after the objects they cover."""
-    if true is None:
-        return _segment_colors(count)
-    num_true = int(true.max(initial=0)) + 1
-    true = _enlarge(true, predicted.shape)
-    table = np.zeros((num_true, count), np.int64)
-    np.add.at(table, (true.ravel(), predicted.ravel()), 1)
-    objects, segments = linear_sum_assignment(table, maximize=True)
-    palette = np.concatenate([_BACKGROUND[None], _segment_colors(num_true + count)])
-    color = np.full(count, -1)
-    # A match by force, without a common pixel, means nothing.
-    shared = table[objects, segments] > 0
-    color[segments[shared]] = objects[shared]
-    color[color < 0] = num_true + np.arange((color < 0).sum())
-    return palette[color]
-
-
-def _enlarge(array, shape):
-    """Nearest pixels of `[h, w, ...]` for a picture of `shape` = (H, W)."""
-    rows, columns = (
-        np.arange(new) * old // new
-        for new, old in zip(shape, array.shape[:2], strict=True)
-    )
-    return array[rows[:, None], columns]
-
-
-def _paint(labels, colors):
-    """Picture of a label map, with white outlines between its segments."""
-    scale = max(1, -(-256 // min(labels.shape)))
-    labels = labels.repeat(scale, 0).repeat(scale, 1)
-    picture = colors[labels]
-    edge = np.zeros(labels.shape, bool)
-    edge[1:] |= labels[1:] != labels[:-1]
-    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    # Two pixels wide
-    edge[:-1] |= edge[1:]
-    edge[:, :-1] |= edge[:, 1:]
-    picture[edge] = 1.0
-    return picture
-
-
-def _fade(image, mask):
-    """The image where the mask is one, white where it is zero."""
-    mask = _enlarge(mask, image.shape[:2])[..., None]
-    return image * mask + (1 - mask)

@@ -1,12 +1,12 @@
 """Trains or evaluates one experiment: `python -m sanorm_jax.main --config=...`."""
 
-import logging as std_logging
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
+from sanorm_jax import command_line
 from sanorm_jax.errors import ConfigError
 
 _MODES = ("train", "evaluate", "report", "status")
@@ -83,43 +83,5 @@ def _run() -> int:
     return 0
 
 
-def _is_of_interest(record: std_logging.LogRecord) -> bool:
-    """Keeps Orbax from telling of each file, and JAX of each absent accelerator."""
-    chatty = "orbax" in record.pathname or "xla_bridge" in record.pathname
-    return not chatty or record.levelno >= std_logging.ERROR
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line; what is wrong with it is said in one line."""
-    try:
-        left = app.parse_flags_with_usage(argv)
-        if _CONFIG.value is not None:
-            _ = _CONFIG.value.task  # A file that could not be read is told here.
-        return left
-    except OSError:
-        path = flags.FLAGS["config"].config_filename
-        reason = f"--config={path}: no such file; see configs/"
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # How ml_collections says that a field is unknown or its value no such thing.
-        said = " ".join(str(error).split())
-        reason = f"--config.FIELD=VALUE: no such field, or no value for it: {said}"
-    sys.stderr.write(f"error: {reason}\n")
-    sys.exit(1)
-
-
-def main(argv: list[str]) -> int:
-    """Runs the mode that the flags ask for and returns the exit code."""
-    from data.store import StoreError
-
-    logging.get_absl_logger().addFilter(_is_of_interest)
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
-    try:
-        return _run()
-    except (ConfigError, StoreError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    command_line.run(_run, _CONFIG)

@@ -6,57 +6,13 @@ import platform
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 
-from sanorm_jax import evaluate, figures, metrics, report, status, tasks, writers
+from sanorm_jax import evaluate, figures, references, report, status, tasks, writers
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
-from sanorm_jax.metrics import baselines, segmentation
-from sanorm_jax.tasks.base import max_objects
 
 FILE = "report.html"
-
-
-def references(task: tasks.Task, split: str, indices: np.ndarray) -> dict[str, float]:
-    """Returns FG-ARI of what needs no model, over a split.
-
-    `grid of blocks`: the image cut into `config.num_slots` blocks. `oracle`: the
-    true labels at the resolution of the tokens; only where the task has tokens.
-
-    Args:
-      task: whose resolution and tokens count.
-      split: name of the split.
-      indices: examples.
-    """
-    config, dataset = task.config, task.dataset
-    size = config.evaluation_resolution
-    num_true = max_objects(dataset) + 1
-    blocks = baselines.block_segmentation(size, config.num_slots)
-    table = metrics.Table()
-    for start in range(0, len(indices), 64):
-        part = indices[start : start + 64]
-        labels = dataset.read(split, "segmentation", part)
-        labels = segmentation.resize_labels(labels, size)
-        predicted = {"grid of blocks": (np.repeat(blocks[None], len(part), 0))}
-        if "features" in dataset.fields:
-            (num_tokens, _), _ = dataset.fields["features"]
-            side = round(num_tokens**0.5)
-            predicted["oracle"] = baselines.token_oracle(
-                labels, (side, side), size, num_labels=num_true
-            )
-        values = {
-            name: segmentation.adjusted_rand_index(
-                labels,
-                labels_predicted,
-                num_true=num_true,
-                num_predicted=max(num_true, config.num_slots),
-                ignore_background=True,
-            )
-            for name, labels_predicted in predicted.items()
-        }
-        table.add(part, np.ones(len(part), bool), values)
-    return table.compute()
 
 
 def _training_figure(workdir: pathlib.Path):
@@ -103,7 +59,13 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     split = rows[0]["split"]
     baseline = {}
     if "segmentation" in task.dataset.fields:
-        baseline = references(task, split, evaluator.select(split))
+        count = config.num_slots
+        means = references.table(
+            task, split, evaluator.select(split), [count]
+        ).compute()
+        baseline["grid of blocks"] = means[references.block_name("fg_ari", count)]
+        if (oracle := references.oracle_name("fg_ari")) in means:
+            baseline["oracle"] = means[oracle]
     size = config.evaluation_resolution
 
     whole = [row for row in rows if row["num_objects"] == "all"]

@@ -44,10 +44,11 @@ def token_oracle(
     *,
     num_labels: int,
     method: str = "refined",
+    ignore_background: bool = False,
 ) -> jax.Array:
     """Segments by the true label that is most frequent within each token.
 
-    No assignment of whole tokens to slots can be expected to score higher, so
+    No assignment of whole tokens to slots can be expected to score much higher, so
     this is the room that a model with such tokens has.
 
     Args:
@@ -56,6 +57,8 @@ def token_oracle(
       size: Side of the result, in pixels.
       num_labels: Number of true labels, the background included.
       method: How tokens become pixels, as for `upscale_segmentation`.
+      ignore_background: For FG-ARI, which does not count the background: a token
+        goes to its largest object, be the background larger or not.
 
     Returns:
       int32 `[B, size, size]`.
@@ -79,6 +82,8 @@ def token_oracle(
         pool(W, columns),
         precision="highest",
     )
+    if ignore_background:
+        share = share.at[:, 0].set(jnp.where(share[:, 1:].any(1), 0.0, 1.0))
     # [B, L, h, w]
     majority = jax.nn.one_hot(jnp.argmax(share, 1), num_labels, axis=1)
     maps = majority.reshape(*majority.shape[:2], rows * columns)

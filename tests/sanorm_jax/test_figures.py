@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from sanorm_jax import figures
+from sanorm_jax import figures, painting
 
 
 def scenes(num_slots=3, side=12):
@@ -101,7 +101,7 @@ def test_sweep_lines_differ_without_colour():
 
 def test_line_colours_differ_in_lightness():
     # Relative luminance, so that a grey print still tells most lines apart.
-    light = [np.dot(to_rgb(c), [0.2126, 0.7152, 0.0722]) for c in figures.OKABE_ITO]
+    light = [np.dot(to_rgb(c), [0.2126, 0.7152, 0.0722]) for c in painting.OKABE_ITO]
     gaps = [abs(a - b) for a, b in itertools.pairwise(light)]
     assert min(gaps) > 0.03
 

@@ -1,0 +1,140 @@
+"""How lines and segments are drawn, for `figures`."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from scipy.optimize import linear_sum_assignment
+
+OKABE_ITO = (
+    *("#0072B2", "#E69F00", "#009E73", "#D55E00"),
+    *("#56B4E9", "#CC79A7", "#F0E442"),
+)
+TOL_MUTED = (
+    *("#332288", "#882255", "#117733", "#88CCEE", "#DDCC77"),
+    *("#999933", "#AA4499", "#44AA99", "#CC6677"),
+)
+_SEGMENTS = np.array([to_rgb(color) for color in OKABE_ITO + TOL_MUTED])
+BACKGROUND = np.array(to_rgb("#D0D0D0"))
+# Yellow is too faint for a line on white; black takes its place.
+_LINES = (*OKABE_ITO[:6], "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
+
+# A line of a plot: for each place on the x axis, the values of all seeds.
+Line = Mapping[float, Sequence[float]]
+
+
+def draw_line(axis, i: int, name: str, line: Line):
+    """Draws the line of the i-th variant, with its seeds and their band."""
+    color = _LINES[i % len(_LINES)]
+    x = sorted(line)
+    values = [np.asarray(line[place], float) for place in x]
+    axis.grid(axis="y", color="#E4E4E4", linewidth=0.6)
+    axis.set_axisbelow(True)
+    if any(len(v) > 1 for v in values):
+        least, most = ([f(v) for v in values] for f in (np.min, np.max))
+        axis.fill_between(x, least, most, color=color, alpha=0.13, lw=0)
+        for place, v in zip(x, values, strict=True):
+            axis.plot([place] * len(v), v, ".", color=color, ms=2.5, alpha=0.7)
+    axis.plot(
+        x,
+        [v.mean() for v in values],
+        **{"color": color, "label": name, "linewidth": 1.4},
+        linestyle=_STYLES[i % len(_STYLES)],
+        marker=_MARKERS[i % len(_MARKERS)],
+        **{"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5},
+    )
+
+
+def draw_references(axis, references, mark):
+    """Draws references and a mark as `figures.sweep_plot` describes them."""
+    thin = {"color": "#777777", "linewidth": 0.7}
+    small = {"fontsize": 7, "color": "#555555"}
+    for name, value in references.items():
+        end = value
+        if isinstance(value, Mapping):
+            axis.plot(list(value), list(value.values()), linestyle=(0, (1, 2)), **thin)
+            end = value[max(value)]
+        else:
+            axis.axhline(value, linestyle=(0, (1, 2)), **thin)
+        axis.annotate(
+            name,
+            (1, end),
+            xycoords=("axes fraction", "data"),
+            **{"xytext": (0, 2), "textcoords": "offset points", "ha": "right"},
+            **small,
+        )
+    if mark:
+        axis.axvline(mark[1], **thin)
+        axis.annotate(
+            mark[0],
+            (mark[1], 0),
+            xycoords=("data", "axes fraction"),
+            **{"xytext": (3, 3), "textcoords": "offset points"},
+            **small,
+        )
+
+
+def as_floats(images: np.ndarray) -> np.ndarray:
+    """Returns uint8 or float images as floats in [0, 1]."""
+    images = np.asarray(images)
+    if images.dtype == np.uint8:
+        return images.astype(np.float32) / 255
+    return np.clip(images.astype(np.float32), 0, 1)
+
+
+def segment_colors(count):
+    """Colours `[count, 3]`; each further round through the palette is lighter."""
+    index = np.arange(count)
+    lighter = 1 - 0.55 ** (index // len(_SEGMENTS))[:, None]
+    colors = _SEGMENTS[index % len(_SEGMENTS)]
+    return colors + (1 - colors) * lighter
+
+
+def matched_colors(true, predicted, count):
+    """Colours `[count, 3]` of predicted segments, after the objects they cover."""
+    if true is None:
+        return segment_colors(count)
+    num_true = int(true.max(initial=0)) + 1
+    true = enlarge(true, predicted.shape)
+    table = np.zeros((num_true, count), np.int64)
+    np.add.at(table, (true.ravel(), predicted.ravel()), 1)
+    objects, segments = linear_sum_assignment(table, maximize=True)
+    palette = np.concatenate([BACKGROUND[None], segment_colors(num_true + count)])
+    color = np.full(count, -1)
+    # A match by force, without a common pixel, means nothing.
+    shared = table[objects, segments] > 0
+    color[segments[shared]] = objects[shared]
+    color[color < 0] = num_true + np.arange((color < 0).sum())
+    return palette[color]
+
+
+def enlarge(array, shape):
+    """Nearest pixels of `[h, w, ...]` for a picture of `shape` = (H, W)."""
+    rows, columns = (
+        np.arange(new) * old // new
+        for new, old in zip(shape, array.shape[:2], strict=True)
+    )
+    return array[rows[:, None], columns]
+
+
+def paint(labels, colors):
+    """Picture of a label map, with white outlines between its segments."""
+    scale = max(1, -(-256 // min(labels.shape)))
+    labels = labels.repeat(scale, 0).repeat(scale, 1)
+    picture = colors[labels]
+    edge = np.zeros(labels.shape, bool)
+    edge[1:] |= labels[1:] != labels[:-1]
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    # Two pixels wide
+    edge[:-1] |= edge[1:]
+    edge[:, :-1] |= edge[:, 1:]
+    picture[edge] = 1.0
+    return picture
+
+
+def fade(image, mask):
+    """The image where the mask is one, white where it is zero."""
+    mask = enlarge(mask, image.shape[:2])[..., None]
+    return image * mask + (1 - mask)

@@ -1,0 +1,76 @@
+"""What needs no model: scores to hold those of a model against."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sanorm_jax import metrics, tasks
+from sanorm_jax.metrics import baselines, segmentation
+from sanorm_jax.tasks.base import max_objects
+
+_IMAGES_AT_ONCE = 64
+
+
+def block_name(measure: str, num_slots: int) -> str:
+    """Returns the column of `table` for the image cut into so many blocks."""
+    return f"{measure}_blocks_{num_slots}"
+
+
+def oracle_name(measure: str) -> str:
+    """Returns the column of `table` for the true labels of the tokens."""
+    return f"{measure}_oracle"
+
+
+def table(
+    task: tasks.Task, split: str, indices: np.ndarray, num_slots: Sequence[int]
+) -> metrics.Table:
+    """Returns FG-ARI and ARI of each image, at the task's evaluation resolution.
+
+    Of the image cut into a grid of blocks, for each number of blocks; and of an
+    oracle, the true labels at the resolution of the tokens, where the task has
+    tokens. Columns are named by `block_name` and `oracle_name`; `num_objects` is
+    there too.
+
+    Args:
+      task: whose resolution and tokens count.
+      split: name of the split.
+      indices: examples.
+      num_slots: numbers of blocks.
+    """
+    dataset, size = task.dataset, task.config.evaluation_resolution
+    num_true = max_objects(dataset) + 1
+    result = metrics.Table()
+    for start in range(0, len(indices), _IMAGES_AT_ONCE):
+        part = indices[start : start + _IMAGES_AT_ONCE]
+        labels = dataset.read(split, "segmentation", part)
+        labels = segmentation.resize_labels(labels, size)
+        values = {"num_objects": dataset.read(split, "num_objects", part)}
+
+        for measure, ignore in (("fg_ari", True), ("ari", False)):
+            predicted = {
+                block_name(measure, count): np.broadcast_to(
+                    baselines.block_segmentation(size, count), labels.shape
+                )
+                for count in num_slots
+            }
+            if "features" in dataset.fields:
+                side = round(dataset.fields["features"][0][0] ** 0.5)
+                predicted[oracle_name(measure)] = baselines.token_oracle(
+                    labels,
+                    (side, side),
+                    size,
+                    num_labels=num_true,
+                    ignore_background=ignore,
+                )
+            values |= {
+                name: segmentation.adjusted_rand_index(
+                    labels,
+                    segments,
+                    num_true=num_true,
+                    num_predicted=max(num_true, *num_slots),
+                    ignore_background=ignore,
+                )
+                for name, segments in predicted.items()
+            }
+        result.add(part, np.ones(len(part), bool), values)
+    return result

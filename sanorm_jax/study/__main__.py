@@ -1,0 +1,120 @@
+"""Runs a study: `python -m sanorm_jax.study --config=configs/study_shapes.py`.
+
+Trains and evaluates every job that is not done yet, then writes `report.html`, figures,
+CSV and JSON into `<workdir>/report`. Started again, it goes on where it stopped.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import ml_collections
+from absl import flags, logging
+from ml_collections import config_flags
+
+from sanorm_jax import command_line, preemption
+from sanorm_jax import workdir as workdir_lib
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.study import jobs as jobs_lib
+from sanorm_jax.study import page, runner, slurm
+
+CONFIG_FILE = "study.json"
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "File of the study, configs/study_*.py.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the study; default experiments/<name of the config>."
+)
+_SUBMIT = flags.DEFINE_bool("submit", False, "Write a file for sbatch, run nothing.")
+_REPORT = flags.DEFINE_bool("report", False, "Write the report of what is done.")
+_JOB = flags.DEFINE_integer("job", None, "Run the one job of this number.")
+_END = flags.DEFINE_bool("end_with_stdin", False, "Stop when standard input closes.")
+
+
+def _study() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
+    """Returns the study's config and folder: as given, or as recorded there."""
+    if _CONFIG.value is None:
+        if not _WORKDIR.value:
+            raise ConfigError("give --config=configs/study_... or a study's --workdir")
+        workdir = pathlib.Path(_WORKDIR.value)
+        path = workdir / CONFIG_FILE
+        if not path.exists():
+            raise ConfigError(f"--workdir={workdir}: no study there; give --config")
+        return ml_collections.ConfigDict(json.loads(path.read_text())).lock(), workdir
+    workdir = pathlib.Path(
+        _WORKDIR.value
+        or f"experiments/{pathlib.Path(flags.FLAGS['config'].config_filename).stem}"
+    )
+    return _CONFIG.value, workdir
+
+
+def _record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(workdir_lib.config_to_dict(study), indent=2) + "\n"
+        workdir_lib.write_atomically(workdir / CONFIG_FILE, text)
+    except OSError as error:
+        raise ConfigError(
+            f"--workdir={workdir}: not writable ({error.strerror}); choose another"
+        ) from None
+
+
+def _run_one(study, jobs) -> int:
+    if not 0 <= _JOB.value < len(jobs):
+        raise ConfigError(f"--job={_JOB.value}: must be 0 to {len(jobs) - 1}")
+    if _END.value:
+        runner.end_with_stdin()
+    return jobs_lib.run(jobs[_JOB.value], study)
+
+
+def _run_all(study, jobs, workdir: pathlib.Path) -> int:
+    with preemption.Preemption(0) as stop:
+        processes = runner.num_processes(study.num_processes)
+        # The jobs have the accelerator for themselves.
+        jax.config.update("jax_platforms", "cpu")
+        left = [
+            (i, job)
+            for i, job in enumerate(jobs)
+            if not jobs_lib.is_finished(job, study)
+        ]
+        logging.info("%d of %d jobs to do, %d at once", len(left), len(jobs), processes)
+        codes = runner.run(left, workdir, processes, stop)
+        stopped = stop.requested() is not None
+    failed = [
+        job
+        for _, job in left
+        if codes.get(job.name, 0) not in (0, preemption.EXIT_CODE)
+    ]
+    for job in failed if not stopped else ():
+        sys.stderr.write(f"error: {job.name}: {runner.last_words(job)}\n")
+    if stopped or preemption.EXIT_CODE in codes.values():
+        return preemption.EXIT_CODE
+    sys.stdout.write(f"{page.write(study, jobs, workdir)}\n")
+    return 1 if failed else 0
+
+
+def _run() -> int:
+    study, workdir = _study()
+    jobs = jobs_lib.create(study, workdir)
+    if _JOB.value is not None:
+        return _run_one(study, jobs)
+    _record(study, workdir)
+    if _SUBMIT.value:
+        path = slurm.write(study, workdir, len(jobs))
+        sys.stdout.write(
+            f"{len(jobs)} jobs; submit with\n  sbatch {path}\nand, once they ended,\n"
+            f"  python -m sanorm_jax.study --workdir={workdir} --report\n"
+        )
+        return 0
+    if _REPORT.value:
+        jax.config.update("jax_platforms", "cpu")
+        sys.stdout.write(f"{page.write(study, jobs, workdir)}\n")
+        return 0
+    return _run_all(study, jobs, workdir)
+
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.INFO)
+    command_line.run(_run, _CONFIG)

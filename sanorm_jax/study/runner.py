@@ -1,0 +1,177 @@
+"""Runs the jobs of a study on this machine, each in a process of its own."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from absl import logging
+
+from sanorm_jax import preemption
+from sanorm_jax import workdir as workdir_lib
+from sanorm_jax.study.jobs import Job
+
+LOG_FILE = "log.txt"
+SESSIONS_FILE = "sessions.json"
+_POLL_S = 0.2
+_NOTE_S = 10.0
+
+
+def num_processes(wanted: int) -> int:
+    """Returns how many jobs run at once: on CPU, by default, as many as cores.
+
+    Small models do not keep several cores busy: one-core processes side by side do
+    more steps in all. An accelerator takes one job after the other.
+    """
+    if wanted:
+        return wanted
+    # Asked in a process that ends: one that stays would hold the accelerator's memory.
+    code = "import jax; print(jax.default_backend())"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    is_cpu = found.stdout.strip() == "cpu"
+    return len(os.sched_getaffinity(0)) if is_cpu else 1
+
+
+@dataclasses.dataclass
+class _Running:
+    job: Job
+    process: subprocess.Popen
+    core: int | None
+    started: float
+
+
+def _start(job: Job, index: int, workdir: pathlib.Path, core: int | None):
+    command = [
+        *(sys.executable, "-m", "sanorm_jax.study"),
+        *(f"--workdir={workdir}", f"--job={index}", "--end_with_stdin"),
+    ]
+    # Large pages, as in the Makefile; what the user has set stays.
+    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | os.environ
+    job.workdir.mkdir(parents=True, exist_ok=True)
+    everywhere = os.sched_getaffinity(0)
+    with (job.workdir / LOG_FILE).open("ab") as log:
+        if core is not None:
+            os.sched_setaffinity(0, {core})  # inherited by the new process
+        try:
+            process = subprocess.Popen(
+                command,
+                **{"stdin": subprocess.PIPE, "stdout": log, "stderr": log},
+                env=environment,
+            )
+        finally:
+            os.sched_setaffinity(0, everywhere)
+    return _Running(job, process, core, time.time())
+
+
+def run(
+    jobs: Sequence[tuple[int, Job]],
+    workdir: pathlib.Path,
+    processes: int,
+    stop: preemption.Preemption,
+) -> dict[str, int]:
+    """Runs jobs until all ended or a stop is asked for.
+
+    Args:
+      jobs: with their numbers in the study.
+      workdir: folder of the study, with its config.
+      processes: jobs at once; several are pinned to a core each, if there are enough.
+      stop: asked between polls; then every job saves and ends.
+
+    Returns:
+      the exit code of every job that was started, by name.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    free: list[int | None] = [None] * processes
+    if 1 < processes <= len(cores):
+        free = list(cores[:processes])
+    waiting, running, codes = list(jobs), [], {}
+    session = _Session(workdir)
+    while waiting or running:
+        if stop.requested() and (waiting or running):
+            waiting = []
+            for one in running:
+                with contextlib.suppress(ProcessLookupError):
+                    one.process.send_signal(signal.SIGTERM)
+        while waiting and free:
+            index, job = waiting.pop(0)
+            running.append(_start(job, index, workdir, free.pop(0)))
+            logging.info("started: %s (%d wait)", job.name, len(waiting))
+        time.sleep(_POLL_S)
+        for one in [one for one in running if one.process.poll() is not None]:
+            running.remove(one)
+            free.append(one.core)
+            codes[one.job.name] = code = one.process.returncode
+            one.process.stdin.close()
+            logging.info(
+                "%s: %s after %.0f s; %d run, %d wait",
+                *(one.job.name, _describe(code), time.time() - one.started),
+                *(len(running), len(waiting)),
+            )
+        session.note()
+    session.note(now=True)
+    return codes
+
+
+def _describe(code: int) -> str:
+    if code == 0:
+        return "finished"
+    if code == preemption.EXIT_CODE:
+        return "stopped, to be started again"
+    return f"failed with exit code {code}"
+
+
+def last_words(job: Job) -> str:
+    """Returns what a failed job said last: its one-line error, or its last line."""
+    path = job.workdir / LOG_FILE
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+    lines = [line for line in lines if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it said nothing"])[-1]
+
+
+class _Session:
+    """Notes how long the study has been at work, start after start."""
+
+    def __init__(self, workdir: pathlib.Path):
+        self._path = workdir / SESSIONS_FILE
+        self._before = _read_sessions(self._path)
+        self._started = self._noted = time.time()
+
+    def note(self, now: bool = False):
+        """Writes the seconds so far, now and then: a kill loses few of them."""
+        if now or time.time() - self._noted >= _NOTE_S:
+            self._noted = time.time()
+            this = {"started": self._started, "seconds": self._noted - self._started}
+            text = json.dumps([*self._before, this], indent=2) + "\n"
+            workdir_lib.write_atomically(self._path, text)
+
+
+def _read_sessions(path: pathlib.Path) -> list[dict[str, float]]:
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def wall_time_s(workdir: pathlib.Path) -> float:
+    """Returns the seconds that the study's jobs have run here, over all starts."""
+    return sum(s["seconds"] for s in _read_sessions(workdir / SESSIONS_FILE))
+
+
+def end_with_stdin():
+    """Stops this process, with its checkpoint, once its standard input closes.
+
+    So a job does not outlive the study that started it, however that ends.
+    """
+
+    def wait():
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()

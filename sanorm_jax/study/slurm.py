@@ -1,0 +1,59 @@
+"""The study as a Slurm array: one task a job."""
+
+import pathlib
+import shlex
+import sys
+
+import ml_collections
+
+from sanorm_jax import preemption
+from sanorm_jax import workdir as workdir_lib
+
+FILE = "study.sbatch"
+
+_SCRIPT = """#!/bin/bash
+#SBATCH --job-name={name}
+#SBATCH --array=0-{last}
+#SBATCH --output={log}
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=USR1@300
+{options}
+# Each task is one job of the study; a task that ends with {code} goes on when requeued.
+cd {folder} || exit 1
+srun {python} -m sanorm_jax.study --workdir={workdir} --job="$SLURM_ARRAY_TASK_ID"
+code=$?
+if [ "$code" -eq {code} ]; then
+    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
+fi
+exit "$code"
+"""
+
+
+def write(
+    study: ml_collections.ConfigDict, workdir: pathlib.Path, num_jobs: int
+) -> pathlib.Path:
+    """Writes `<workdir>/study.sbatch` for all jobs of a study.
+
+    Args:
+      study: `slurm_options` are options of sbatch, such as `--time=24:00:00`.
+      workdir: folder of the study; its config is read there by each task.
+      num_jobs: length of the array. Finished jobs end at once.
+
+    Returns:
+      the file.
+    """
+    workdir = workdir.absolute()
+    text = _SCRIPT.format(
+        name=workdir.name,
+        last=num_jobs - 1,
+        log=workdir / "slurm-%a.txt",
+        options="".join(f"#SBATCH {option}\n" for option in study.slurm_options),
+        folder=shlex.quote(str(pathlib.Path.cwd())),
+        python=shlex.quote(sys.executable),
+        workdir=shlex.quote(str(workdir)),
+        code=preemption.EXIT_CODE,
+    )
+    path = workdir / FILE
+    workdir_lib.write_atomically(path, text)
+    return path

@@ -1,0 +1,102 @@
+"""The jobs of a study: their list, what they leave, and that it is done once."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sanorm_jax import evaluate
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.study import jobs
+from tests.sanorm_jax.study.conftest import study_config
+
+
+def test_all_variants_of_the_first_seed_come_first(data_dir, tmp_path):
+    config = study_config(data_dir, seeds=(3, 4))
+    with config.unlocked():
+        config.train_settings.many = {"num_slots": 6}
+    created = jobs.create(config, tmp_path)
+    assert [job.name for job in created[:4]] == [
+        "few_weighted_mean_seed_3",
+        "few_weighted_sum_seed_3",
+        "many_weighted_mean_seed_3",
+        "many_weighted_sum_seed_3",
+    ]
+    assert len(created) == 8
+    assert created[1].config.update_normalization == "weighted_sum"
+    assert [created[i].config.num_slots for i in (0, 2)] == [4, 6]
+    assert created[-1].config.seed == 4
+    assert config.base.num_slots == 4 and config.base.max_objects == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"normalizations": ("weighted_mode",)}, "weighted_mode"),
+        ({"seeds": ()}, "config.seeds: is empty"),
+        ({"train_settings": {"few": {"num_slotz": 3}}}, "few.*num_slotz"),
+        ({"train_settings": {"few": {"num_slots": "x"}}}, "few"),
+    ],
+)
+def test_what_there_is_not_is_named(changes, message, data_dir, tmp_path):
+    config = study_config(data_dir)
+    for field, value in changes.items():
+        with config.ignore_type():
+            config[field] = value
+    with pytest.raises(ConfigError, match=message) as caught:
+        jobs.create(config, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_has_what_an_evaluation_of_the_run_gives(study):
+    _, (job, _), _ = study
+    folder = evaluate.evaluate(job.config, job.workdir, num_slots=[5])
+    (whole, *_) = json.loads((folder / "results.json").read_text())
+    columns, settings = jobs.read_arrays(job.table_path("random", 5))
+    assert settings["step"] == 2 and settings["resolution"] == 16
+    assert len(columns["index"]) == whole["num_examples"]
+    for name in ("fg_ari_masks_refined", "mse", "slot_entropy_attention"):
+        assert columns[name].mean() == pytest.approx(whole[name], rel=1e-5)
+    assert columns["slot_mass_attention"].shape == (whole["num_examples"], 5)
+
+
+def test_only_what_is_missing_is_done_again(study):
+    config, (job, _), _ = study
+    assert jobs.is_finished(job, config)
+    kept, lost = job.table_path("random", 3), job.table_path("random", 5)
+    before, content = kept.stat().st_mtime_ns, jobs.read_arrays(lost)[0]
+    lost.unlink()
+    assert jobs.is_trained(job) and not jobs.is_finished(job, config)
+    checkpoints = sorted((job.workdir / "checkpoints").iterdir())
+    assert jobs.run(job, config) == 0
+    assert sorted((job.workdir / "checkpoints").iterdir()) == checkpoints
+    assert jobs.is_finished(job, config)
+    assert kept.stat().st_mtime_ns == before
+    for name, column in jobs.read_arrays(lost)[0].items():
+        np.testing.assert_array_equal(column, content[name])
+
+
+def test_other_settings_of_the_evaluation_ask_for_new_tables(study):
+    config, (job, _), _ = study
+    for field, value in (("num_iterations", 3), ("num_slots", (3, 7))):
+        changed = config.copy_and_resolve_references()
+        changed.evaluation[field] = value
+        assert not jobs.is_finished(job, changed)
+
+
+def test_samples_go_from_few_objects_to_many(study):
+    _, (job, other), _ = study
+    columns, _ = jobs.read_arrays(job.samples_path("random", 5))
+    same, _ = jobs.read_arrays(other.samples_path("random", 5))
+    np.testing.assert_array_equal(columns["index"], same["index"])
+    table, _ = jobs.read_arrays(job.table_path("random", 5))
+    counts = dict(zip(table["index"], table["num_objects"], strict=True))
+    shown = [counts[i] for i in columns["index"]]
+    assert shown == sorted(shown) and shown[0] >= 2 and shown[0] < shown[-1]
+    assert columns["segmentation"].shape == (2, 16, 16)
+
+
+def test_times_are_summed(study):
+    config, (job, _), _ = study
+    seconds = jobs.times(job, config)
+    assert seconds["train_s"] > 0 and seconds["evaluate_s"] > 0
