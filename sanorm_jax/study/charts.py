@@ -58,8 +58,10 @@ def by_slots(
     trained = train["train_max_objects"]
     panels, known = {}, {}
     ranges = [(least, most)]
-    if trained != "all" and least <= trained < most:
-        ranges = [(least, trained), (trained + 1, most)]
+    if trained != "all":
+        parts = [(least, trained), (trained + 1, most)]
+        if all(select(rows, min_objects=a, max_objects=b) for a, b in parts):
+            ranges = parts
     for low, high in ranges:
         part = select(rows, min_objects=low, max_objects=high)
         title = range_label(low, high)

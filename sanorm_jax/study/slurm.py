@@ -47,7 +47,7 @@ def write(
     text = _SCRIPT.format(
         name=workdir.name,
         last=num_jobs - 1,
-        log=workdir / "slurm-%a.txt",
+        log=shlex.quote(str(workdir / "slurm-%a.txt")),
         options="".join(f"#SBATCH {option}\n" for option in study.slurm_options),
         folder=shlex.quote(str(pathlib.Path.cwd())),
         python=shlex.quote(sys.executable),

@@ -1,0 +1,48 @@
+"""The paper's study of object discovery: trained on CLEVR6 and CLEVR10.
+
+    python -m data.prepare --dataset=clevr_with_masks
+    python -m sanorm_jax.study --config=configs/study_clevr.py --submit
+
+Trained with 7 slots on at most 6 objects and with 11 slots on up to 10, for 500,000
+steps of 64 images; evaluated on up to 10 objects. `--submit` writes a file for Slurm,
+a task a run; without it the runs follow one another. Not run to its end: the data
+cannot be had on the machine this was written on.
+"""
+
+import ml_collections
+
+from configs import object_discovery
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.title = "More slots and objects than trained with: CLEVR"
+    config.base = object_discovery.get_config()
+    config.normalizations = (
+        *("weighted_mean", "layer_norm", "batch_norm", "weighted_sum"),
+    )
+    config.seeds = (0, 1, 2)
+    config.train_settings = ml_collections.ConfigDict()
+    config.train_settings.clevr6 = {"num_slots": 7, "max_objects": 6}
+    config.train_settings.clevr10 = {"num_slots": 11, "max_objects": 10}
+
+    config.evaluation = ml_collections.ConfigDict()
+    config.evaluation.num_slots = (4, 5, 6, 7, 9, 11, 13, 15, 17, 20)
+    config.evaluation.num_iterations = 5
+    config.evaluation.datasets = ml_collections.ConfigDict()
+    config.evaluation.datasets.clevr = {
+        "dataset": "clevr_with_masks",
+        "split": "test",
+        "min_objects": 3,
+        "max_objects": (3, 4, 5, 6, 7, 8, 9, 10),
+    }
+    config.evaluation.sample_slots = (7, 11, 20)
+    config.evaluation.num_samples = 6
+    config.measures = ("fg_ari_masks", "ari_masks", "fg_ari_attention", "ari_attention")
+    config.table_slots = (7, 11, 15, 20)
+
+    config.num_processes = 0  # jobs at once; 0: as many as cores on CPU, else 1
+    config.slurm_options = (
+        *("--gpus=1", "--cpus-per-task=8", "--mem=32G", "--time=24:00:00"),
+    )
+    return config

@@ -1,0 +1,64 @@
+"""The paper's study of DINOSAUR: trained on MOVi-C6 and MOVi-C10, also seen on MOVi-D.
+
+    python -m data.prepare --dataset=movi_c
+    python -m data.prepare --dataset=movi_d --splits=validation:6000
+    python -m feature_extraction.extract --dataset=movi_c \
+        --encoder=vit_base_patch8_224.dino
+    python -m feature_extraction.extract --dataset=movi_d \
+        --encoder=vit_base_patch8_224.dino
+    python -m sanorm_jax.study --config=configs/study_movi.py --submit
+
+Trained with 7 slots on at most 6 objects and with 11 slots on up to 10, for 500,000
+steps of 64 frames; evaluated on MOVi-C and, without further training, on the up to 23
+objects of MOVi-D. `--submit` writes a file for Slurm, a task a run; without it the
+runs follow one another. Not run to its end: the data cannot be had on the machine this
+was written on.
+"""
+
+import ml_collections
+
+from configs import dinosaur
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.title = "More slots and objects than trained with: MOVi-C and MOVi-D"
+    config.base = dinosaur.get_config()
+    config.normalizations = (
+        *("weighted_mean", "layer_norm", "batch_norm", "weighted_sum"),
+    )
+    config.seeds = (0, 1, 2)
+    config.train_settings = ml_collections.ConfigDict()
+    config.train_settings.movi_c6 = {"num_slots": 7, "max_objects": 6}
+    config.train_settings.movi_c10 = {"num_slots": 11, "max_objects": 10}
+
+    config.evaluation = ml_collections.ConfigDict()
+    config.evaluation.num_slots = (4, 5, 6, 7, 9, 11, 13, 15, 17, 20, 24)
+    config.evaluation.num_iterations = 3
+    config.evaluation.datasets = ml_collections.ConfigDict()
+    config.evaluation.datasets.movi_c = {
+        "dataset": "movi_c",
+        "split": "validation",
+        "min_objects": 3,
+        "max_objects": (3, 4, 5, 6, 7, 8, 9, 10),
+    }
+    config.evaluation.datasets.movi_d = {
+        "dataset": "movi_d",
+        "split": "validation",
+        "min_objects": 0,
+        "max_objects": (12, 14, 16, 18, 20, 23),
+    }
+    config.evaluation.sample_slots = (7, 11, 24)
+    config.evaluation.num_samples = 6
+    config.measures = (
+        *("fg_ari_masks_refined", "ari_masks_refined"),
+        *("fg_ari_attention_refined", "ari_attention_refined"),
+        *("mbo_masks_refined", "mbo_class_masks_refined"),
+    )
+    config.table_slots = (7, 11, 20, 24)
+
+    config.num_processes = 0  # jobs at once; 0: as many as cores on CPU, else 1
+    config.slurm_options = (
+        *("--gpus=1", "--cpus-per-task=16", "--mem=64G", "--time=24:00:00"),
+    )
+    return config
