@@ -23,7 +23,6 @@ from absl import logging
 
 from sanorm_jax import evaluate, init_from, preemption, tasks, train, writers
 from sanorm_jax import workdir as workdir_lib
-from sanorm_jax.checkpoints import DIRECTORY as CHECKPOINTS
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.models import normalization
 from sanorm_jax.parallel import Devices
@@ -120,7 +119,7 @@ def is_finished(job: Job, study: ml_collections.ConfigDict) -> bool:
 
 def is_trained(job: Job) -> bool:
     """Tells whether a job's run has taken and evaluated all its steps."""
-    has_checkpoints = (job.workdir / CHECKPOINTS).exists()
+    has_checkpoints = (job.workdir / workdir_lib.CHECKPOINTS).exists()
     return has_checkpoints and train.is_finished(job.workdir, job.config)
 
 
