@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.min_objects = 3
     config.max_objects = 6
     config.update_normalization = "weighted_sum"
-    config.num_train_steps = 3_000
+    config.num_train_steps = 2_500
     config.remat = False
 
     config.model = ml_collections.ConfigDict()
@@ -39,6 +39,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation_max_objects = 6
     config.evaluation_resolution = 96
     config.evaluations.default = {"num_slots": 7, "num_iterations": 3}
-    config.evaluate_every_steps = 1_000
+    config.evaluate_every_steps = 500
     config.checkpoint_every_steps = 500
     return config
