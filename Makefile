@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA_DIR ?= datasets
 WORKDIR ?= experiments/shapes
+# Of `make segment`: the folder of images, and under which name they are stored.
+IMAGES ?=
+NAME ?= $(notdir $(abspath $(WORKDIR)))_$(notdir $(abspath $(IMAGES)))
 STUDY_WORKDIR ?= experiments/study_shapes
 
 # Large pages save XLA's CPU buffers from being mapped and zeroed anew each step.
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo study shapes test lint clean
+.PHONY: demo study segment shapes test lint clean
 
 $(VENV)/.run: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +40,17 @@ demo: shapes
 study: shapes
 	$(BIN)/python -m sanorm_jax.study --config=configs/study_shapes.py \
 		--workdir=$(STUDY_WORKDIR) --config.base.data_dir=$(DATA_DIR)
+
+# WEIGHTS: the file of a ViT's weights, if the run's features were made with one.
+segment: $(VENV)/.run
+	$(if $(IMAGES),,$(error IMAGES: give the folder, make segment IMAGES=DIR WORKDIR=RUN))
+	$(BIN)/python -m data.prepare --dataset=images --source=$(IMAGES) --name=$(NAME) \
+		--like=$(WORKDIR) --data_dir=$(DATA_DIR)
+	$(BIN)/python -m feature_extraction.extract --dataset=images --name=$(NAME) \
+		--like=$(WORKDIR) --data_dir=$(DATA_DIR) $(if $(WEIGHTS),--weights=$(WEIGHTS))
+	$(BIN)/python -m sanorm_jax.main --mode=segment --workdir=$(WORKDIR) \
+		--dataset=$(NAME) --data_dir=$(DATA_DIR) \
+		$(if $(NUM_SLOTS),--num_slots=$(NUM_SLOTS))
 
 test: lint
 	$(BIN)/python -m pytest

@@ -39,6 +39,8 @@ class Dataset:
       settings: of the source store.
       feature_settings: of the feature store, None without one.
       fingerprints: of the stores, by `source` and `features`.
+      file_names: of the images that the examples were made from, in their order;
+        None if they were not made from image files.
     """
 
     def __init__(self, source: Store, features: Store | None = None):
@@ -48,6 +50,7 @@ class Dataset:
         self.settings = source.settings
         self.feature_settings = None
         self.fingerprints = {"source": source.fingerprint}
+        self.file_names = source.manifest["source"].get("files")
         if features is not None:
             self._stores |= dict.fromkeys(features.fields, features)
             self._all.append(features)

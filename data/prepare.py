@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags, logging
 from rich.console import Console
 
-from data import progress, sources
+from data import progress, run_data, sources
 from data.sources.base import Example, Options, Source, SourceError
 from data.store import StoreError, StoreWriter
 
@@ -32,6 +32,9 @@ _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side of the images, pixe
 _MIN_OBJECTS = flags.DEFINE_integer("min_objects", None, "shapes: fewest objects.")
 _MAX_OBJECTS = flags.DEFINE_integer("max_objects", None, "shapes: most objects.")
 _SEED = flags.DEFINE_integer("seed", None, "shapes: seed of the scenes.")
+_LIKE = flags.DEFINE_string(
+    "like", None, "Folder of a run: make images of the size that it was trained on."
+)
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "Processes, default: cores.")
 
 
@@ -209,6 +212,14 @@ def prepare(
     return root
 
 
+def _image_size() -> int | None:
+    if _LIKE.value is None:
+        return _IMAGE_SIZE.value
+    if _IMAGE_SIZE.value is not None:
+        raise StoreError("--image_size: given by --like too; leave one of them out")
+    return run_data.read(pathlib.Path(_LIKE.value))["image_size"]
+
+
 def _say(line: str):
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     console.print(line)
@@ -223,7 +234,7 @@ def main(argv: list[str]) -> int:
         options = Options(
             source=pathlib.Path(_SOURCE.value) if _SOURCE.value else None,
             splits=_split_sizes(_SPLITS.value),
-            image_size=_IMAGE_SIZE.value,
+            image_size=_image_size(),
             min_objects=_MIN_OBJECTS.value,
             max_objects=_MAX_OBJECTS.value,
             seed=_SEED.value,

@@ -1,5 +1,6 @@
 """The encoders by name: patches without weights, and every ViT of timm."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,8 +28,17 @@ class Encoder(Protocol):
         """Returns float16 features [B, N, D] of uint8 images [B, H, W, 3]."""
 
 
-def create(name: str, source: Store, options: Options) -> Encoder:
+def create(
+    name: str, source: Store, options: Options, like: Mapping[str, Any] | None = None
+) -> Encoder:
     """Returns the encoder of that name for the images of a store.
+
+    Args:
+      name: `patches`, or the name of a timm ViT.
+      source: of the images.
+      options: of the command line.
+      like: settings of another encoder of that name. What it took from the images
+        that it was made for, such as their mean, is taken from there.
 
     Raises:
       StoreError: unknown name, weights that do not fit, an option out of range.
@@ -37,13 +47,21 @@ def create(name: str, source: Store, options: Options) -> Encoder:
     if name == "patches":
         from feature_extraction.patches import PatchEncoder
 
+        if like is None and "train" not in source.splits:
+            raise StoreError(
+                f"--encoder=patches: is standardised over train, which {source.root} "
+                "does not have; give --like=WORKDIR of a run"
+            )
+
         def first_images(count: int) -> np.ndarray:
             count = min(count, source.num_examples("train"))
             return source.read("train", "image", np.arange(count))
 
         size = source.fields["image"][0][:2]
         return PatchEncoder(
-            size, options.patch_size, first_images, batch_size=options.batch_size
+            *(size, options.patch_size, first_images),
+            batch_size=options.batch_size,
+            like=like,
         )
     try:
         from feature_extraction.vit import VitEncoder

@@ -8,17 +8,18 @@ import concurrent.futures
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import app, flags, logging
 from rich.console import Console
 
-from data import progress
+from data import progress, run_data
 from data.manifest import feature_root
 from data.store import Store, StoreError, StoreWriter
 from feature_extraction import encoders
-from feature_extraction.options import Options
+from feature_extraction.options import RECORDED, Options
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, "Dataset of the images, as prepared.", required=True
@@ -30,8 +31,9 @@ _NAME = flags.DEFINE_string(
     "<name>-<encoder> beside it.",
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Folder of the stores.")
-_ENCODER = flags.DEFINE_string(
-    "encoder", None, "patches, or the name of any timm ViT.", required=True
+_ENCODER = flags.DEFINE_string("encoder", None, "patches, or the name of any timm ViT.")
+_LIKE = flags.DEFINE_string(
+    "like", None, "Folder of a run: take the encoder of its features, as it was there."
 )
 _SPLITS = flags.DEFINE_list("splits", None, "Splits to do now, default all.")
 _SHARD = flags.DEFINE_string("shard", "0/1", "I/N: part I of N jobs, from 0.")
@@ -75,6 +77,7 @@ def extract(
     splits: Sequence[str] | None = None,
     part: tuple[int, int] = (0, 1),
     repair: bool = False,
+    like: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Writes the features of a store of images, or what is missing of them.
 
@@ -87,6 +90,7 @@ def extract(
       splits: to do now; default all.
       part: (I, N): this job does every Nth shard, from I on.
       repair: also read the shards that are there and write damaged ones again.
+      like: settings of other features, to which these have to be made alike.
 
     Returns:
       the folder of the feature store.
@@ -105,7 +109,9 @@ def extract(
             raise StoreError(
                 f"--splits={split}: {source.root} has {', '.join(source.splits)}"
             )
-    encoder = encoders.create(encoder_name, source, options)
+    encoder = encoders.create(encoder_name, source, options, like)
+    if like is not None:
+        run_data.check_features(like, encoder.settings, f"--encoder={encoder_name}")
     root = feature_root(data_dir, name, encoder_name)
     writer = StoreWriter.create(
         root,
@@ -217,12 +223,16 @@ def _arguments(argv: list[str]) -> list[str]:
     return ["--nofinal_norm" if argument in spelled else argument for argument in argv]
 
 
-def main(argv: list[str]) -> int:
-    """Runs `extract` with the command line's flags; returns the exit code."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
-    logging.set_verbosity(logging.INFO)
-    options = Options(
+def _like() -> Mapping[str, Any] | None:
+    """Returns the settings of the features of `--like`, None if it reads none."""
+    for name in ("encoder", *RECORDED):
+        if flags.FLAGS[name].present:
+            raise StoreError(f"--{name}: given by --like too; leave one of them out")
+    return run_data.read(pathlib.Path(_LIKE.value))["features"]
+
+
+def _options() -> Options:
+    return Options(
         patch_size=_PATCH_SIZE.value,
         weights=pathlib.Path(_WEIGHTS.value) if _WEIGHTS.value else None,
         layer=_LAYER.value,
@@ -232,16 +242,33 @@ def main(argv: list[str]) -> int:
         device=_DEVICE.value,
         batch_size=_BATCH_SIZE.value,
     )
+
+
+def main(argv: list[str]) -> int:
+    """Runs `extract` with the command line's flags; returns the exit code."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
+    logging.set_verbosity(logging.INFO)
     try:
+        options, encoder, like = _options(), _ENCODER.value, None
+        if _LIKE.value is not None:
+            like = _like()
+            if like is None:
+                logging.info("nothing to do: %s reads images", _LIKE.value)
+                return 0
+            options, encoder = options.like(like), like["encoder"]
+        elif encoder is None:
+            raise StoreError("--encoder: give the name of one, or --like=WORKDIR")
         extract(
             _DATA_DIR.value,
             _NAME.value or _DATASET.value,
-            _ENCODER.value,
+            encoder,
             options,
             dataset=_DATASET.value,
             splits=_SPLITS.value,
             part=_part(_SHARD.value),
             repair=_REPAIR.value,
+            like=like,
         )
     except StoreError as error:
         console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)

@@ -2,11 +2,18 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from data.store import StoreError
 
 _PATCHES = {"patch_size"}
 _ANY = {"batch_size"}
+# Options whose value the settings of an encoder record, and under which name.
+RECORDED = {
+    **{name: name for name in ("patch_size", "layer", "final_norm", "input_size")},
+    "dtype": "compute_dtype",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +39,11 @@ class Options:
     dtype: str = "float32"
     device: str | None = None
     batch_size: int = 64
+
+    def like(self, settings: Mapping[str, Any]) -> "Options":
+        """Returns these options, with the values that an encoder's settings record."""
+        recorded = {k: settings[v] for k, v in RECORDED.items() if v in settings}
+        return dataclasses.replace(self, **recorded)
 
     def check(self, encoder: str):
         """Raises StoreError for values that no encoder, or not this one, takes."""

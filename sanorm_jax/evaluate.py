@@ -206,7 +206,7 @@ def evaluate(
     devices = Devices(config.parallelism)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
     task = tasks.create(config, tasks.open_dataset(config, stage=(split,)))
-    settings = _settings(config, num_slots, num_iterations)
+    settings = settings_grid(config, num_slots, num_iterations)
     evaluator = Evaluator(task, devices)
     variables, step = _variables(task, workdir, step)
     on_devices = devices.put_state(variables)
@@ -256,7 +256,19 @@ def _variables(task: Task, workdir: pathlib.Path, step: int | None):
     return load_variables(task, workdir, step)
 
 
-def _settings(config, num_slots, num_iterations) -> list[ml_collections.ConfigDict]:
+def settings_grid(
+    config: ml_collections.ConfigDict,
+    num_slots: Sequence[int],
+    num_iterations: Sequence[int],
+) -> list[ml_collections.ConfigDict]:
+    """Returns each `num_slots` with each `num_iterations`.
+
+    Where one of them is empty, it is as in training; where both are, these are
+    `config.evaluations`.
+
+    Raises:
+      ConfigError: a number is not above 0.
+    """
     if not num_slots and not num_iterations:
         return list(config.evaluations.values())
     for name, values in (("num_slots", num_slots), ("num_iterations", num_iterations)):

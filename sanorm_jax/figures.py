@@ -125,6 +125,35 @@ def segmentation_grid(
     return figure
 
 
+def segmentation_overlay(image: np.ndarray, labels: np.ndarray) -> Figure:
+    """Shows an image, and beside it the same tinted by its segments, with their labels.
+
+    Args:
+      image: `[H, W, 3]`, uint8 or floats in [0, 1].
+      labels: Integer labels `[H, W]`.
+    """
+    image = painting.as_floats(image)
+    colors = painting.segment_colors(int(labels.max()) + 1)
+    pictures = [image, painting.overlay(image, labels, colors)]
+    with _style():
+        figure = Figure(figsize=(4.6, 2.3), dpi=_DPI)
+        edges = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0.02}
+        for axis, picture in zip(
+            figure.subplots(1, 2, gridspec_kw=edges), pictures, strict=True
+        ):
+            # Both in the pixels of the image
+            extent = (-0.5, labels.shape[1] - 0.5, labels.shape[0] - 0.5, -0.5)
+            axis.imshow(picture, interpolation="nearest", extent=extent)
+            axis.set_axis_off()
+        for label, (row, column) in painting.middles(labels).items():
+            axis.text(
+                *(column, row, str(label)),
+                **{"ha": "center", "va": "center", "fontsize": 6},
+                bbox={"boxstyle": "round,pad=0.15", "fc": "white", "lw": 0},
+            )
+    return figure
+
+
 def sweep_plot(
     lines: Mapping[str, painting.Line],
     *,
@@ -326,7 +355,11 @@ def save(figure: Figure, path: str | pathlib.Path) -> pathlib.Path:
       The path. Its folder is made if it is missing.
     """
     path = pathlib.Path(path)
-    content = encode(figure, path.suffix)
+    return write(encode(figure, path.suffix), path)
+
+
+def write(content: bytes, path: pathlib.Path) -> pathlib.Path:
+    """Writes the content of a file, whole or not at all; see `save`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -9,7 +9,7 @@ from ml_collections import config_flags
 from sanorm_jax import command_line
 from sanorm_jax.errors import ConfigError
 
-_MODES = ("train", "evaluate", "report", "status")
+_MODES = ("train", "evaluate", "segment", "report", "status")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File of the experiment, see configs/.", lock_config=True
 )
@@ -17,11 +17,15 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default experiments/<name of the config>."
 )
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
-_SPLIT = flags.DEFINE_string("split", "", "evaluate: split, default the config's.")
-_NUM_SLOTS = flags.DEFINE_list("num_slots", [], "evaluate: numbers of slots, 7,11.")
-_NUM_ITERATIONS = flags.DEFINE_list("num_iterations", [], "evaluate: iterations, 3,5.")
+_SPLIT = flags.DEFINE_string("split", "", "evaluate, segment: default the config's.")
+_NUM_SLOTS = flags.DEFINE_list("num_slots", [], "Numbers of slots, 7,11.")
+_NUM_ITERATIONS = flags.DEFINE_list("num_iterations", [], "Iterations, 3,5.")
 _MAX_OBJECTS = flags.DEFINE_list("max_objects", [], "evaluate: most objects, 6,10.")
-_STEP = flags.DEFINE_integer("step", None, "evaluate: checkpoint, default the newest.")
+_DATASET = flags.DEFINE_string("dataset", "", "segment: images, default the config's.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "segment: stores, default the config's."
+)
+_STEP = flags.DEFINE_integer("step", None, "Checkpoint, default the newest.")
 
 
 def _numbers(flag: flags.FlagHolder) -> list[int]:
@@ -68,17 +72,22 @@ def _run() -> int:
     else:
         config = _CONFIG.value
         workdir_lib.check_config(workdir, config)
-    from sanorm_jax import evaluate
+    options = {
+        "split": _SPLIT.value,
+        "num_slots": _numbers(_NUM_SLOTS),
+        "num_iterations": _numbers(_NUM_ITERATIONS),
+        "step": _STEP.value,
+    }
+    if _MODE.value == "segment":
+        from sanorm_jax import segment
 
-    directory = evaluate.evaluate(
-        config,
-        workdir,
-        split=_SPLIT.value,
-        num_slots=_numbers(_NUM_SLOTS),
-        num_iterations=_numbers(_NUM_ITERATIONS),
-        max_objects=_numbers(_MAX_OBJECTS),
-        step=_STEP.value,
-    )
+        options |= {"dataset": _DATASET.value, "data_dir": _DATA_DIR.value}
+        directory = segment.segment(config, workdir, **options)
+    else:
+        from sanorm_jax import evaluate
+
+        options["max_objects"] = _numbers(_MAX_OBJECTS)
+        directory = evaluate.evaluate(config, workdir, **options)
     logging.info("written: %s", directory)
     return 0
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.colors import to_rgb
+from scipy.ndimage import distance_transform_cdt
 from scipy.optimize import linear_sum_assignment
 
 OKABE_ITO = (
@@ -132,6 +133,25 @@ def paint(labels, colors):
     edge[:, :-1] |= edge[:, 1:]
     picture[edge] = 1.0
     return picture
+
+
+def overlay(image, labels, colors):
+    """The image tinted by its segments, as enlarged and outlined as in `paint`."""
+    picture = paint(labels, colors)
+    outline = (picture == 1).all(-1, keepdims=True)
+    image = enlarge(image, picture.shape[:2])
+    return np.where(outline, picture, (picture + image) / 2)
+
+
+def middles(labels):
+    """The pixel (row, column) of each label that is farthest from other labels."""
+    places = {}
+    for label in np.unique(labels).tolist():
+        # The image's edge ends a segment too.
+        inside = np.pad(labels == label, 1)
+        depth = distance_transform_cdt(inside)[1:-1, 1:-1]
+        places[label] = np.unravel_index(np.argmax(depth), depth.shape)
+    return places
 
 
 def fade(image, mask):

@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 from clu import parameter_overview, periodic_actions
 
-from data import pipeline
+from data import pipeline, run_data
 from data.store import StoreError
 from sanorm_jax import figures, optimizers, preemption, tasks, writers
 from sanorm_jax import workdir as workdir_lib
@@ -217,6 +217,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         writer = None
         if devices.is_main:
             workdir_lib.note_start(workdir, step)
+            size = dataset.settings["image_size"]
+            run_data.note(workdir, size, dataset.feature_settings)
             writer = writers.Writer(workdir, step)
             stack.callback(writer.close)
         run = Run(

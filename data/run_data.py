@@ -1,0 +1,67 @@
+"""What data a run was trained on, noted in its folder.
+
+By it, other images are made to fit the run: of the same size, with features of the same
+encoder under the same settings.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from data.manifest import StoreError, write_json
+
+FILE = "data.json"
+
+# What does not change the features: which images they are of, and the version of the
+# library that computed them.
+_NOT_COMPARED = ("source_fingerprint", "timm")
+
+
+def note(workdir: pathlib.Path, image_size: int, features: Mapping[str, Any] | None):
+    """Writes `data.json` in the folder of a run.
+
+    Args:
+      workdir: folder of the run.
+      image_size: side of the images in pixels.
+      features: settings of the feature store; None if the run reads images.
+    """
+    write_json(workdir / FILE, {"image_size": image_size, "features": features})
+
+
+def read(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns `image_size` and `features` as noted.
+
+    Raises:
+      StoreError: there is no such note.
+    """
+    path = workdir / FILE
+    try:
+        noted = json.loads(path.read_text())
+        return {"image_size": noted["image_size"], "features": noted["features"]}
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(
+            f"{path}: not there; {workdir} must be the folder of a run that has begun"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: unreadable ({error})") from None
+
+
+def check_features(noted: Mapping[str, Any], given: Mapping[str, Any], where: str):
+    """Raises `StoreError` if features are made otherwise than those noted.
+
+    Args:
+      noted: settings of the features that a run was trained on.
+      given: settings of other features.
+      where: these, for the error.
+    """
+    parts = [
+        f"{name}: {noted.get(name)!r} there, {given.get(name)!r} now"
+        for name in sorted(noted.keys() | given.keys())
+        if name not in _NOT_COMPARED and noted.get(name) != given.get(name)
+    ]
+    if parts:
+        raise StoreError(
+            f"{where}: not the features that the run was trained on "
+            f"({'; '.join(parts)}); extract them with --like=WORKDIR of the run"
+        )
