@@ -10,6 +10,7 @@ from sanorm_jax import preemption
 from sanorm_jax import workdir as workdir_lib
 
 FILE = "study.sbatch"
+REQUEUE = pathlib.Path(__file__).parents[2] / "scripts" / "slurm" / "requeue.sh"
 
 _SCRIPT = """#!/bin/bash
 #SBATCH --job-name={name}
@@ -19,14 +20,10 @@ _SCRIPT = """#!/bin/bash
 #SBATCH --requeue
 #SBATCH --signal=USR1@300
 {options}
-# Each task is one job of the study; a task that ends with {code} goes on when requeued.
+# Each task is one job of the study; a task that ends with {code} is requeued.
 cd {folder} || exit 1
-srun {python} -m sanorm_jax.study --workdir={workdir} --job="$SLURM_ARRAY_TASK_ID"
-code=$?
-if [ "$code" -eq {code} ]; then
-    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
-fi
-exit "$code"
+exec {requeue} srun {python} -m sanorm_jax.study --workdir={workdir} \\
+    --job="$SLURM_ARRAY_TASK_ID"
 """
 
 
@@ -53,6 +50,7 @@ def write(
         python=shlex.quote(sys.executable),
         workdir=shlex.quote(str(workdir)),
         code=preemption.EXIT_CODE,
+        requeue=shlex.quote(str(REQUEUE)),
     )
     path = workdir / FILE
     workdir_lib.write_atomically(path, text)

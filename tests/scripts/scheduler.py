@@ -1,0 +1,169 @@
+"""A stand-in for Slurm: runs batch files, hears `scontrol requeue`, signals steps."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+ROOT = pathlib.Path(__file__).parents[2]
+SLURM = ROOT / "scripts" / "slurm"
+TIMEOUT_S = 240
+
+# Like Slurm's: drops its own options, starts the tasks, tells the highest exit code.
+_SRUN = """#!{python}
+import json, os, pathlib, signal, subprocess, sys
+words = sys.argv[1:]
+options = []
+while words[0].startswith("--"):
+    options.append(words.pop(0))
+count = int(os.environ["STAND_IN_TASKS"])
+def environment(index):
+    more = {{"SLURM_PROCID": str(index), "SLURM_STEP_NUM_TASKS": str(count),
+            "SLURM_STEP_NODELIST": "localhost"}}
+    return os.environ | more
+tasks = [subprocess.Popen(words, env=environment(i)) for i in range(count)]
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, lambda n, _: [task.send_signal(n) for task in tasks])
+step = pathlib.Path(os.environ["STAND_IN_STEP"])
+partial = step.with_suffix(".partial")
+partial.write_text(json.dumps({{"options": options, "command": words,
+                               "pids": [task.pid for task in tasks]}}))
+partial.replace(step)
+codes = [task.wait() for task in tasks]
+sys.exit(max(code if code >= 0 else 128 - code for code in codes))
+"""
+_SCONTROL = """#!/bin/bash
+[ "$STAND_IN_REFUSES" = yes ] && { echo "scontrol: not permitted" >&2; exit 1; }
+echo "$*" >> "$STAND_IN_REQUESTS"
+"""
+
+
+class Scheduler:
+    """Runs one job, anew after each request to requeue it.
+
+    Args:
+      folder: for the commands that stand in for Slurm's, and what they tell.
+      num_tasks: processes that `srun` starts.
+      array_task: index and length if the job is a task of an array.
+      environment: variables for the job.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        num_tasks: int = 1,
+        array_task: tuple[int, int] | None = None,
+        environment: dict[str, str] | None = None,
+    ):
+        self._requests = folder / "requests.txt"
+        self._step = folder / "step.json"
+        self._spool = folder / "slurm_script"
+        (folder / "bin").mkdir()
+        for name, text in (
+            ("srun", _SRUN.format(python=sys.executable)),
+            ("scontrol", _SCONTROL),
+        ):
+            (folder / "bin" / name).write_text(text)
+            (folder / "bin" / name).chmod(0o755)
+        # A job of its own port (see parallel.py), whatever else this machine tests.
+        job = str(os.getpid())
+        self._environment = os.environ | {
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "PYTHON": sys.executable,
+            "SLURM_JOB_ID": job,
+            "STAND_IN_TASKS": str(num_tasks),
+            "STAND_IN_REQUESTS": str(self._requests),
+            "STAND_IN_STEP": str(self._step),
+        }
+        self._name = job
+        if array_task:
+            index, length = array_task
+            self._name = f"{job}_{index}"
+            self._environment |= {
+                "SLURM_ARRAY_JOB_ID": job,
+                "SLURM_ARRAY_TASK_ID": str(index),
+                "SLURM_ARRAY_TASK_COUNT": str(length),
+            }
+        self._environment |= environment or {}
+
+    def start(self, command: list[str]) -> subprocess.Popen:
+        """Starts a command as a job's batch script runs."""
+        self._step.unlink(missing_ok=True)
+        return subprocess.Popen(
+            [str(word) for word in command],
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def step(self) -> dict | None:
+        """Returns options, command and process ids of the running step, if any."""
+        return json.loads(self._step.read_text()) if self._step.exists() else None
+
+    def requeued(self) -> list[str]:
+        """Returns what `scontrol` was asked for so far."""
+        if not self._requests.exists():
+            return []
+        return self._requests.read_text().splitlines()
+
+    def run(
+        self,
+        script: pathlib.Path,
+        arguments: list[str],
+        during: Callable[[int, subprocess.Popen], None] | None = None,
+        most: int = 10,
+    ) -> tuple[list[int], str]:
+        """Runs a batch file until it does not ask to be requeued.
+
+        Args:
+          script: the file; a copy is run, as Slurm does.
+          arguments: of the script.
+          during: called with the number of the start, from 0, and the process.
+          most: starts.
+
+        Returns:
+          the exit codes and all output.
+        """
+        self._spool.write_text(script.read_text())
+        codes, output = [], ""
+        while len(codes) < most:
+            before = len(self.requeued())
+            job = self.start(["bash", self._spool, *arguments])
+            try:
+                if during:
+                    during(len(codes), job)
+                output += job.communicate(timeout=TIMEOUT_S)[0]
+            except BaseException:
+                for pid in (self.step() or {"pids": []})["pids"]:
+                    end(pid)
+                job.kill()
+                raise
+            codes.append(job.returncode)
+            requests = self.requeued()[before:]
+            if not requests:
+                break
+            assert requests == [f"requeue {self._name}"]
+        return codes, output
+
+
+def end(pid: int):
+    """Kills a process if it is still there."""
+    try:
+        os.kill(pid, 9)
+    except ProcessLookupError:
+        return
+
+
+def wait_for(condition: Callable[[], bool], job: subprocess.Popen):
+    """Polls until `condition` holds; fails if the job ends or time is up before."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

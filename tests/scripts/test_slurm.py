@@ -1,0 +1,186 @@
+"""The batch files and the wrapper, under a stand-in for Slurm."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from sanorm_jax import workdir as workdir_lib
+from tests.scripts.scheduler import SLURM, TIMEOUT_S, Scheduler, wait_for
+
+REQUEUE = SLURM / "requeue.sh"
+FILES = sorted(SLURM.glob("*.sbatch"))
+TRAINING = ("one_gpu", "one_node", "several_nodes")
+
+
+def _fake_python(folder, codes):
+    """Writes a program that ends with one code after the other."""
+    path, left = folder / "python", folder / "codes"
+    left.write_text("".join(f"{code}\n" for code in codes))
+    path.write_text(
+        f'#!/bin/bash\ncode=$(head -n 1 "{left}")\nsed -i 1d "{left}"\n'
+        '[ "$code" = kill ] && kill -KILL $$\nexit "$code"\n'
+    )
+    path.chmod(0o755)
+    return {"PYTHON": str(path)}
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "requeued"),
+    [
+        (0, 0, False),
+        (1, 1, False),
+        (124, 124, True),
+        (134, 134, False),
+        ("kill", 137, False),
+    ],
+)
+def test_only_124_is_requeued(code, told, requeued, tmp_path):
+    scheduler = Scheduler(tmp_path, environment=_fake_python(tmp_path, [code]))
+    job = scheduler.start([REQUEUE, "srun", tmp_path / "python"])
+    job.communicate(timeout=TIMEOUT_S)
+    assert job.returncode == told
+    assert len(scheduler.requeued()) == requeued
+
+
+def test_a_refused_requeue_is_said(tmp_path):
+    environment = _fake_python(tmp_path, [124]) | {"STAND_IN_REFUSES": "yes"}
+    scheduler = Scheduler(tmp_path, environment=environment)
+    job = scheduler.start([REQUEUE, "srun", tmp_path / "python"])
+    output = job.communicate(timeout=TIMEOUT_S)[0]
+    assert job.returncode == 124
+    assert "is not requeued; submit it again" in output
+
+
+@pytest.mark.parametrize(
+    ("sent", "heard"),
+    [
+        (signal.SIGUSR1, "USR1"),
+        (signal.SIGTERM, "TERM"),
+        (signal.SIGINT, "TERM"),
+    ],
+)
+def test_a_signal_to_the_wrapper_reaches_the_command(sent, heard, tmp_path):
+    # It takes its time to save after the signal; its code comes back, not the signal's.
+    command = tmp_path / "command"
+    command.write_text(
+        "#!/bin/bash\n"
+        + "".join(
+            f"trap 'echo {name} >> {tmp_path}/heard' {name}\n"
+            for name in ("USR1", "TERM", "INT")
+        )
+        + f"touch {tmp_path}/ready\n"
+        + f"until [ -e {tmp_path}/saved ]; do sleep 0.05; done\nexit 124\n"
+    )
+    command.chmod(0o755)
+    scheduler = Scheduler(tmp_path)
+    job = scheduler.start([REQUEUE, command])
+    wait_for((tmp_path / "ready").exists, job)
+    job.send_signal(sent)
+    wait_for((tmp_path / "heard").exists, job)
+    (tmp_path / "saved").touch()
+    job.communicate(timeout=TIMEOUT_S)
+    assert job.returncode == 124
+    assert (tmp_path / "heard").read_text().split() == [heard]
+    assert len(scheduler.requeued()) == 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_options_come_before_commands(path):
+    # sbatch reads no option after the first command.
+    lines = path.read_text().splitlines()
+    assert lines[0] == "#!/bin/bash"
+    last = max(i for i, line in enumerate(lines) if line.startswith("#SBATCH"))
+    assert all(line.startswith("#") for line in lines[: last + 1])
+    assert {"#SBATCH --requeue", "#SBATCH --open-mode=append"} <= set(lines)
+    assert any(line.startswith("#SBATCH --time=") for line in lines)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_is_started_again_until_it_ends_with_0(name, tmp_path):
+    environment = _fake_python(tmp_path, [124, 124, 0])
+    scheduler = Scheduler(tmp_path, environment=environment)
+    workdir = f"--workdir={tmp_path}/a run"
+    codes, _ = scheduler.run(SLURM / f"{name}.sbatch", [workdir, "--config=c.py"])
+    assert codes == [124, 124, 0]
+    command = scheduler.step()["command"]
+    assert command[1:] == ["-m", "sanorm_jax.main", workdir, "--config=c.py"]
+    signals = [
+        line
+        for line in (SLURM / f"{name}.sbatch").read_text().splitlines()
+        if line.startswith("#SBATCH --signal=")
+    ]
+    assert signals == ["#SBATCH --signal=USR1@300"]
+
+
+def test_a_failed_training_is_not_started_again(tmp_path):
+    scheduler = Scheduler(tmp_path, environment=_fake_python(tmp_path, [124, 1, 0]))
+    codes, _ = scheduler.run(SLURM / "one_gpu.sbatch", [])
+    assert codes == [124, 1]
+
+
+def test_no_process_of_several_nodes_is_killed_while_it_saves(tmp_path):
+    scheduler = Scheduler(tmp_path, environment=_fake_python(tmp_path, [0]))
+    scheduler.run(SLURM / "several_nodes.sbatch", [])
+    assert scheduler.step()["options"] == ["--kill-on-bad-exit=0"]
+
+
+def test_an_extraction_out_of_time_is_requeued(tmp_path):
+    # The first start has no time; later ones end by themselves.
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/bash\n[ -e {tmp_path}/again ] && exit 0\n"
+        f"touch {tmp_path}/again\nexec sleep {TIMEOUT_S}\n"
+    )
+    python.chmod(0o755)
+    scheduler = Scheduler(
+        tmp_path,
+        array_task=(3, 16),
+        environment={"PYTHON": str(python), "EXTRACT_TIME": "1"},
+    )
+    codes, _ = scheduler.run(SLURM / "extract_array.sbatch", ["--dataset=movi_c"])
+    assert codes == [124, 0]
+    command = scheduler.step()["command"]
+    assert command[1:] == [
+        *("-m", "feature_extraction.extract", "--dataset=movi_c", "--shard=3/16")
+    ]
+
+
+def test_a_real_run_goes_on_after_the_signal_before_the_time_limit(data_dir, tmp_path):
+    config = tmp_path / "tiny_config.py"
+    config.write_text(
+        "import pathlib\nfrom tests import tiny\n\ndef get_config():\n"
+        f"    path = pathlib.Path({str(data_dir)!r})\n"
+        "    changes = {'num_train_steps': 1000, 'log_every_steps': 100}\n"
+        "    changes |= dict.fromkeys(\n"
+        "        ['checkpoint_every_steps', 'evaluate_every_steps'], 1000)\n"
+        "    return tiny.config(path, **changes).unlock()\n"
+    )
+    workdir = tmp_path / "run"
+    metrics = workdir / "metrics.jsonl"
+
+    def warn(number, job):
+        if number == 0:
+            wait_for(lambda: metrics.exists() and metrics.stat().st_size, job)
+            for pid in scheduler.step()["pids"]:
+                os.kill(pid, signal.SIGUSR1)
+
+    scheduler = Scheduler(tmp_path)
+    codes, output = scheduler.run(
+        SLURM / "one_gpu.sbatch",
+        [f"--config={config}", f"--workdir={workdir}"],
+        warn,
+    )
+    assert codes == [124, 0], output
+    lines = [x for x in workdir_lib.read_lines(metrics) if "loss" in x]
+    assert [line["step"] for line in lines] == list(range(100, 1001, 100))
+    starts = workdir_lib.read_lines(workdir / workdir_lib.STARTS_FILE)
+    assert len(starts) == 2
+    assert 0 < starts[1]["step"] < 1000
+
+
+def test_the_files_are_valid_bash():
+    for path in (REQUEUE, *FILES):
+        assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
+    assert len(FILES) == 4
