@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.min_objects = 3
     config.max_objects = 6
     config.update_normalization = "weighted_sum"
-    config.num_train_steps = 2_500
+    config.num_train_steps = 2_000
     config.remat = False
 
     config.model = ml_collections.ConfigDict()
