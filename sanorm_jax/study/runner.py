@@ -95,9 +95,11 @@ def run(
         free = list(cores[:processes])
     waiting, running, codes = list(jobs), [], {}
     session = _Session(workdir)
+    told = False
     while waiting or running:
-        if stop.requested() and (waiting or running):
-            waiting = []
+        if stop.requested() and not told:
+            # Once: a second signal would end a job that is on its way out.
+            waiting, told = [], True
             for one in running:
                 with contextlib.suppress(ProcessLookupError):
                     one.process.send_signal(signal.SIGTERM)
