@@ -1,5 +1,6 @@
 """Any Vision Transformer of timm as a frozen encoder of patch tokens."""
 
+import contextlib
 import difflib
 import inspect
 import logging as std_logging
@@ -67,15 +68,19 @@ class VitEncoder:
         self._mode = config["interpolation"]
         if self._mode not in ("bicubic", "bilinear"):
             self._mode = "bicubic"
-        # [1, 3, 1, 1]
-        self._mean, self._std = (
-            torch.tensor(config[key], device=self._device).view(1, 3, 1, 1)
-            for key in ("mean", "std")
-        )
-        self._model.to(self._device)
-        _, self.num_tokens, self.feature_dim = self._tokens(
-            torch.zeros((1, self._size, self._size, 3), dtype=torch.uint8)
-        ).shape
+        with _enough_memory(
+            f"--encoder={name}: does not fit into the free GPU memory; free some, or "
+            "choose --device=cpu"
+        ):
+            # [1, 3, 1, 1]
+            self._mean, self._std = (
+                torch.tensor(config[key], device=self._device).view(1, 3, 1, 1)
+                for key in ("mean", "std")
+            )
+            self._model.to(self._device)
+            _, self.num_tokens, self.feature_dim = self._tokens(
+                torch.zeros((1, self._size, self._size, 3), dtype=torch.uint8)
+            ).shape
         self.settings: dict[str, Any] = {
             "encoder": name,
             "timm": timm.__version__,
@@ -107,7 +112,11 @@ class VitEncoder:
         features = np.empty(shape, np.float16)
         starts = range(0, len(images), self._batch_size)
         batches = [slice(start, start + self._batch_size) for start in starts]
-        with ThreadPoolExecutor(1) as sender:
+        enough = _enough_memory(
+            f"--batch_size={self._batch_size}: too little GPU memory; choose a smaller "
+            "one and start again, finished shards are kept"
+        )
+        with enough, ThreadPoolExecutor(1) as sender:
             # One batch is sent while the one before is encoded.
             waiting = sender.submit(self._send, images[batches[0]])
             for batch, following in zip(batches, [*batches[1:], None], strict=True):
@@ -136,24 +145,27 @@ class VitEncoder:
 
     @torch.inference_mode()
     def _tokens(self, images: torch.Tensor) -> torch.Tensor:
-        try:
-            with torch.autocast(
-                self._device.type, self._dtype, enabled=self._dtype != torch.float32
-            ):
-                (tokens,) = self._model.forward_intermediates(
-                    self.preprocess(images),
-                    indices=[self._layer],
-                    norm=self._final_norm,
-                    stop_early=True,
-                    output_fmt="NLC",
-                    intermediates_only=True,
-                )
-        except torch.OutOfMemoryError:
-            raise StoreError(
-                f"--batch_size={self._batch_size}: too little GPU memory; choose a "
-                "smaller one and start again, finished shards are kept"
-            ) from None
+        with torch.autocast(
+            self._device.type, self._dtype, enabled=self._dtype != torch.float32
+        ):
+            (tokens,) = self._model.forward_intermediates(
+                self.preprocess(images),
+                indices=[self._layer],
+                norm=self._final_norm,
+                stop_early=True,
+                output_fmt="NLC",
+                intermediates_only=True,
+            )
         return tokens.to(torch.float16)
+
+
+@contextlib.contextmanager
+def _enough_memory(message: str):
+    """Raises StoreError with the message where the GPU's memory runs out."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise StoreError(message) from None
 
 
 def _device(name: str | None) -> torch.device:
@@ -170,7 +182,9 @@ def _check_name(name: str):
     # A wrong tag is nearer to its own model's tags than to other models.
     base = name.split(".")[0]
     own = [known for known in tagged if known.split(".")[0] == base]
-    nearest = difflib.get_close_matches(name, own or models + tagged, 4, 0.5)
+    nearest = difflib.get_close_matches(
+        name, own or ["patches", *models, *tagged], 4, 0.5
+    )
     near = nearest or own[:4]
     raise StoreError(
         f"--encoder={name}: no such model in timm {timm.__version__}"

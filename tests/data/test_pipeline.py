@@ -176,7 +176,15 @@ def test_features_of_other_images_are_refused(tmp_path):
         pipeline.open_dataset(tmp_path, "random", encoder="random")
 
 
-def test_an_incomplete_store_is_refused_or_read_in_part(tmp_path):
+def test_features_of_another_encoder_are_refused(tmp_path):
+    stores.random_dataset(tmp_path, SPLITS)
+    (tmp_path / "random-random").rename(tmp_path / "random-patches")
+    with pytest.raises(StoreError, match=r"features of random, not of patches") as e:
+        pipeline.open_dataset(tmp_path, "random", encoder="patches")
+    assert str(tmp_path / "random-patches") in str(e.value)
+
+
+def test_an_incomplete_store_is_refused_or_read_in_part(tmp_path, caplog):
     dataset = stores.random_dataset(tmp_path, SPLITS)
     dataset._stores["features"].shard_file("train", "features", 1).unlink()
     with pytest.raises(StoreError, match="missing shards: train 1 of 5"):
@@ -184,7 +192,9 @@ def test_an_incomplete_store_is_refused_or_read_in_part(tmp_path):
     part = pipeline.open_dataset(
         tmp_path, "random", encoder="random", allow_incomplete=True
     )
-    kept = pipeline.select(part, "train")
+    with caplog.at_level("WARNING"):
+        kept = pipeline.select(part, "train")
+    assert "using the 29 of 37 examples of train that are there" in caplog.text
     np.testing.assert_array_equal(kept, [i for i in range(37) if i // 8 != 1])
 
 

@@ -211,6 +211,7 @@ def test_weights_of_another_model_are_refused(weights):
         ("vit_base_patch8_224.dnio", r"vit_base_patch8_224\.dino"),
         ("vit_bsae_patch16_224", "vit_base_patch16_224"),
         ("resnet18", "is no plain ViT"),
+        ("patchs", "nearest: patches"),
     ],
 )
 def test_other_names_are_answered_with_the_nearest(name, message, tmp_path):
@@ -249,12 +250,25 @@ def test_without_a_network_the_way_out_is_named(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_too_little_gpu_memory_is_an_error_of_one_line(weights, monkeypatch):
+def _full(*args, **kwargs):
+    raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+
+@pytest.mark.parametrize("where", ["model", "sending"])
+def test_too_little_gpu_memory_for_a_batch_is_one_line(where, weights, monkeypatch):
     encoder = _encoder(weights, batch_size=2)
-
-    def full(*args, **kwargs):
-        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
-
-    monkeypatch.setattr(encoder._model, "forward_intermediates", full)
-    with pytest.raises(StoreError, match="--batch_size=2: too little GPU memory"):
+    if where == "model":
+        monkeypatch.setattr(encoder._model, "forward_intermediates", _full)
+    else:
+        monkeypatch.setattr(encoder, "_send", _full)
+    with pytest.raises(StoreError, match="--batch_size=2: too little GPU memory") as e:
         encoder(IMAGES)
+    assert "\n" not in str(e.value)
+
+
+def test_a_model_too_large_for_the_gpu_is_one_line(weights, monkeypatch):
+    weights("test_vit", img_size=32)
+    monkeypatch.setattr(torch.nn.Module, "to", _full)
+    with pytest.raises(StoreError, match="--encoder=test_vit: does not fit") as e:
+        _encoder(weights)
+    assert "\n" not in str(e.value)
