@@ -93,6 +93,27 @@ class Task(abc.ABC):
     ) -> dict[str, jax.Array]:
         """Returns `segmentation` [B, H, W] and `masks` [B, K, H, W] for figures."""
 
+    def model_options(self) -> dict[str, Any]:
+        """Returns the options that every model takes, and those of `config.model`."""
+        config = self.config
+        return {
+            "num_slots": config.num_slots,
+            "num_iterations": config.num_iterations,
+            "update_normalization": config.update_normalization,
+            "axis_name": self.axis_name,
+            "dtype": self.dtype,
+        } | config.model.to_dict()
+
+    def square_image_size(self) -> int:
+        """Returns the side of the images, or raises `ConfigError` if not square."""
+        height, width, _ = self.dataset.fields["image"][0]
+        if height != width:
+            raise ConfigError(
+                f"config.dataset={self.config.dataset}: images of {height} x {width} "
+                "are not square; prepare it with --image_size"
+            )
+        return height
+
     @property
     def label_fields(self) -> tuple[str, ...]:
         """What `segmentation_measures` reads of the dataset."""

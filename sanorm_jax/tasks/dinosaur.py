@@ -39,15 +39,7 @@ class DinosaurTask(Task):
                 f"config.encoder={config.encoder}: {self.num_tokens} tokens are no "
                 "square grid"
             )
-        self.model = Dinosaur(
-            num_slots=config.num_slots,
-            num_iterations=config.num_iterations,
-            update_normalization=config.update_normalization,
-            axis_name=axis_name,
-            dtype=self.dtype,
-            remat=config.remat,
-            **config.model,
-        )
+        self.model = Dinosaur(remat=config.remat, **self.model_options())
 
     def init(self, rng):
         """See `Task.init`."""

@@ -56,12 +56,7 @@ class ObjectDiscoveryTask(Task):
 
     def __init__(self, config, dataset, axis_name=None):
         super().__init__(config, dataset, axis_name)
-        height, width, _ = dataset.fields["image"][0]
-        if height != width:
-            raise ConfigError(
-                f"config.dataset={config.dataset}: images of {height} x {width} are "
-                "not square; prepare it with --image_size"
-            )
+        self.image_size = self.square_image_size()
         for name in config.augmentations:
             if name not in AUGMENTATIONS:
                 raise ConfigError(
@@ -69,17 +64,8 @@ class ObjectDiscoveryTask(Task):
                     f"{', '.join(AUGMENTATIONS)}"
                 )
         self.evaluation_fields = ("image", "num_objects", *self.label_fields)
-        self.image_size = height
         self.loss_weight = optimizers.piecewise_linear(config.loss_weight)
-        self.model = Autoencoder(
-            image_size=height,
-            num_slots=config.num_slots,
-            num_iterations=config.num_iterations,
-            update_normalization=config.update_normalization,
-            axis_name=axis_name,
-            dtype=self.dtype,
-            **config.model.to_dict(),
-        )
+        self.model = Autoencoder(image_size=self.image_size, **self.model_options())
 
     def init(self, rng):
         """See `Task.init`."""

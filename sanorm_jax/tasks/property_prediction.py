@@ -36,30 +36,16 @@ class PropertyPredictionTask(Task):
 
     def __init__(self, config, dataset, axis_name=None):
         super().__init__(config, dataset, axis_name)
-        height, width, _ = dataset.fields["image"][0]
-        if height != width:
-            raise ConfigError(
-                f"config.dataset={config.dataset}: images of {height} x {width} are "
-                "not square; prepare it with --image_size"
-            )
+        self.image_size = self.square_image_size()
         if config.z_range not in Z_RANGES:
             raise ConfigError(
                 f"config.z_range={config.z_range}: must be one of {', '.join(Z_RANGES)}"
             )
-        self.image_size = height
         self.has_segmentation = "segmentation" in dataset.fields
         self.evaluation_fields = ("image", "properties", "num_objects")
         if self.has_segmentation:
             self.evaluation_fields += self.label_fields
-        self.model = SetPredictor(
-            image_size=height,
-            num_slots=config.num_slots,
-            num_iterations=config.num_iterations,
-            update_normalization=config.update_normalization,
-            axis_name=axis_name,
-            dtype=self.dtype,
-            **config.model.to_dict(),
-        )
+        self.model = SetPredictor(image_size=self.image_size, **self.model_options())
 
     def init(self, rng):
         """See `Task.init`."""
