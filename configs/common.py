@@ -62,5 +62,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.keep_checkpoint_every_steps = 10_000
     config.time_limit_h = 0.0  # 0: none
     config.parallelism = "auto"
-    config.compilation_cache = True
+    config.compilation_cache = True  # in the workdir's parent, for the next start
     return config

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from data import pipeline
-from sanorm_jax import figures, metrics, tasks
+from sanorm_jax import compilation_cache, figures, metrics, tasks
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.init_from import load, load_variables
@@ -203,6 +203,7 @@ def evaluate(
       ConfigError: no checkpoint, or an option out of range.
     """
     split = split or config.evaluation_split
+    compilation_cache.enable(config, workdir)
     devices = Devices(config.parallelism)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
     task = tasks.create(config, tasks.open_dataset(config, stage=(split,)))

@@ -13,12 +13,20 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import psutil
 from absl import logging
 from clu import parameter_overview, periodic_actions
 
 from data import pipeline, run_data
 from data.store import StoreError
-from sanorm_jax import figures, optimizers, preemption, tasks, writers
+from sanorm_jax import (
+    compilation_cache,
+    figures,
+    optimizers,
+    preemption,
+    tasks,
+    writers,
+)
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.checkpoints import Checkpoints
 from sanorm_jax.errors import ConfigError
@@ -172,6 +180,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     """
     _check(config)
     # ---- Devices, data, model -------------------------------------------------
+    compilation_cache.enable(config, workdir)
     devices = Devices(config.parallelism)
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
@@ -266,6 +275,7 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
     )
     batches = run.devices.prefetch(_batches(run, step))
     waited_s, since, first = 0.0, time.monotonic(), step
+    to_first_step = None
     while step < config.num_train_steps:
         before = time.monotonic()
         try:
@@ -277,6 +287,9 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
         run.state, scalars = train_step(run.state, batch)
         step += 1
         progress(step)
+        if to_first_step is None:
+            to_first_step = _note_first_step(scalars)
+            waited_s, since, first = 0.0, time.monotonic(), step
         last = step == config.num_train_steps
         reason = run.devices.agree(run.preemption.requested())
         log_due = step % config.log_every_steps == 0 or last
@@ -291,8 +304,10 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
                 "time/wall_s": run.wall_time_s,
                 "time/steps_per_s": (step - first) / elapsed,
                 "time/data_wait_share": waited_s / elapsed,
+                **to_first_step,
             }
             run.writer.write_scalars(step, scalars)
+            to_first_step = {}
             waited_s, since, first = 0.0, time.monotonic(), step
         if save_due or evaluate_due(step) or reason:
             run.save(step, wait=last or reason is not None)
@@ -308,6 +323,13 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
         )
     logging.info("finished: %d steps in %.0f s", step, run.wall_time_s)
     return 0
+
+
+def _note_first_step(scalars: Any) -> dict[str, float]:
+    jax.block_until_ready(scalars)
+    seconds = time.time() - psutil.Process().create_time()
+    logging.info("the first step was done %.1f s after the process began", seconds)
+    return {"time/to_first_step_s": seconds}
 
 
 def _stop_at_nan(run: Run):

@@ -1,0 +1,187 @@
+"""What is compiled when, and the cache of compiled programs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from sanorm_jax import compilation_cache, optimizers, tasks, train, workdir, writers
+from sanorm_jax.parallel import Devices
+from sanorm_jax.train_step import create_state, make_train_step
+from tests import tiny
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+# Trains a little and says how, and how many programs came from the cache.
+PROGRAM = """
+import json, pathlib, sys
+import jax, ml_collections
+from sanorm_jax import compilation_cache
+
+events = []
+jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
+compilation_cache.MIN_COMPILE_S = 0
+config = ml_collections.ConfigDict({"compilation_cache": True})
+compilation_cache.enable(config, pathlib.Path(sys.argv[1]))
+gradient = jax.jit(jax.grad(lambda w, x: jax.nn.softmax(jax.numpy.tanh(x @ w)).std()))
+weights = jax.random.normal(jax.random.key(0), (20, 30))
+for i in range(3):
+    weights -= gradient(weights, jax.random.normal(jax.random.key(i), (40, 20)))
+counts = {name: events.count(f"/jax/compilation_cache/cache_{name}")
+          for name in ("hits", "misses")}
+print(json.dumps(counts | {"weights": weights.tolist()}))
+"""
+
+
+@pytest.fixture
+def compiled():
+    """Names of the events of compilation since the test began."""
+    events = []
+
+    def listen(name, seconds, **_):
+        del seconds
+        if name == COMPILED:
+            events.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("parallelism", ["jit", "pmap"])
+def test_nothing_is_compiled_after_the_first_steps_and_evaluation(
+    parallelism, data_dir, tmp_path, compiled, monkeypatch
+):
+    """Of a run with several evaluation settings, checkpoints and figures."""
+    config = tiny.config(
+        data_dir,
+        num_train_steps=12,
+        evaluate_every_steps=4,
+        num_figure_examples=2,
+        parallelism=parallelism,
+        # A last batch that is not full is no other program.
+        evaluation_batch_size=4,
+        evaluations={
+            name: {"num_slots": slots, "num_iterations": iterations}
+            for name, slots, iterations in (("a", 4, 2), ("b", 6, 2), ("c", 6, 3))
+        },
+    )
+    counts = {}
+    write = writers.Writer.write_scalars
+
+    def count(self, step, scalars):
+        write(self, step, scalars)
+        counts.setdefault(step, []).append(len(compiled))
+
+    monkeypatch.setattr(writers.Writer, "write_scalars", count)
+    assert train.train(config, tmp_path) == 0
+    assert list(counts) == [2, 4, 6, 8, 10, 12]
+    first_step, first_evaluation = counts[2][-1], counts[4][-1]
+    # The three settings are among what is counted.
+    assert 0 < first_step <= first_evaluation - 3
+    assert counts[12][-1] == first_evaluation
+    lines = workdir.read_lines(tmp_path / writers.METRICS_FILE)
+    assert [line["step"] for line in lines if "time/to_first_step_s" in line] == [2]
+    shares = [line["time/data_wait_share"] for line in lines if "loss" in line]
+    assert len(shares) == 6
+    assert all(0 <= share <= 1 for share in shares)
+
+
+def test_the_step_reuses_the_memory_of_the_state(data_dir):
+    config = tiny.config(data_dir)
+    task = tasks.create(config, tasks.open_dataset(config))
+    tx, schedule = optimizers.create(config.optimizer)
+    devices = Devices("jit")
+    state = devices.put_state(create_state(task, tx, 0))
+    batch = {
+        "features": np.zeros((8, task.num_tokens, task.feature_dim), np.float16),
+        "position": np.arange(8, dtype=np.int32),
+    }
+    step = devices.compile_train_step(make_train_step(task, tx, schedule))
+    memory = step.lower(state, batch).compile().memory_analysis()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert memory.alias_size_in_bytes == size > 0
+
+
+def _start(path):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment | {"JAX_PLATFORMS": "cpu"},
+        text=True,
+    )
+
+
+def _finish(process):
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "cache" not in errors
+    return json.loads(out)
+
+
+def test_processes_share_programs_and_results(tmp_path):
+    """Two at once, then one that finds an entry that a kill left half written."""
+    together = [_start(tmp_path / name) for name in ("a", "b")]
+    first, second = (_finish(process) for process in together)
+    assert first["misses"] + second["misses"] > 0
+    (folder,) = (tmp_path / compilation_cache.FOLDER).iterdir()
+    entries = sorted(folder.glob("*-cache"))
+    torn = max(entries, key=lambda entry: entry.stat().st_size)
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[: len(whole) // 2])
+    torn.with_name(torn.name.removesuffix("-cache") + "-atime").unlink()
+
+    third = _finish(_start(tmp_path / "c"))
+    assert third["misses"] == 1
+    assert third["hits"] >= len(entries) - 1
+    assert torn.stat().st_size > len(whole) // 2
+    assert first["weights"] == second["weights"] == third["weights"]
+
+
+@pytest.fixture
+def settings():
+    """JAX's settings of the cache, none of them set, and put back afterwards."""
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_compilation_cache_max_size",
+        "jax_persistent_cache_min_compile_time_secs",
+    )
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield lambda: jax.config.jax_compilation_cache_dir
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_a_folder_that_is_not_writable_is_one_warning(
+    settings, data_dir, tmp_path, caplog
+):
+    (tmp_path / compilation_cache.FOLDER).write_text("a file")
+    config = tiny.config(data_dir, compilation_cache=True)
+    compilation_cache.enable(config, tmp_path / "run")
+    assert settings() is None
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"{tmp_path / compilation_cache.FOLDER}" in record.getMessage()
+
+
+def test_the_cache_can_be_off_or_elsewhere(settings, data_dir, tmp_path):
+    compilation_cache.enable(tiny.config(data_dir), tmp_path / "run")
+    assert settings() is None
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "elsewhere"))
+    config = tiny.config(data_dir, compilation_cache=True)
+    compilation_cache.enable(config, tmp_path / "run")
+    assert settings() == str(tmp_path / "elsewhere")
+    assert not (tmp_path / compilation_cache.FOLDER).exists()
+
+
+def test_the_cache_is_in_the_parent_of_the_workdir(settings, data_dir, tmp_path):
+    config = tiny.config(data_dir, compilation_cache=True)
+    compilation_cache.enable(config, tmp_path / "run")
+    assert settings().startswith(f"{tmp_path / compilation_cache.FOLDER}/")
+    assert jax.config.jax_compilation_cache_max_size == compilation_cache.MAX_BYTES
