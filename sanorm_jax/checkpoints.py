@@ -98,7 +98,13 @@ class Checkpoints:
                 keep_period=keep_every_steps or None,
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
-                create=not read_only,
+                create=False,
+                # One host writes, and each reads for itself: none waits for another.
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    primary_host=jax.process_index(),
+                    active_processes={jax.process_index()},
+                    barrier_sync_key_prefix=f"host{jax.process_index()}",
+                ),
             ),
             item_names=("state", "meta"),
         )

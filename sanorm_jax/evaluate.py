@@ -102,8 +102,12 @@ class Evaluator:
             num_hosts=devices.num_hosts,
         )
         table = metrics.Table()
-        for batch in batches:
+
+        def take():
             check()
+            return next(batches, None)
+
+        while (batch := devices.together(take)) is not None:
             index, mask = batch["index"], batch.pop("mask")
             values = devices.get_batch(function(variables, devices.put_batch(batch)))
             table.add(*devices.gather((index, mask, values)))

@@ -26,6 +26,15 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", "", "segment: stores, default the config's."
 )
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint, default the newest.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "Several processes: HOST:PORT of process 0."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Several processes: how many; by itself under Slurm."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Several processes: which one this is, from 0."
+)
 
 
 def _numbers(flag: flags.FlagHolder) -> list[int]:
@@ -48,8 +57,6 @@ def _workdir() -> pathlib.Path:
 
 
 def _run() -> int:
-    from sanorm_jax import workdir as workdir_lib
-
     workdir = _workdir()
     if _MODE.value == "status":
         from sanorm_jax import status
@@ -61,12 +68,23 @@ def _run() -> int:
 
         sys.stdout.write(f"{run_report.write(workdir)}\n")
         return 0
+    from sanorm_jax import parallel
+
+    with parallel.joined_hosts(
+        _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    ):
+        return _train_or_evaluate(workdir)
+
+
+def _train_or_evaluate(workdir: pathlib.Path) -> int:
     if _MODE.value == "train":
         if _CONFIG.value is None:
             raise ConfigError("--config: give the experiment's file, see configs/")
         from sanorm_jax import train
 
         return train.train(_CONFIG.value, workdir)
+    from sanorm_jax import workdir as workdir_lib
+
     if _CONFIG.value is None:
         config = workdir_lib.load_config(workdir)
     else:

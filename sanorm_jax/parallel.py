@@ -1,16 +1,137 @@
-"""The only place that knows about devices."""
+"""The only place that knows about devices and hosts."""
 
+import contextlib
+import json
+import os
+import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from absl import logging
+from jax._src import distributed  # its key-value store has no public name
 from jax.experimental import multihost_utils
 
+from data.store import StoreError
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.preemption import Preempted
 
 AXIS = "devices"
 PARALLELISMS = ("auto", "jit", "pmap")
+# A host that is silent for this long is taken for dead, and ends all others.
+HEARTBEAT_TIMEOUT_S = 60
+# Hosts wait this long for a living one that compiles, saves or draws.
+PATIENCE_S = 3600
+
+_T = TypeVar("_T")
+
+
+def _slurm_hosts() -> tuple[str, int, int] | None:
+    """Returns coordinator, number of processes and own index of a Slurm step."""
+    count = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if count == 1:
+        return None
+    # gpu[03,05-07] or gpu03,gpu05: the first host runs process 0.
+    first = re.match(r"([^\[,]+)(?:\[(\d+))?", os.environ["SLURM_STEP_NODELIST"])
+    # Jobs that share a host get other ports, below those that systems hand out.
+    port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 10_000
+    address = f"{first[1]}{first[2] or ''}:{port}"
+    return address, count, int(os.environ["SLURM_PROCID"])
+
+
+def _hosts(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> tuple[str, int, int] | None:
+    env = os.environ.get
+    given = {
+        "coordinator_address": coordinator_address or env("JAX_COORDINATOR_ADDRESS"),
+        "num_processes": num_processes or env("JAX_NUM_PROCESSES"),
+        "process_id": env("JAX_PROCESS_ID") if process_id is None else process_id,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return _slurm_hosts()
+    if missing:
+        raise ConfigError(
+            f"--{missing[0]}: must be given, or JAX_{missing[0].upper()} set, as the "
+            "other flags of several processes are"
+        )
+    address, count, index = given.values()
+    try:
+        count, index = int(count), int(index)
+    except ValueError:
+        count = index = -1
+    if not 0 <= index < count or not re.fullmatch(r".+:\d+", address):
+        raise ConfigError(
+            f"--coordinator_address={address} --num_processes={count} "
+            f"--process_id={index}: must be HOST:PORT of process 0, the number of "
+            "processes, and which of them this is, from 0"
+        )
+    return address, count, index
+
+
+@contextlib.contextmanager
+def joined_hosts(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+):
+    """Joins the processes of one run; around all that uses JAX.
+
+    What is not given is taken from the environment: `JAX_COORDINATOR_ADDRESS`,
+    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, or else a Slurm step of several tasks.
+    Without any of these there is one process. Each process uses all devices that it
+    sees.
+
+    If a process dies the others end too, in `HEARTBEAT_TIMEOUT_S` at most and with an
+    exit code that is neither 0 nor that of a preempted run: with 1 and an error line
+    where an operation of theirs fails, else aborted by JAX.
+
+    Args:
+      coordinator_address: host and port of process 0.
+      num_processes: of the run.
+      process_id: of this process, from 0.
+
+    Raises:
+      ConfigError: only some of these are given, or process 0 cannot be reached.
+    """
+    hosts = _hosts(coordinator_address, num_processes, process_id)
+    if hosts is None or hosts[1] == 1:
+        yield
+        return
+    address, count, index = hosts
+    # JAX's own handler of SIGTERM would hide the signal from `Preemption`.
+    jax.config.update("jax_enable_preemption_service", False)
+    logging.info("process %d of %d, coordinator %s", index, count, address)
+    try:
+        jax.distributed.initialize(
+            address,
+            count,
+            index,
+            cluster_detection_method="deactivate",
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
+        )
+    except RuntimeError as error:
+        raise ConfigError(
+            f"--coordinator_address={address}: {count} processes did not meet there "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+    try:
+        yield
+    except (ConfigError, StoreError):
+        raise
+    except Exception as error:
+        # The end of the interpreter would wait for the hosts that wait for this one.
+        logging.exception("host %d of %d cannot go on", index, count)
+        sys.stderr.write(
+            f"error: host {index} failed or lost another host "
+            f"({str(error).splitlines()[0][:200]}); start all again, and the run goes "
+            "on at its last checkpoint\n"
+        )
+        sys.stderr.flush()
+        os._exit(1)
 
 
 class Devices:
@@ -22,6 +143,13 @@ class Devices:
 
     Args:
       parallelism: `jit`, `pmap`, or `auto`: `pmap` if there are several devices.
+
+    Attributes:
+      axis_name: that steps are mapped over, None under `jit`.
+      num_devices: of this host that are used.
+      host_index: of this host, from 0.
+      num_hosts: that work on the run together.
+      is_main: whether this host writes.
     """
 
     def __init__(self, parallelism: str = "auto"):
@@ -37,6 +165,12 @@ class Devices:
         self.host_index = jax.process_index()
         self.num_hosts = jax.process_count()
         self.is_main = self.host_index == 0
+        self._num_messages = 0
+        if self.num_hosts > 1 and not self.pmapped:
+            raise ConfigError(
+                f"config.parallelism={parallelism}: one of {self.num_hosts} processes "
+                "cannot train alone; set it to pmap"
+            )
 
     def check_batch_size(self, name: str, batch_size: int):
         """Raises `ConfigError` if the devices do not divide a global batch."""
@@ -110,12 +244,80 @@ class Devices:
             return tree
         return multihost_utils.process_allgather(tree, tiled=True)
 
-    def agree(self, reason: str | None) -> str | None:
-        """Returns a reason to stop if any host has one, the same on all hosts."""
+    def together(self, function: Callable[[], _T]) -> _T:
+        """Runs `function` on every host and returns its value on this one.
+
+        Waits until all hosts are done. What was raised on one is raised on all: as it
+        was on its own host, on the others as `Preempted` or, if it was an error, as
+        `ConfigError` that tells which host it was.
+        """
         if self.num_hosts == 1:
-            return reason
-        asked = multihost_utils.process_allgather(np.array(reason is not None))
-        return (reason or "another host must stop") if asked.any() else None
+            return function()
+        value, raised = None, None
+        try:
+            value = function()
+        except Exception as error:
+            raised = error
+        told = {} if raised is None else {"told": str(raised)}
+        told["preempted"] = isinstance(raised, Preempted)
+        messages = self._exchange(told)
+        if raised is not None and not isinstance(raised, Preempted):
+            raise raised
+        failed = {h: m for h, m in enumerate(messages) if "told" in m}
+        # An error ends the run, whoever was asked to stop at the same time.
+        for host, message in failed.items():
+            if not message["preempted"]:
+                raise ConfigError(f"host {host}: {message['told']}")
+        for message in failed.values():
+            raise raised or Preempted(message["told"])
+        return value
+
+    def on_main(self, function: Callable[[], _T]) -> _T:
+        """Returns on all hosts what `function` returns, as JSON, on the main one."""
+        value = self.together(function if self.is_main else lambda: None)
+        if self.num_hosts == 1:
+            return value
+        return self._exchange(value)[0]
+
+    def _exchange(self, message: Any) -> list[Any]:
+        """Returns the messages of all hosts, in order, on all of them.
+
+        They go beside the devices' work, and fail if a host dies.
+        """
+        client = distributed.global_state.client
+        index, self._num_messages = self._num_messages, self._num_messages + 1
+        client.key_value_set(f"sanorm/{index}/{self.host_index}", json.dumps(message))
+        messages = [
+            json.loads(
+                client.blocking_key_value_get(
+                    f"sanorm/{index}/{host}", PATIENCE_S * 1000
+                )
+            )
+            for host in range(self.num_hosts)
+        ]
+        # Who sends a message has read all the ones before it.
+        if index:
+            client.key_value_delete(f"sanorm/{index - 1}/{self.host_index}")
+        return messages
+
+    def broadcast(self, tree: Any) -> Any:
+        """Returns the main host's tree of host arrays, bit by bit, on all hosts.
+
+        Args:
+          tree: of arrays that have the same shapes on all hosts.
+        """
+        if self.num_hosts == 1:
+            return tree
+        leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
+        # As bytes: the sum that carries them would turn -0.0 into 0.0.
+        sent = np.frombuffer(b"".join(leaf.tobytes() for leaf in leaves), np.uint8)
+        received = multihost_utils.broadcast_one_to_all(sent).tobytes()
+        starts = np.cumsum([0] + [leaf.nbytes for leaf in leaves])
+        leaves = [
+            np.frombuffer(received, leaf.dtype, leaf.size, start).reshape(leaf.shape)
+            for leaf, start in zip(leaves, starts, strict=False)
+        ]
+        return jax.tree.unflatten(structure, leaves)
 
     def prefetch(self, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[Any]:
         """Yields batches on the devices, one copied ahead of the one in use."""

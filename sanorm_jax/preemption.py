@@ -1,6 +1,10 @@
 """Asks a run to stop in time: signals of the scheduler and the time limit."""
 
+import os
+import select
 import signal
+import sys
+import threading
 import time
 from types import FrameType
 
@@ -20,7 +24,9 @@ class Preemption:
 
     A context manager: inside it SIGTERM, SIGUSR1 and SIGINT ask for a stop instead
     of ending the process; a second SIGINT ends it at once. The time limit counts
-    from the start of the process, so that imports and compilation are inside it.
+    from the start of the process, so that imports and compilation are inside it. A
+    process that is still at work when it is over (compiling, say) ends all the same,
+    with exit code 124 and what it has saved so far.
 
     Args:
       time_limit_h: hours this process may run; 0 means no limit.
@@ -40,18 +46,43 @@ class Preemption:
     def __enter__(self):
         for number in SIGNALS:
             self._handlers[number] = signal.signal(number, self._on_signal)
+        # Python runs a handler when the main thread is back from XLA, which may be
+        # minutes later; the numbers of signals come through this pipe at once.
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._old_writer = signal.set_wakeup_fd(self._writer)
+        self._watch = threading.Thread(target=self._watch_process, daemon=True)
+        self._watch.start()
         return self
 
     def __exit__(self, *exc_info):
+        signal.set_wakeup_fd(self._old_writer)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        os.close(self._writer)
+        self._watch.join()
+        os.close(self._reader)
 
     def _on_signal(self, number: int, frame: FrameType | None):
         del frame
         self._signal = signal.Signals(number).name
-        if number == signal.SIGINT:
+
+    def _watch_process(self):
+        """Ends the process at the time limit and at a second SIGINT."""
+        interrupts = 0
+        while True:
+            left = None
+            if self._deadline is not None:
+                left = max(self._deadline - time.time(), 0)
+            if not select.select([self._reader], [], [], left)[0]:
+                _end(EXIT_CODE, "the time limit is over; ended with what was saved")
+            numbers = os.read(self._reader, 64)
+            if not numbers:
+                return
             # The second one is for a person who does not want to wait.
-            signal.signal(signal.SIGINT, self._handlers[signal.SIGINT])
+            interrupts += numbers.count(signal.SIGINT)
+            if interrupts > 1:
+                _end(128 + signal.SIGINT, "ended by a second SIGINT, without saving")
 
     def saved(self, seconds: float):
         """Notes how long a checkpoint took, so that the next one still fits."""
@@ -80,3 +111,9 @@ class Preemption:
         if reason:
             logging.info("giving up the work in progress: %s", reason)
             raise Preempted(reason)
+
+
+def _end(code: int, reason: str):
+    sys.stderr.write(f"{reason}\n")
+    sys.stderr.flush()
+    os._exit(code)

@@ -46,8 +46,8 @@ class Run:
     devices: Devices
     task: Task
     state: Any  # on the devices
-    checkpoints: Checkpoints
-    writer: writers.Writer | None  # None on hosts that do not write
+    checkpoints: Checkpoints | None  # the main host's, which alone writes
+    writer: writers.Writer | None  # the same
     evaluator: Evaluator
     preemption: preemption.Preemption
     drawing: concurrent.futures.Executor  # figures, beside the training
@@ -60,16 +60,26 @@ class Run:
         """Seconds in training over all restarts."""
         return self.wall_time_before_s + time.time() - self.started
 
-    def save(self, step: int, *, wait: bool = False) -> bool:
-        """Saves a checkpoint; True if that worked as far as is known."""
-        saved = self.checkpoints.save(
-            step,
-            self.devices.get_state(self.state),
-            self.meta | {"wall_time_s": self.wall_time_s},
-            wait=wait,
-        )
-        self.preemption.saved(self.checkpoints.last_save_s)
-        return saved
+    def save(self, step: int, *, wait: bool = False):
+        """Saves a checkpoint from the main host; all hosts wait for it if they must."""
+        if self.checkpoints:
+            self.checkpoints.save(
+                step,
+                self.devices.get_state(self.state),
+                self.meta | {"wall_time_s": self.wall_time_s},
+                wait=wait,
+            )
+            self.preemption.saved(self.checkpoints.last_save_s)
+        if wait:
+            self.devices.together(lambda: None)
+
+    def close(self):
+        """Waits for the last checkpoint; ConfigError if it is not on disk."""
+        if self.checkpoints and not self.checkpoints.close():
+            raise ConfigError(
+                f"{self.workdir}: the last checkpoint could not be saved; make room "
+                "and start again"
+            )
 
     def evaluate(self, step: int):
         """Evaluates all named settings and writes scalars and figures.
@@ -89,13 +99,19 @@ class Run:
             )
             values = self.task.summarize(table.columns())
             scalars |= {f"{name}/{metric}": v for metric, v in values.items()}
-            if self.writer and self.config.num_figure_examples:
-                variables = self.devices.get_state(self.state.variables)
-                draw = self.evaluator.figure(variables, split, setting)
-                self.drawing.submit(self._write_figure, step, name, draw)
+            if self.config.num_figure_examples:
+                self.devices.together(lambda n=name, s=setting: self._draw(step, n, s))
             scalars.pop(f"{name}/num_objects", None)
         if self.writer:
             self.writer.write_scalars(step, scalars)
+
+    def _draw(self, step: int, name: str, setting: ml_collections.ConfigDict):
+        if not self.writer:
+            return
+        variables = self.devices.get_state(self.state.variables)
+        split = self.config.evaluation_split
+        draw = self.evaluator.figure(variables, split, setting)
+        self.drawing.submit(self._write_figure, step, name, draw)
 
     def _write_figure(self, step: int, name: str, draw: Callable):
         try:
@@ -115,7 +131,14 @@ def _evaluated(workdir: pathlib.Path, config: ml_collections.ConfigDict, step: i
 
 
 def is_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> bool:
-    """Tells whether the run in `workdir` has taken and evaluated all its steps."""
+    """Tells whether the run in `workdir` has taken and evaluated all its steps.
+
+    Raises:
+      ConfigError: the run is of another config.
+    """
+    workdir_lib.check_config(workdir, config)
+    if not workdir_lib.saved_steps(workdir):
+        return False
     checkpoints = Checkpoints(workdir, read_only=True)
     steps = checkpoints.steps()
     checkpoints.close()
@@ -184,27 +207,20 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     devices = Devices(config.parallelism)
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
-    workdir_lib.check_config(workdir, config)
     # Asked before any data is opened, or even staged.
-    if workdir_lib.saved_steps(workdir) and is_finished(workdir, config):
+    if devices.on_main(lambda: is_finished(workdir, config)):
         logging.info("finished: %s has taken all its steps", workdir)
         return 0
-    dataset = tasks.open_dataset(config, stage=("train", config.evaluation_split))
-    task = tasks.create(config, dataset, devices.axis_name)
-    tx, schedule = optimizers.create(config.optimizer)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(preemption.Preemption(config.time_limit_h))
-        if devices.is_main:
-            stack.enter_context(workdir_lib.claim(workdir, config))
+        stage = ("train", config.evaluation_split)
+        dataset = devices.together(lambda: tasks.open_dataset(config, stage=stage))
+        task = tasks.create(config, dataset, devices.axis_name)
+        tx, schedule = optimizers.create(config.optimizer)
         # ---- State: from a checkpoint, from another run, or new -----------------
         state = create_state(task, tx, config.seed)
         logging.info("\n%s", parameter_overview.get_parameter_overview(state.params))
-        checkpoints = Checkpoints(
-            workdir,
-            num_checkpoints=config.num_checkpoints,
-            keep_every_steps=config.keep_checkpoint_every_steps,
-        )
-        stack.callback(checkpoints.close)
+        checkpoints = writer = None
         meta = {
             "fingerprints": dataset.fingerprints,
             "versions": {
@@ -213,23 +229,36 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             },
         }
         wall_time_s = 0.0
-        restored = checkpoints.restore(state)
-        if restored is not None:
-            state, saved = restored
-            wall_time_s = saved["wall_time_s"]
-            _check_fingerprints(workdir, saved, meta)
-            checkpoints.drop_after(int(state.step))
-        elif config.init_from:
-            state = init_from(state, config, task)
-        step = int(state.step)
-        # ---- The run ------------------------------------------------------------
-        writer = None
-        if devices.is_main:
-            workdir_lib.note_start(workdir, step)
+
+        def start():
+            nonlocal checkpoints, writer, state, wall_time_s
+            if not devices.is_main:
+                return
+            stack.enter_context(workdir_lib.claim(workdir, config))
+            checkpoints = Checkpoints(
+                workdir,
+                num_checkpoints=config.num_checkpoints,
+                keep_every_steps=config.keep_checkpoint_every_steps,
+            )
+            stack.callback(checkpoints.close)
+            restored = checkpoints.restore(state)
+            if restored is not None:
+                state, saved = restored
+                wall_time_s = saved["wall_time_s"]
+                _check_fingerprints(workdir, saved, meta)
+                checkpoints.drop_after(int(state.step))
+            elif config.init_from:
+                state = init_from(state, config, task)
+            workdir_lib.note_start(workdir, int(state.step))
             size = dataset.settings["image_size"]
             run_data.note(workdir, size, dataset.feature_settings)
-            writer = writers.Writer(workdir, step)
+            writer = writers.Writer(workdir, int(state.step))
             stack.callback(writer.close)
+
+        devices.together(start)
+        state = devices.broadcast(state)
+        step = int(state.step)
+        # ---- The run ------------------------------------------------------------
         run = Run(
             config=config,
             workdir=workdir,
@@ -268,22 +297,26 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
     evaluate_due = lambda s: (  # noqa: E731
         s % config.evaluate_every_steps == 0 or s == config.num_train_steps
     )
-    if step and evaluate_due(step) and not _evaluated(run.workdir, config, step):
-        run.evaluate(step)
+    if step and evaluate_due(step):
+        done = run.devices.on_main(lambda: _evaluated(run.workdir, config, step))
+        if not done:
+            run.evaluate(step)
     progress = periodic_actions.ReportProgress(
         num_train_steps=config.num_train_steps, every_secs=15.0
     )
-    batches = run.devices.prefetch(_batches(run, step))
+    batches = run.devices.prefetch(
+        run.devices.together(lambda start=step: _batches(run, start))
+    )
+    take = lambda: next(batches, None)  # noqa: E731
+
+    def check_and_take():
+        run.preemption.check()
+        return take()
+
     waited_s, since, first = 0.0, time.monotonic(), step
     to_first_step = None
+    batch = run.devices.together(take)
     while step < config.num_train_steps:
-        before = time.monotonic()
-        try:
-            batch = next(batches)
-        except StoreError:
-            run.save(step, wait=True)
-            raise
-        waited_s += time.monotonic() - before
         run.state, scalars = train_step(run.state, batch)
         step += 1
         progress(step)
@@ -291,7 +324,13 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
             to_first_step = _note_first_step(scalars)
             waited_s, since, first = 0.0, time.monotonic(), step
         last = step == config.num_train_steps
-        reason = run.devices.agree(run.preemption.requested())
+        # Hosts agree here whether they go on, while their devices work on the step.
+        before, reason = time.monotonic(), None
+        try:
+            batch = run.devices.together(check_and_take)
+        except (preemption.Preempted, ConfigError, StoreError) as error:
+            reason = error
+        waited_s += time.monotonic() - before
         log_due = step % config.log_every_steps == 0 or last
         save_due = step % config.checkpoint_every_steps == 0 or last
         if log_due or save_due or evaluate_due(step) or reason:
@@ -312,15 +351,11 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
         if save_due or evaluate_due(step) or reason:
             run.save(step, wait=last or reason is not None)
         if reason:
-            raise preemption.Preempted(reason)
+            raise reason
         if evaluate_due(step):
             run.evaluate(step)
             since, first, waited_s = time.monotonic(), step, 0.0
-    if not run.checkpoints.close():
-        raise ConfigError(
-            f"{run.workdir}: the last checkpoint could not be saved; make room and "
-            "start again"
-        )
+    run.devices.together(run.close)
     logging.info("finished: %d steps in %.0f s", step, run.wall_time_s)
     return 0
 
