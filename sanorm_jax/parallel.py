@@ -239,10 +239,21 @@ class Devices:
         return {k: v.reshape(-1, *v.shape[2:]) for k, v in batch.items()}
 
     def gather(self, tree: Any) -> Any:
-        """Joins per-example results [b, ...] of all hosts to [B, ...]."""
+        """Joins per-example results, host arrays [b, ...], of all hosts to [B, ...]."""
         if self.num_hosts == 1:
             return tree
-        return multihost_utils.process_allgather(tree, tiled=True)
+        leaves, structure = jax.tree.flatten(tree)
+        # Each example's row as bytes: one exchange, whatever there is of results.
+        rows = [_to_bytes(leaf).reshape(len(leaf), -1) for leaf in leaves]
+        ends = np.cumsum([row.shape[1] for row in rows])[:-1]
+        joined = multihost_utils.process_allgather(np.concatenate(rows, 1), tiled=True)
+        return jax.tree.unflatten(
+            structure,
+            [
+                _from_bytes(part, leaf.dtype, (len(joined), *leaf.shape[1:]))
+                for part, leaf in zip(np.split(joined, ends, 1), leaves, strict=True)
+            ],
+        )
 
     def together(self, function: Callable[[], _T]) -> _T:
         """Runs `function` on every host and returns its value on this one.
@@ -310,12 +321,12 @@ class Devices:
             return tree
         leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
         # As bytes: the sum that carries them would turn -0.0 into 0.0.
-        sent = np.frombuffer(b"".join(leaf.tobytes() for leaf in leaves), np.uint8)
-        received = multihost_utils.broadcast_one_to_all(sent).tobytes()
-        starts = np.cumsum([0] + [leaf.nbytes for leaf in leaves])
+        sent = np.concatenate([_to_bytes(leaf) for leaf in leaves])
+        received = multihost_utils.broadcast_one_to_all(sent)
+        ends = np.cumsum([leaf.nbytes for leaf in leaves])[:-1]
         leaves = [
-            np.frombuffer(received, leaf.dtype, leaf.size, start).reshape(leaf.shape)
-            for leaf, start in zip(leaves, starts, strict=False)
+            _from_bytes(part, leaf.dtype, leaf.shape)
+            for part, leaf in zip(np.split(received, ends), leaves, strict=True)
         ]
         return jax.tree.unflatten(structure, leaves)
 
@@ -332,3 +343,11 @@ class Devices:
 
 def _first(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.addressable_data(0)[0], tree)
+
+
+def _to_bytes(array: np.ndarray) -> np.ndarray:
+    return np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
+
+
+def _from_bytes(data: np.ndarray, dtype: np.dtype, shape: tuple) -> np.ndarray:
+    return np.frombuffer(data.tobytes(), dtype).reshape(shape)
