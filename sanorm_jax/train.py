@@ -131,18 +131,8 @@ def _evaluated(workdir: pathlib.Path, config: ml_collections.ConfigDict, step: i
 
 
 def is_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> bool:
-    """Tells whether the run in `workdir` has taken and evaluated all its steps.
-
-    Raises:
-      ConfigError: the run is of another config.
-    """
-    workdir_lib.check_config(workdir, config)
-    if not workdir_lib.saved_steps(workdir):
-        return False
-    checkpoints = Checkpoints(workdir, read_only=True)
-    steps = checkpoints.steps()
-    checkpoints.close()
-    last = max(steps, default=-1)
+    """Tells whether the run in `workdir` has taken and evaluated all its steps."""
+    last = max(workdir_lib.saved_steps(workdir), default=-1)
     return last >= config.num_train_steps and _evaluated(workdir, config, last)
 
 
@@ -208,6 +198,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
     # Asked before any data is opened, or even staged.
+    devices.together(lambda: workdir_lib.check_config(workdir, config))
     if devices.on_main(lambda: is_finished(workdir, config)):
         logging.info("finished: %s has taken all its steps", workdir)
         return 0
