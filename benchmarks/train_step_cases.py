@@ -1,0 +1,164 @@
+"""What `train_step` times and `train_step_memory` counts: models, sizes and inputs."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sanorm_jax.metrics.matching import huber_set_loss
+from sanorm_jax.models.autoencoder import Autoencoder
+from sanorm_jax.models.dinosaur import Dinosaur
+from sanorm_jax.models.set_predictor import SetPredictor
+
+LEARNING_RATE = 1e-4
+NUM_PROPERTIES = 19
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Sizes of one benchmark; `tokens` for features, else `image_size`."""
+
+    task: str
+    batch_size: int
+    num_slots: int
+    image_size: int = 128
+    tokens: int = 784
+    feature_dim: int = 768
+    remat: bool = False
+
+    def __str__(self):
+        size = (
+            f"{self.tokens} tokens of {self.feature_dim}"
+            if self.task == "dinosaur"
+            else f"{self.image_size} x {self.image_size}"
+        )
+        text = f"{self.task}, {size}, {self.num_slots} slots, batch {self.batch_size}"
+        return f"{text}, remat" if self.remat else text
+
+
+PAPER = [
+    Case("autoencoder", 2, 7),
+    Case("set_predictor", 8, 10),
+    Case("dinosaur", 2, 11),
+]
+CASES = {
+    "paper": PAPER,
+    "small": [
+        Case("autoencoder", 1, 3, image_size=16),
+        Case("set_predictor", 1, 3, image_size=16),
+        Case("dinosaur", 1, 3, tokens=16, feature_dim=8),
+    ],
+    # By slots, by tokens and by batch, one at a time.
+    "growth": [
+        *(
+            dataclasses.replace(case, num_slots=n)
+            for case in PAPER
+            for n in (7, 14, 28)
+        ),
+        *(Case("dinosaur", 2, 11, tokens=n) for n in (196, 392)),
+        *(Case(task, 4, 7, image_size=64) for task in ("autoencoder", "set_predictor")),
+        *(dataclasses.replace(case, batch_size=2 * case.batch_size) for case in PAPER),
+    ],
+}
+
+
+def make_model(case: Case) -> nn.Module:
+    """Return our model, with PyTorch's GRU."""
+    options = {"num_slots": case.num_slots, "gru": "torch"}
+    if case.task == "dinosaur":
+        return Dinosaur(**options, remat=case.remat)
+    if case.task == "autoencoder":
+        return Autoencoder(**options, image_size=case.image_size)
+    return SetPredictor(**options, image_size=case.image_size)
+
+
+def make_inputs(case: Case, slot_dim: int) -> tuple[np.ndarray, ...]:
+    """Return features or images (NHWC), noise, and for properties the targets."""
+    rng = np.random.default_rng(0)
+    size = case.image_size
+    if case.task == "dinosaur":
+        x = rng.standard_normal((case.batch_size, case.tokens, case.feature_dim))
+    else:
+        x = rng.uniform(-1, 1, (case.batch_size, size, size, 3))
+    inputs = [x, rng.standard_normal((case.batch_size, case.num_slots, slot_dim))]
+    if case.task == "set_predictor":
+        inputs.append(rng.uniform(size=(*inputs[1].shape[:2], NUM_PROPERTIES)))
+    return tuple(x.astype(np.float32) for x in inputs)
+
+
+def _loss(out: dict[str, jax.Array], x, targets=None) -> jax.Array:
+    if targets is not None:
+        return huber_set_loss(out["predicted_properties"], targets).mean()
+    return jnp.mean(jnp.square(out["reconstruction"] - x))
+
+
+TX = optax.adam(LEARNING_RATE)
+
+
+def lower_step(model: nn.Module, state: Any, inputs) -> jax.stages.Lowered:
+    """Return the step `(state, *inputs) -> (state, loss)`, to be compiled.
+
+    Args:
+      model: of `make_model`.
+      state: parameters and state of the optimizer `TX`, or their shapes.
+      inputs: of `make_inputs`, or their shapes.
+    """
+
+    def step(state, x, noise, *targets):
+        params, opt_state = state
+
+        def loss_of(params):
+            out = model.apply({"params": params}, x, train=True, noise=noise)
+            return _loss(out, x, *targets)
+
+        value, grads = jax.value_and_grad(loss_of)(params)
+        updates, opt_state = TX.update(grads, opt_state)
+        return (optax.apply_updates(params, updates), opt_state), value
+
+    return jax.jit(step, donate_argnums=0).lower(state, *inputs)
+
+
+@dataclasses.dataclass
+class OurStep:
+    """Our step, compiled; a call makes one and returns its loss.
+
+    Attributes:
+      flops: of a step, as XLA counts them in the program.
+      bytes_accessed: that the compiled program's operations read and write.
+      compile_s: seconds that compilation took.
+    """
+
+    run: Callable[[], float]
+    flops: float
+    bytes_accessed: float
+    compile_s: float
+
+
+def our_step(model: nn.Module, params: Any, inputs) -> OurStep:
+    """Compile our training step from the given parameters."""
+    # A copy, since the step's donation would else free memory of the caller.
+    params = jax.tree.map(lambda x: jnp.array(x, copy=True), params)
+    state = params, TX.init(params)
+    inputs = jax.device_put(inputs)
+    lowered = lower_step(model, state, inputs)
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    compile_s = time.perf_counter() - start
+
+    def run():
+        nonlocal state
+        state, value = compiled(state, *inputs)
+        return float(value)
+
+    return OurStep(
+        run,
+        lowered.cost_analysis()["flops"],
+        compiled.cost_analysis()["bytes accessed"],
+        compile_s,
+    )

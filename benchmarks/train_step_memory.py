@@ -1,0 +1,104 @@
+"""Counts memory, operations and bytes of training steps that need not be run.
+
+    python -m benchmarks.train_step_memory --what=memory
+    python -m benchmarks.train_step_memory --what=gpu
+
+`memory` compiles DINOSAUR's step with and without remat, and prints what XLA says that
+the compiled step holds: the state, which the step overwrites, and temporary buffers.
+`gpu` takes the counts of the steps at a small batch, multiplies them to the published
+batch sizes and divides by the data sheets' rates: a calculation, no measurement.
+"""
+
+import dataclasses
+
+import jax
+from absl import app, flags
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.train_step_cases import (
+    PAPER,
+    TX,
+    Case,
+    lower_step,
+    make_inputs,
+    make_model,
+)
+
+_WHAT = flags.DEFINE_enum("what", "memory", ["memory", "gpu"], "What to count.")
+
+MEMORY_CASES = [
+    Case("dinosaur", 16, num_slots, tokens=tokens)
+    for num_slots, tokens in ((11, 196), (11, 784), (22, 784))
+]
+PUBLISHED_BATCH_SIZES = {"autoencoder": 64, "set_predictor": 512, "dinosaur": 64}
+# Dense TF32 and bfloat16 products in FLOP/s, memory in bytes/s, of the data sheets.
+GPUS = {
+    "A100 40 GB": (156e12, 312e12, 1.555e12),
+    "H100 SXM": (494.7e12, 989.4e12, 3.35e12),
+}
+
+
+def lower(case: Case) -> jax.stages.Lowered:
+    """Return the step of a case, made of shapes alone."""
+    model = make_model(case)
+    inputs = make_inputs(case, model.slot_dim)
+
+    def init(x, noise):
+        params = model.init(jax.random.key(0), x, train=True, noise=noise)["params"]
+        return params, TX.init(params)
+
+    return lower_step(model, jax.eval_shape(init, *inputs[:2]), inputs)
+
+
+def memory_table() -> Table:
+    """Return what XLA's compiled steps hold."""
+    table = Table(box=box.MARKDOWN)
+    for name in ("case", "state and inputs, GB", "temporary, GB", "remat, GB", "ratio"):
+        table.add_column(name, justify="left" if name == "case" else "right")
+    for case in MEMORY_CASES:
+        plain, remat = (
+            lower(dataclasses.replace(case, remat=remat)).compile().memory_analysis()
+            for remat in (False, True)
+        )
+        sizes = [
+            plain.argument_size_in_bytes,
+            plain.temp_size_in_bytes,
+            remat.temp_size_in_bytes,
+        ]
+        gigabytes = [f"{size / 1e9:.2f}" for size in sizes]
+        table.add_row(str(case), *gigabytes, f"{sizes[1] / sizes[2]:.1f}")
+    return table
+
+
+def gpu_table() -> Table:
+    """Return the least times of the published steps by the data sheets."""
+    table = Table(box=box.MARKDOWN)
+    for name in ("step", "TFLOP", "GB", "GPU", "TF32, ms", "bfloat16, ms", "bytes, ms"):
+        table.add_column(name, justify="left" if name in ("step", "GPU") else "right")
+    for case in PAPER:
+        batch_size = PUBLISHED_BATCH_SIZES[case.task]
+        factor = batch_size / case.batch_size
+        lowered = lower(case)
+        flops = lowered.cost_analysis()["flops"] * factor
+        size = lowered.compile().cost_analysis()["bytes accessed"] * factor
+        for gpu, (tf32, bfloat16, bandwidth) in GPUS.items():
+            times = flops / tf32, flops / bfloat16, size / bandwidth
+            table.add_row(
+                f"{case.task}, batch {batch_size}",
+                *(f"{flops / 1e12:.1f}", f"{size / 1e9:.0f}", gpu),
+                *(f"{1e3 * seconds:.0f}" for seconds in times),
+            )
+    return table
+
+
+def main(argv):
+    """Print the chosen table."""
+    del argv
+    table = memory_table() if _WHAT.value == "memory" else gpu_table()
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    app.run(main)
