@@ -6,8 +6,8 @@
     python -m sanorm_jax.main --config=configs/dinosaur.py \
         --config.update_normalization=weighted_sum
 
-Trains 11 slots for 500,000 steps of 64 images. Needs the feature store (about 330 GB
-of float16 for the 250,000 frames). Expected result: figures of the paper's table for
+Trains 11 slots for 500,000 steps of 64 images. Needs the feature store (289 GB of
+float16 for the 240,000 frames, see docs/feature_store.md). Expected result: figures of the paper's table for
 MOVi-C; not reproduced here, since the data cannot be had on the machine this was
 written on.
 """

@@ -6,6 +6,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from data.store import StoreError
 from sanorm_jax import preemption, train, workdir, writers
 from sanorm_jax.errors import ConfigError
 from tests import tiny
@@ -215,3 +216,17 @@ def test_bad_options_are_named_in_one_line(changes, message, data_dir, tmp_path)
         train.train(config, tmp_path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_incomplete_store_is_refused_or_used_in_part(tmp_path, caplog):
+    data_dir = tiny.data_dir(tmp_path / "data")
+    for shard in (1, 3):
+        (data_dir / f"random-random/train/features/c/{shard}/0/0").unlink()
+    with pytest.raises(StoreError) as caught:
+        train.train(tiny.config(data_dir), tmp_path / "run")
+    assert "is incomplete: missing shards: train 2 of 5;" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    config = tiny.config(data_dir, allow_incomplete=True)
+    assert train.train(config, tmp_path / "run") == 0
+    assert "using the 24 of 40 examples of train that are there" in caplog.text
