@@ -7,9 +7,9 @@
         --config.update_normalization=weighted_sum
 
 Trains 11 slots for 500,000 steps of 64 images. Needs the feature store (289 GB of
-float16 for the 240,000 frames, see docs/feature_store.md). Expected result: figures of the paper's table for
-MOVi-C; not reproduced here, since the data cannot be had on the machine this was
-written on.
+float16 for the 240,000 frames, see docs/feature_store.md). Expected result:
+figures of the paper's table for MOVi-C; not reproduced here, since the data cannot be
+had on the machine this was written on.
 """
 
 import ml_collections
