@@ -2,13 +2,15 @@
 
     python -m benchmarks.train_step --cases=paper
     python -m benchmarks.train_step --cases=growth --repeats=3
+    taskset -c 0 python -m benchmarks.train_step --cpu_time
 
 A step is forward, backward and Adam on random inputs, in float32. Both sides start
 from the same weights and must compute the same loss. Memory is the rise of the
 process's peak during one step, over what it held before. A matrix product and a pass
 over memory take turns with the steps, so that a second table can tell how long the
 step's operations and its bytes would take at the rates that the machine then had.
-Needs PyTorch.
+Where other processes run, compare CPU time on one core, as in the last line: threads
+that wait for one another make elapsed times useless there. Needs PyTorch.
 """
 
 import ctypes
@@ -47,6 +49,7 @@ _TASKS = flags.DEFINE_list(
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed steps of each side.", 1)
 _REMAT = flags.DEFINE_bool("remat", False, "DINOSAUR with remat.")
 _TORCH = flags.DEFINE_bool("torch", True, "Time PyTorch too.")
+_CPU_TIME = flags.DEFINE_bool("cpu_time", False, "Time of the CPU, not of the clock.")
 
 MATMUL_SIZE = 2048
 STREAM_BYTES = 2**28
@@ -132,12 +135,13 @@ def measure(case: Case, repeats: int, with_torch: bool) -> dict[str, float]:
         raise RuntimeError(f"{case}: losses differ: {losses}")
     everything = sides | machine_rates()
     everything["matmul"](), everything["stream"]()
+    clock = time.process_time if _CPU_TIME.value else time.perf_counter
     seconds = {name: [] for name in everything}
     for _ in range(repeats):
         for name, run in everything.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     result = {name: float(np.median(values)) for name, values in seconds.items()}
     result |= {f"{name}_gb": peak_rise(run) for name, run in sides.items()}
     return result | {
