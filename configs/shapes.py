@@ -1,6 +1,11 @@
 """DINOSAUR on the embedded scenes: the demo, minutes on two cores.
 
-make demo
+    make demo
+
+Trains 7 slots on scenes of 3 to 6 objects for 2,000 steps. Expected result on held-out
+scenes, mean and standard deviation of seeds 0, 1, 2: FG-ARI of the attention 0.731 +-
+0.002, of the decoder's masks 0.700 +- 0.012; the true labels at the tokens' resolution
+reach 0.95, a grid of blocks 0.41. Time: DEMOTIME
 """
 
 import ml_collections

@@ -25,7 +25,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.evaluation_min_objects = 3
     config.evaluation_max_objects = 6
-    config.num_validation_examples = 320
     config.evaluation_resolution = 32
     config.evaluate_every_steps = 1_000
     config.checkpoint_every_steps = 500

@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.max_objects = 3
     config.num_slots = 4
     config.update_normalization = "batch_norm"
-    config.num_train_steps = 3_000
+    config.num_train_steps = 2_000
     config.z_range = "correct"
     config.model.feature_dim = 32
 

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -45,3 +46,11 @@ def test_no_file_is_longer_than_400_lines():
     paths = [ROOT / name for name in tracked]
     lengths = {p.name: len(p.read_text().splitlines()) for p in paths if p.exists()}
     assert not {name: n for name, n in lengths.items() if n > 400}
+
+
+def test_pages_link_to_what_there_is():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        missing = [link for link in links if not (page.parent / link).exists()]
+        assert not missing, f"{page.relative_to(ROOT)} links to {missing}"
