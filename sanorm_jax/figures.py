@@ -94,7 +94,7 @@ def segmentation_grid(
                 painting.fade(image, mask[k])
                 for image, mask in zip(images, masks, strict=True)
             ]
-    label_width = 0.15 + 0.06 * max(map(len, rows))
+    label_width = 0.15 + 0.08 * max(map(len, rows))
     cell = min((_PAGE_WIDTH - label_width) / B, _PAGE_HEIGHT / len(rows), 1.6)
     size = (label_width + cell * B, cell * len(rows))
     with _style():

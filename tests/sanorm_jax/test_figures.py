@@ -159,3 +159,12 @@ def test_array_is_a_batch_of_one_image():
     assert array.dtype == np.uint8
     assert array.shape[0] == 1 and array.shape[3] == 3
     assert array.std() > 0
+
+
+def test_long_names_stay_on_the_page():
+    images, labels = np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8), int)
+    for name in ("weighted_mean", "scalar_batch_norm_single"):
+        figure = figures.segmentation_grid(images, labels, {name: labels})
+        figure.draw_without_rendering()
+        for axis in figure.axes:
+            assert axis.yaxis.label.get_window_extent().x0 >= 0
