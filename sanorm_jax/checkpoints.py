@@ -1,6 +1,7 @@
 """Orbax checkpoints of a run: asynchronous, atomic, checked when read."""
 
 import pathlib
+import shutil
 import time
 import zlib
 from collections.abc import Iterable, Iterator
@@ -109,6 +110,7 @@ class Checkpoints:
             item_names=("state", "meta"),
         )
         self.last_save_s = 0.0
+        self._step_in_progress = None
 
     def steps(self) -> list[int]:
         """Returns the steps of the whole checkpoints, oldest first."""
@@ -128,11 +130,12 @@ class Checkpoints:
           wait: until it is on disk.
         """
         started = time.time()
+        self._wait()
+        if step in self._manager.all_steps():
+            return True
+        self._step_in_progress = step
+        state = jax.tree.map(np.asarray, state)
         try:
-            self._manager.wait_until_finished()  # also reports what failed before
-            if step in self._manager.all_steps():
-                return True
-            state = jax.tree.map(np.asarray, state)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -141,18 +144,31 @@ class Checkpoints:
                 ),
                 force=True,
             )
-            if wait:
-                self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
-            logging.error(
-                "checkpoint at step %d not saved (%s); going on, it is tried again "
-                "at the next one",
-                step,
-                str(error).splitlines()[0],
-            )
+            self._give_up(error)
             return False
+        saved = not wait or self._wait()
         self.last_save_s = time.time() - started
+        return saved
+
+    def _wait(self) -> bool:
+        """Waits for the save in progress; False, and says why, if it failed."""
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            self._give_up(error)
+            return False
         return True
+
+    def _give_up(self, error: Exception):
+        logging.error(
+            "checkpoint of step %s not saved (%s); going on, it is tried again at the "
+            "next one",
+            *(self._step_in_progress, str(error).splitlines()[0]),
+        )
+        # What there is of it takes the room that the next one needs.
+        for left in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def restore(self, template: Any, step: int | None = None, *, part: bool = False):
         """Returns (state, meta) of the newest checkpoint that can be read, or None.
@@ -226,12 +242,7 @@ class Checkpoints:
         for newer in [s for s in self.steps() if s > step]:
             self._manager.delete(newer)
 
-    def close(self) -> bool:
-        """Waits for the last one to be on disk; False if it could not be saved."""
-        try:
-            self._manager.wait_until_finished()
-            self._manager.close()
-        except (OSError, ValueError) as error:
-            logging.error("last checkpoint not saved: %s", str(error).splitlines()[0])
-            return False
-        return True
+    def close(self):
+        """Waits for the save in progress."""
+        self._wait()
+        self._manager.close()

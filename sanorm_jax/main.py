@@ -6,7 +6,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from sanorm_jax import command_line
+from sanorm_jax import command_line, preemption
 from sanorm_jax.errors import ConfigError
 
 _MODES = ("train", "evaluate", "segment", "report", "status")
@@ -68,6 +68,8 @@ def _run() -> int:
 
         sys.stdout.write(f"{run_report.write(workdir)}\n")
         return 0
+    if _MODE.value == "train":
+        preemption.leave_on_signals()
     from sanorm_jax import parallel
 
     with parallel.joined_hosts(

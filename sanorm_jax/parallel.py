@@ -41,9 +41,15 @@ def _slurm_hosts() -> tuple[str, int, int] | None:
     return address, count, int(os.environ["SLURM_PROCID"])
 
 
-def _hosts(
-    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+def find_hosts(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
 ) -> tuple[str, int, int] | None:
+    """Returns coordinator, number of processes and own index; None if there is one.
+
+    Arguments and errors as of `joined_hosts`.
+    """
     env = os.environ.get
     given = {
         "coordinator_address": coordinator_address or env("JAX_COORDINATOR_ADDRESS"),
@@ -97,7 +103,7 @@ def joined_hosts(
     Raises:
       ConfigError: only some of these are given, or process 0 cannot be reached.
     """
-    hosts = _hosts(coordinator_address, num_processes, process_id)
+    hosts = find_hosts(coordinator_address, num_processes, process_id)
     if hosts is None or hosts[1] == 1:
         yield
         return

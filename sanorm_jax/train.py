@@ -73,9 +73,9 @@ class Run:
         if wait:
             self.devices.together(lambda: None)
 
-    def close(self):
-        """Waits for the last checkpoint; ConfigError if it is not on disk."""
-        if self.checkpoints and not self.checkpoints.close():
+    def check_saved(self, step: int):
+        """Raises `ConfigError` if the checkpoint of `step` is not on disk."""
+        if self.checkpoints and step not in self.checkpoints.steps():
             raise ConfigError(
                 f"{self.workdir}: the last checkpoint could not be saved; make room "
                 "and start again"
@@ -346,7 +346,8 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
         if evaluate_due(step):
             run.evaluate(step)
             since, first, waited_s = time.monotonic(), step, 0.0
-    run.devices.together(run.close)
+    run.save(step, wait=True)  # again, if the disk was full
+    run.devices.together(lambda: run.check_saved(step))
     logging.info("finished: %d steps in %.0f s", step, run.wall_time_s)
     return 0
 

@@ -7,10 +7,11 @@ Names under `time/` hold wall-clock measurements; all others are reproducible.
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from clu import metric_writers
 from tensorflow.core.util import event_pb2
 
@@ -20,17 +21,26 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class JsonLinesWriter:
-    """Appends `{"step": ..., name: value, ...}` lines and flushes each."""
+    """Appends `{"step": ..., name: value, ...}` lines and flushes each.
+
+    What a full disk has no room for is kept, and written with the next line.
+    """
 
     def __init__(self, path: pathlib.Path):
-        self._file = path.open("a")
+        self._file = path.open("ab", buffering=0)
+        self._waiting = b""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]):
         """Writes one line; values that are not finite become null."""
         values = {name: float(value) for name, value in scalars.items()}
         values = {k: v if np.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps({"step": int(step)} | values) + "\n")
-        self._file.flush()
+        line = json.dumps({"step": int(step)} | values) + "\n"
+        self._waiting += line.encode()
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            logging.error("%s: %s; going on", self._file.name, error.strerror)
 
     def close(self):
         """Closes the file."""
@@ -55,18 +65,25 @@ class Writer:
     def write_scalars(self, step: int, scalars: Mapping[str, float]):
         """Writes scalars by name."""
         self._json.write_scalars(step, scalars)
-        self._clu.write_scalars(step, dict(scalars))
+        self._show(self._clu.write_scalars, step, dict(scalars))
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]):
         """Writes images [N, H, W, 3], uint8 or floats in [0, 1], by name."""
-        self._clu.write_images(step, dict(images))
-        self._clu.flush()
+        self._show(self._clu.write_images, step, dict(images))
+        self._show(self._clu.flush)
 
     def close(self):
         """Flushes and closes all."""
-        self._clu.flush()
-        self._clu.close()
+        self._show(self._clu.flush)
+        self._show(self._clu.close)
         self._json.close()
+
+    def _show(self, write: Callable, *args):
+        """Writes for TensorBoard, whose files a run does not depend on."""
+        try:
+            write(*args)
+        except (OSError, tf.errors.OpError) as error:
+            logging.error("nothing written for TensorBoard: %s", error)
 
 
 def truncate(workdir: pathlib.Path, step: int):

@@ -1,0 +1,66 @@
+"""Checkpoints and logs on a disk that is full."""
+
+import contextlib
+import subprocess
+
+import numpy as np
+import pytest
+
+from sanorm_jax import workdir, writers
+from sanorm_jax.checkpoints import Checkpoints
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4M", "sanorm_jax", str(path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a small disk")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@contextlib.contextmanager
+def _full(disk):
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (4096, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+    yield
+    filler.unlink()
+
+
+def test_a_full_disk_is_said_and_the_next_checkpoint_tried(small_disk, caplog):
+    state = {"params": np.random.default_rng(0).normal(size=(200, 200))}
+    checkpoints = Checkpoints(small_disk, num_checkpoints=2, keep_every_steps=100)
+    assert checkpoints.save(100, state, {}, wait=True)
+    with _full(small_disk):
+        checkpoints.save(101, state, {})  # fails in the background, told by the next
+        assert not checkpoints.save(102, state, {}, wait=True)
+    assert "checkpoint of step 101 not saved" in caplog.text
+    assert "checkpoint of step 102 not saved" in caplog.text
+    assert [p.name for p in (small_disk / "checkpoints").iterdir()] == ["100"]
+    for step in (103, 104, 105):
+        assert checkpoints.save(step, state, {}, wait=True)
+    # The newest two, and for good the one that is a multiple of 100.
+    assert checkpoints.steps() == [100, 104, 105]
+    restored, meta = checkpoints.restore(state)
+    checkpoints.close()
+    assert meta["step"] == 105
+    np.testing.assert_array_equal(restored["params"], state["params"])
+
+
+def test_lines_that_a_full_disk_had_no_room_for_are_written_later(small_disk):
+    path = small_disk / "metrics.jsonl"
+    writer = writers.JsonLinesWriter(path)
+    writer.write_scalars(1, {"loss": 1.0})
+    with _full(small_disk):
+        # More than is left of the page that holds the first line.
+        writer.write_scalars(2, {f"loss_{i}": 1 / 3 for i in range(500)})
+        assert [line["step"] for line in workdir.read_lines(path)] == [1]
+    writer.write_scalars(3, {"loss": 1.0})
+    writer.close()
+    assert [line["step"] for line in workdir.read_lines(path)] == [1, 2, 3]
