@@ -6,9 +6,10 @@ Twelve runs of the demo's model (4 normalizations, 3 seeds), trained with 7 slot
 to 6 objects, evaluated with 4 to 20 slots on up to 10 objects; all on two cores. The
 number of steps is the demo's, chosen before any variant was compared.
 
-Expected result: FG-ARI of the attention on 3 to 6 objects at 7, 11 and 20 slots of 0.73,
-0.68, 0.60 (weighted mean), 0.74, 0.69, 0.61 (layer norm), 0.75, 0.73, 0.73 (batch norm)
-and 0.73, 0.71, 0.69 (weighted sum), standard deviations of 0.01 to 0.04 over seeds.
+Expected result: FG-ARI of the attention on 3 to 6 objects at 7, 11 and 20 slots of
+0.73, 0.68, 0.60 (weighted mean), 0.74, 0.69, 0.61 (layer norm), 0.75, 0.73, 0.73 (batch
+norm) and 0.73, 0.71, 0.69 (weighted sum), standard deviations of 0.01 to 0.04 over
+seeds.
 Time: 40 minutes on two cores.
 """
 
