@@ -10,6 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional
 
+from data import run_data
 from data.store import StoreError
 from feature_extraction import vit
 from feature_extraction.options import Options
@@ -174,6 +175,20 @@ def test_settings_name_all_that_makes_the_features(weights):
     ]
     for other in others:
         assert other.settings != settings
+
+
+def test_an_encoder_is_made_again_from_its_settings(weights, tmp_path):
+    made = _encoder(weights, layer=2, final_norm=False, dtype="bfloat16")
+    path = weights("test_vit", img_size=32)
+    again = vit.VitEncoder("test_vit", Options(weights=path).like(made.settings))
+    np.testing.assert_array_equal(again(IMAGES), made(IMAGES))
+    # Of other images, and computed by another version of timm.
+    noted = made.settings | {"source_fingerprint": "a", "timm": "0"}
+    run_data.check_features(noted, again.settings, "here")
+    other = _spoiled(weights, tmp_path, lambda state: state["norm.bias"].add_(1))
+    differs = vit.VitEncoder("test_vit", Options(weights=other).like(made.settings))
+    with pytest.raises(StoreError, match=r"here: .*\(weights: .* there, .* now\)"):
+        run_data.check_features(noted, differs.settings, "here")
 
 
 def _spoiled(weights, tmp_path, change):
