@@ -1,0 +1,113 @@
+"""Compares steps on 8 devices with those on one; run by `test_parallel.py`.
+
+`python -m tests.sanorm_jax.eight_devices FOLDER TASK.NORMALIZATION ...`, with
+`XLA_FLAGS=--xla_force_host_platform_device_count=8`.
+"""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from data import pipeline
+from sanorm_jax import optimizers, tasks
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.evaluate import Evaluator
+from sanorm_jax.parallel import Devices
+from sanorm_jax.train_step import create_state, make_train_step
+from tests import tiny
+
+STEPS = 3
+# Float32 sums of 8 parts instead of one, through 3 steps.
+TOLERANCE = 2e-5
+
+
+class _Sharded(Devices):
+    """One program under `jit` whose inputs lie on all devices."""
+
+    def __init__(self):
+        super().__init__("jit")
+        self._mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
+
+    def put_state(self, state):
+        return jax.device_put(state, NamedSharding(self._mesh, PartitionSpec()))
+
+    def put_batch(self, batch):
+        spec = PartitionSpec("batch")
+        return jax.device_put(batch, NamedSharding(self._mesh, spec))
+
+
+def run(config, devices: Devices) -> dict[str, np.ndarray]:
+    """Returns everything that training and evaluation give, by name."""
+    dataset = tasks.open_dataset(config)
+    task = tasks.create(config, dataset, devices.axis_name)
+    tx, schedule = optimizers.create(config.optimizer)
+    state = devices.put_state(create_state(task, tx, config.seed))
+    step = devices.compile_train_step(make_train_step(task, tx, schedule))
+    batches = pipeline.train_batches(
+        dataset,
+        "train",
+        pipeline.select(dataset, "train"),
+        fields=task.train_fields,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=0,
+        num_steps=STEPS,
+    )
+    result = {}
+    for number, batch in enumerate(batches):
+        state, scalars = step(state, devices.put_batch(batch))
+        result |= {f"step {number} {k}": np.asarray(v) for k, v in scalars.items()}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(devices.get_state(state)):
+        result[jax.tree_util.keystr(path)] = np.asarray(leaf)
+    table = Evaluator(task, devices).run(
+        state.variables, "validation", num_slots=5, num_iterations=2
+    )
+    return result | {"index": table.index} | table.columns()
+
+
+def check(config) -> str:
+    """Compares; returns how much differs most."""
+    alone = run(config, Devices("jit"))
+    assert len(alone["index"]) == tiny.SPLITS["validation"]
+    worst = ""
+    for name, devices in (("pmap", Devices("auto")), ("sharded", _Sharded())):
+        assert devices.num_devices == (8 if name == "pmap" else 1)
+        spread = run(config, devices)
+        assert alone.keys() == spread.keys()
+        most = 0.0
+        for key, expected in alone.items():
+            np.testing.assert_allclose(
+                spread[key], expected, TOLERANCE, TOLERANCE, err_msg=f"{name} {key}"
+            )
+            difference = np.abs(spread[key].astype(float) - expected)
+            most = max(most, float(difference.max(initial=0.0)))
+        worst += f" {name} {most:.1e}"
+    return worst
+
+
+def _main(folder: str, names: list[str]):
+    assert jax.device_count() == 8
+    jax.config.update("jax_disable_most_optimizations", True)  # compiles faster
+    for name in names:
+        task, normalization = name.split(".")
+        config = tiny.config(
+            pathlib.Path(folder),
+            task,
+            update_normalization=normalization,
+            # Adam divides by the size of gradients: not by that of rounding errors.
+            optimizer__epsilon=1e-3,
+            optimizer__learning_rate=1e-2,
+        )
+        sys.stdout.write(f"{name}:{check(config)}\n")
+        sys.stdout.flush()
+    try:
+        Devices("auto").check_batch_size("batch_size", 12)
+    except ConfigError as error:
+        sys.stdout.write(f"{error}\n")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], sys.argv[2:])
