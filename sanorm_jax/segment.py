@@ -15,7 +15,7 @@ from absl import logging
 from PIL import Image
 
 from data import pipeline, progress, run_data
-from sanorm_jax import figures, tasks
+from sanorm_jax import compilation_cache, figures, tasks
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import settings_grid
 from sanorm_jax.init_from import load_variables
@@ -76,6 +76,7 @@ def segment(
     _check_data(run_data.read(workdir), opened, config)
     # Masks are made at the size of the images.
     config.evaluation_resolution = opened.fields["image"][0][0]
+    compilation_cache.enable(config, workdir)
     devices = Devices(config.parallelism)
     task = tasks.create(config, opened)
     variables, step = load_variables(task, workdir, step)

@@ -330,12 +330,12 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
                 _stop_at_nan(run)
         if log_due and run.writer:
             elapsed = time.monotonic() - since
-            scalars |= {
-                "time/wall_s": run.wall_time_s,
-                "time/steps_per_s": (step - first) / elapsed,
-                "time/data_wait_share": waited_s / elapsed,
-                **to_first_step,
-            }
+            scalars |= {"time/wall_s": run.wall_time_s, **to_first_step}
+            if step > first:  # the first step, which compiles, is no rate
+                scalars |= {
+                    "time/steps_per_s": (step - first) / elapsed,
+                    "time/data_wait_share": waited_s / elapsed,
+                }
             run.writer.write_scalars(step, scalars)
             to_first_step = {}
             waited_s, since, first = 0.0, time.monotonic(), step
