@@ -5,7 +5,8 @@
 Trains 7 slots on scenes of 3 to 6 objects for 2,000 steps. Expected result on held-out
 scenes, mean and standard deviation of seeds 0, 1, 2: FG-ARI of the attention 0.731 +-
 0.002, of the decoder's masks 0.700 +- 0.012; the true labels at the tokens' resolution
-reach 0.95, a grid of blocks 0.41. Time: DEMOTIME
+reach 0.95, a grid of blocks 0.41. Time: one
+core takes 8.7 steps a second, training 4 minutes.
 """
 
 import ml_collections

@@ -1,7 +1,14 @@
 """Property prediction on small embedded scenes of up to 3 objects, on two cores.
 
-python -m data.prepare --dataset=shapes --name=shapes_64 --image_size=64
-python -m sanorm_jax.main --config=configs/shapes_property_prediction.py
+    python -m data.prepare --dataset=shapes --name=shapes_64 --image_size=64 \
+        --splits=train:5000,validation:320
+    python -m sanorm_jax.main --config=configs/shapes_property_prediction.py
+
+Measured with seed 0: the loss falls from 0.047 after 100 steps to about 0.03 to 0.035;
+held-out loss 0.036 after 1,000 and 0.043 after 2,000 steps, average precision 0.003
+without a limit of distance. That shows the path from images to average precision, not
+a model that has learned its task: that takes far more steps than minutes allow. Time:
+8 minutes on one core.
 """
 
 import ml_collections
