@@ -1,0 +1,236 @@
+"""Training in processes that can be watched and killed.
+
+They are forked from one that has imported everything and computed nothing, so that a
+start costs what a run costs and not the seconds of its imports.
+"""
+
+import dataclasses
+import json
+import mmap
+import os
+import pathlib
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+import jax
+import ml_collections
+from absl import logging
+
+from data.store import StoreError
+from sanorm_jax import checkpoints as checkpoints_lib
+from sanorm_jax import evaluate, parallel, train, workdir, writers
+from sanorm_jax.errors import ConfigError
+
+PHASES = ("compile", "step", "evaluation", "checkpoint")
+TIMEOUT_S = 1200  # of a process, however busy the machine is
+
+
+class Entered:
+    """How often a process has entered each phase; shared with the one that watches."""
+
+    def __init__(self):
+        self._counts = mmap.mmap(-1, 4 * len(PHASES))
+
+    def __getitem__(self, phase: str) -> int:
+        return struct.unpack_from("i", self._counts, 4 * PHASES.index(phase))[0]
+
+    def add(self, phase: str):
+        """Counts one more."""
+        place = 4 * PHASES.index(phase)
+        struct.pack_into("i", self._counts, place, self[phase] + 1)
+
+    def watch(self, kind: type, method: str, phase: str):
+        """Counts the calls of a method from now on."""
+        original = getattr(kind, method)
+
+        def counted(*args, **kwargs):
+            self.add(phase)
+            return original(*args, **kwargs)
+
+        setattr(kind, method, counted)
+
+
+def _watch_steps(entered: Entered):
+    original = parallel.Devices.compile_train_step
+
+    def compile_train_step(devices, step):
+        compiled = original(devices, step)
+
+        def run(state, batch):
+            entered.add("step" if entered["compile"] else "compile")
+            return compiled(state, batch)
+
+        return run
+
+    parallel.Devices.compile_train_step = compile_train_step
+
+
+@dataclasses.dataclass
+class Process:
+    """A process that trains, and where it writes what it says."""
+
+    pid: int
+    entered: Entered
+    log: pathlib.Path
+
+    def wait(self, timeout_s: float = TIMEOUT_S) -> int:
+        """Returns the exit code, minus the signal's number if one ended it."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.002)
+        self.send(signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        raise TimeoutError(f"process did not end in {timeout_s} s:\n{self.said()}")
+
+    def wait_for(self, phase: str, count: int = 1) -> bool:
+        """Waits until a phase is entered; False if the process has ended."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while self.entered[phase] < count:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return False
+            if time.monotonic() > deadline:
+                self.wait(0)
+            time.sleep(0.0005)
+        return True
+
+    def send(self, number: int):
+        """Sends a signal."""
+        os.kill(self.pid, number)
+
+    def said(self) -> str:
+        """Returns what it wrote to stdout and stderr."""
+        return self.log.read_text(errors="replace")
+
+
+def start(
+    config: ml_collections.ConfigDict,
+    path: pathlib.Path,
+    hosts: tuple[str, int, int] | None = None,
+    before: Callable[[], None] = lambda: None,
+) -> Process:
+    """Starts training in a process of its own.
+
+    Args:
+      config: what to train.
+      path: folder of the run.
+      hosts: coordinator, number of processes, index of this one.
+      before: called in the process before it begins.
+    """
+    entered = Entered()
+    name = f"{path.name}.{hosts[2] if hosts else 0}.log"
+    process = Process(0, entered, path.parent / name)
+    process.log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    process.pid = os.fork()
+    if not process.pid:
+        _train(process, config, path, hosts, before)
+    return process
+
+
+def _train(process, config, path, hosts, before):
+    code = 1
+    try:
+        log = os.open(process.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        logging.set_verbosity(logging.INFO)
+        logging.use_absl_handler()
+        process.entered.watch(evaluate.Evaluator, "run", "evaluation")
+        process.entered.watch(checkpoints_lib.Checkpoints, "save", "checkpoint")
+        _watch_steps(process.entered)
+        before()
+        with parallel.joined_hosts(*(hosts or ())):
+            code = train.train(config, path)
+    except (ConfigError, StoreError) as error:
+        sys.stderr.write(f"error: {error}\n")
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # Not all that waits for the interpreter's end: some of it is the parent's.
+        if jax.distributed.is_initialized():
+            jax.distributed.shutdown()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run_apart(function: Callable[[], object]):
+    """Runs a function in a process of its own, so that this one keeps few threads."""
+    pid = os.fork()
+    if not pid:
+        try:
+            function()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if os.waitpid(pid, 0)[1]:
+        raise RuntimeError("failed in a process of its own")
+
+
+def start_hosts(config, path, count: int, before=lambda: None) -> list[Process]:
+    """Starts the processes of one run of several hosts."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    return [start(config, path, (address, count, i), before) for i in range(count)]
+
+
+def end_all(processes: list[Process]):
+    """Kills what is left of them."""
+    for process in processes:
+        try:
+            process.send(signal.SIGKILL)
+            os.waitpid(process.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+def saved_steps(path: pathlib.Path) -> list[int]:
+    """Returns the steps of the checkpoints, oldest first."""
+    return workdir.saved_steps(path)
+
+
+def leaves(path: pathlib.Path) -> dict:
+    """Returns shape, type and CRC of all leaves of the newest checkpoint."""
+    step = saved_steps(path)[-1]
+    meta = path / "checkpoints" / str(step) / "meta" / "metadata"
+    return json.loads(meta.read_text())["leaves"]
+
+
+def metrics(path: pathlib.Path) -> list[dict]:
+    """Returns the logged lines without the measurements of time."""
+    lines = workdir.read_lines(path / writers.METRICS_FILE)
+    return [
+        {k: v for k, v in line.items() if not k.startswith("time/")} for line in lines
+    ]
+
+
+def difference(whole: pathlib.Path, disturbed: pathlib.Path) -> str:
+    """Returns in what a disturbed run differs from one left alone, or nothing."""
+    if saved_steps(whole)[-1:] != saved_steps(disturbed)[-1:]:
+        return f"ended at step {saved_steps(disturbed)[-1:]}"
+    expected, found = leaves(whole), leaves(disturbed)
+    if other := [k for k in expected | found if expected.get(k) != found.get(k)]:
+        return f"{len(other)} of {len(expected)} leaves differ, such as {other[0]}"
+    if metrics(whole) != metrics(disturbed):
+        return "the logged metrics differ"
+    lines = workdir.read_lines(disturbed / writers.METRICS_FILE)
+    walls = [line["time/wall_s"] for line in lines if "time/wall_s" in line]
+    if walls != sorted(walls):
+        return "the wall time went back"
+    return ""
+
+
+def compile_quickly(cache: pathlib.Path):
+    """Shares what the processes compile, which a run's result does not depend on."""
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

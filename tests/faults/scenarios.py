@@ -1,0 +1,383 @@
+"""The faults: done to real processes, whose run is compared to one left alone."""
+
+import contextlib
+import dataclasses
+import itertools
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import ml_collections
+import numpy as np
+
+from sanorm_jax import evaluate, parallel, preemption
+from tests import tiny
+from tests.faults import processes
+from tests.faults.processes import PHASES, Process
+
+# How long after entering a phase a process may be killed.
+DELAYS_S = {"compile": 1.0, "step": 0.01, "evaluation": 0.3, "checkpoint": 0.1}
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+@dataclasses.dataclass
+class Fault:
+    """What was done, how often, what came of it, and what is wrong with that."""
+
+    name: str
+    count: int
+    told: str
+    problem: str = ""
+
+
+class Scenarios:
+    """Runs on small random data.
+
+    Args:
+      folder: for the data and the runs.
+      seed: of the random moments.
+    """
+
+    def __init__(self, folder: pathlib.Path, seed: int = 0):
+        self.folder = folder
+        self.data_dir = folder / "data"
+        processes.run_apart(lambda: tiny.data_dir(self.data_dir))
+        self.random = random.Random(seed)
+        self._seconds = {}
+        processes.compile_quickly(folder / "compiled")
+
+    def config(self, task: str = "dinosaur", **changes) -> ml_collections.ConfigDict:
+        """Returns an experiment of a second, with all that happens in a long one."""
+        settings = {
+            "update_normalization": "batch_norm",
+            "num_train_steps": 64,
+            "log_every_steps": 2,
+            "checkpoint_every_steps": 4,
+            "evaluate_every_steps": 8,
+        }
+        return tiny.config(self.data_dir, task, **(settings | changes))
+
+    def _whole(self, config, name: str, hosts: int = 1) -> pathlib.Path:
+        """Returns the folder of a run left alone."""
+        path = self.folder / f"whole_{name}"
+        if not path.exists():
+            started = time.monotonic()
+            _finish(config, path, hosts)
+            self._seconds[name] = time.monotonic() - started
+        return path
+
+    def _wait(self, process: Process, phase: str, most: int = 3) -> str:
+        """Waits for a random moment of a phase; returns what moment it is."""
+        count = 1 if phase == "compile" else self.random.randint(1, most)
+        if not process.wait_for(phase, count):
+            raise RuntimeError(f"ended before {phase} {count}:\n{process.said()}")
+        delay = self.random.uniform(0, DELAYS_S[phase])
+        time.sleep(delay)
+        return f"{phase} {count} + {delay * 1000:.0f} ms"
+
+    def kills(self, task: str, count: int) -> Iterator[Fault]:
+        """Kills a run again and again, in every phase, and lets it end at last."""
+        # Long enough for a little of it to be left after the kills.
+        config = self.config(task, num_train_steps=12 * count)
+        path = self.folder / f"killed_{task}"
+        whole = self._whole(config, f"{task}_{count}")
+        moments = {phase: [] for phase in PHASES}
+        for phase in itertools.islice(itertools.cycle(PHASES), count):
+            before = _compile_anew if phase == "compile" else lambda: None
+            process = processes.start(config, path, before=before)
+            moment = self._wait(process, phase)
+            process.send(signal.SIGKILL)
+            if process.wait() != -signal.SIGKILL:
+                raise RuntimeError(f"not killed at {moment}:\n{process.said()}")
+            moments[phase].append(f"{moment}, saved {processes.saved_steps(path)[-1:]}")
+        _finish(config, path)
+        problem = processes.difference(whole, path)
+        for phase, told in moments.items():
+            yield Fault(f"{task}: SIGKILL in {phase}", len(told), told[-1], problem)
+
+    def signals(self, numbers=SIGNALS) -> Iterator[Fault]:
+        """Asks a run to stop, with each of the signals."""
+        config, path = self.config(), self.folder / "signals"
+        told = {}
+        for number in numbers:
+            process = processes.start(config, path)
+            moment = self._wait(process, "step", 12)
+            process.send(number)
+            code = process.wait()
+            told[number] = f"{moment}: exit code {code}, saved at "
+            told[number] += str(processes.saved_steps(path)[-1:])
+            if code != preemption.EXIT_CODE:
+                yield Fault(f"{number.name}", 1, told[number], process.said())
+        _finish(config, path)
+        problem = processes.difference(self._whole(config, "dinosaur"), path)
+        for number, text in told.items():
+            yield Fault(number.name, 1, text, problem)
+
+    def second_interrupt(self) -> Iterator[Fault]:
+        """Interrupts twice, while XLA compiles."""
+        path = self.folder / "interrupted"
+        process = processes.start(self.config(), path, before=_compile_anew)
+        process.wait_for("compile")
+        process.send(signal.SIGINT)
+        time.sleep(0.05)
+        process.send(signal.SIGINT)
+        code, steps = process.wait(), process.entered["step"]
+        problem = "" if code == 130 and not steps else process.said()
+        told = f"while compiling: exit code {code} after {steps} more steps"
+        yield Fault("second SIGINT", 1, told, problem)
+
+    def time_limit(self) -> Iterator[Fault]:
+        """Lets the time run out in training, and in an evaluation without an end."""
+        self._whole(self.config(), "dinosaur")
+        limit_s = 10 + self._seconds["dinosaur"]  # enough to get there
+        endless = lambda *args, **kwargs: time.sleep(600)  # noqa: E731
+
+        def hang():
+            evaluate.Evaluator.run = endless
+
+        limit_h = limit_s / 3600
+        far = {"num_train_steps": 1_000_000, "evaluate_every_steps": 1_000_000}
+        path = self.folder / "limit"
+        for name, changes, folder, before in (
+            ("evaluation", {}, path, hang),
+            ("training", far, self.folder / "limit_far", lambda: None),
+        ):
+            config, started = self.config(time_limit_h=limit_h, **changes), time.time()
+            process = processes.start(config, folder, before=before)
+            code, took = process.wait(2 * limit_s), time.time() - started
+            saved = processes.saved_steps(folder)[-1:]
+            told = f"exit code {code}, {took:.1f} of {limit_s:.1f} s, saved {saved}"
+            good = code == preemption.EXIT_CODE and took < limit_s + 1 and saved
+            problem = "" if good else process.said()
+            yield Fault(f"time limit in {name}", 1, told, problem)
+        _finish(self.config(), path)
+        problem = processes.difference(self._whole(self.config(), "dinosaur"), path)
+        yield Fault("start after the time limit", 1, "goes on", problem)
+
+    def damage(self) -> Iterator[Fault]:
+        """Damages the newest checkpoint of a stopped run, in several ways."""
+        config, path = self.config(), self.folder / "damaged"
+        faults = []
+        for name, harm in _DAMAGES.items():
+            _stop_by_signal(config, path, 12)
+            step = processes.saved_steps(path)[-1]
+            harm(path / "checkpoints" / str(step))
+            process = processes.start(config, path)
+            process.wait_for("step")
+            process.send(signal.SIGTERM)
+            process.wait()
+            said = f"checkpoint of step {step} is damaged" in process.said()
+            told = f"step {step}; " + ("said" if said else "not said")
+            faults.append(Fault(f"checkpoint {name}", 1, told))
+            if not said:
+                faults[-1].problem = process.said()
+        _finish(config, path)
+        problem = processes.difference(self._whole(config, "dinosaur"), path)
+        for fault in faults:
+            fault.problem = fault.problem or problem
+            yield fault
+
+    def full_disk(self) -> Iterator[Fault]:
+        """Fills the disk that a run writes to, and makes room again."""
+        config = self.config()
+        with _small_disk(self.folder / "disk") as disk:
+            path = disk / "full"
+            process = processes.start(config, path)
+            process.wait_for("checkpoint", 4)
+            _fill(disk / "filler")
+            kept = processes.saved_steps(path)
+            process.wait_for("checkpoint", process.entered["checkpoint"] + 4)
+            full = processes.saved_steps(path)
+            (disk / "filler").unlink()
+            code, said = process.wait(), process.said().count("not saved")
+            problem = processes.difference(self._whole(config, "dinosaur"), path)
+            if code or not said or not full:
+                problem = process.said()
+            told = f"{said} checkpoints not saved, said so; {kept} before, {full} while"
+            yield Fault("full disk", 1, f"{told} full; exit code {code}", problem)
+
+    def lost_store(self) -> Iterator[Fault]:
+        """Takes a store away, and then its contents, while a run reads it."""
+        config, path = self.config(num_train_steps=4000), self.folder / "lost"
+        store = self.data_dir / "random-random"
+        for name, harm in (("gone", _hidden), ("truncated", _truncated)):
+            process = processes.start(config, path)
+            process.wait_for("step", 8)
+            with harm(store):
+                code = process.wait()
+            said = [x for x in process.said().splitlines() if x.startswith("error: ")]
+            saved = processes.saved_steps(path)
+            problem = "" if code == 1 and len(said) == 1 and saved else process.said()
+            told = f"exit code {code}, saved {saved[-1:]}; {' '.join(said)}"
+            yield Fault(f"store {name}", 1, told, problem)
+        step = saved[-1]
+        shorter = self.config(num_train_steps=step + 8)
+        _finish(shorter, path)
+        whole = self.folder / "whole_lost"
+        _finish(shorter, whole)
+        expected, found = processes.leaves(whole), processes.leaves(path)
+        problem = "" if expected == found else "the leaves differ"
+        yield Fault("start after the store is back", 1, "goes on", problem)
+
+    def not_finite(self) -> Iterator[Fault]:
+        """Makes the loss infinite."""
+        config = self.config(optimizer__learning_rate=1e30)
+        process = processes.start(config, self.folder / "nan")
+        code = process.wait()
+        said = [x for x in process.said().splitlines() if x.startswith("error: ")]
+        good = code == 1 and "not finite at step" in "".join(said)
+        told = f"exit code {code}; {' '.join(said)}"
+        yield Fault("loss not finite", 1, told, "" if good else process.said())
+
+    def hosts(self, count: int, victims: tuple[int, ...]) -> Iterator[Fault]:
+        """Kills one of several hosts, and asks one to stop."""
+        config = self.config()
+        whole = self._whole(config, f"{count}_hosts", count)
+        alone = self._whole(config, "dinosaur")
+        told, problem = _close(alone, whole)
+        yield Fault(f"{count} hosts, none lost", 1, told, problem)
+        path = self.folder / f"lost_of_{count}_hosts"
+        faults = []
+        for victim in victims:
+            hosts = processes.start_hosts(config, path, count, before=_be_impatient)
+            phase = self.random.choice(("step", "evaluation", "checkpoint"))
+            moment = self._wait(hosts[0 if phase == "checkpoint" else victim], phase)
+            hosts[victim].send(signal.SIGKILL)
+            started = time.monotonic()
+            codes = _wait_for_all(hosts)
+            told = f"{moment}: exit codes {codes} in {time.monotonic() - started:.1f} s"
+            faults.append(Fault(f"{count} hosts, {victim} killed", 1, told))
+            if {0, preemption.EXIT_CODE} & set(codes):
+                faults[-1].problem = "\n".join(host.said() for host in hosts)
+        hosts = processes.start_hosts(config, path, count)
+        moment = self._wait(hosts[-1], "step")
+        hosts[-1].send(signal.SIGTERM)
+        codes = _wait_for_all(hosts)
+        faults.append(Fault(f"{count} hosts, SIGTERM to one", 1, f"exit codes {codes}"))
+        if set(codes) != {preemption.EXIT_CODE}:
+            faults[-1].problem = "\n".join(host.said() for host in hosts)
+        _finish(config, path, count)
+        problem = processes.difference(whole, path)
+        for fault in faults:
+            fault.problem = fault.problem or problem
+            yield fault
+
+
+def _compile_anew():
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
+def _be_impatient():
+    parallel.HEARTBEAT_TIMEOUT_S = 10
+
+
+def _wait_for_all(hosts: list[Process]) -> list[int]:
+    try:
+        return [host.wait() for host in hosts]
+    finally:
+        processes.end_all(hosts)
+
+
+def _finish(config, path: pathlib.Path, hosts: int = 1):
+    """Lets a run end; an error with its log if it does not."""
+    if hosts > 1:
+        started = processes.start_hosts(config, path, hosts)
+    else:
+        started = [processes.start(config, path)]
+    codes = _wait_for_all(started)
+    if any(codes):
+        logs = "\n".join(process.said()[-3000:] for process in started)
+        raise RuntimeError(f"{path} ended with {codes}:\n{logs}")
+
+
+def _stop_by_signal(config, path: pathlib.Path, steps: int):
+    process = processes.start(config, path)
+    process.wait_for("step", steps)
+    process.send(signal.SIGTERM)
+    process.wait()
+
+
+def _close(alone: pathlib.Path, together: pathlib.Path) -> tuple[str, str]:
+    """Compares all metrics of one process and of several hosts."""
+    worst = 0.0
+    for one, other in zip(
+        processes.metrics(alone), processes.metrics(together), strict=True
+    ):
+        if one.keys() != other.keys():
+            return "", f"logged {sorted(one)} alone and {sorted(other)} together"
+        ones, others = (np.array([*x.values()], float) for x in (one, other))
+        worst = max(worst, float(np.abs(ones - others).max()))
+    told = f"metrics as of one process within {worst:.1e}"
+    return told, "" if worst < 1e-4 else told
+
+
+def _largest(folder: pathlib.Path) -> pathlib.Path:
+    files = [p for p in (folder / "state").rglob("*") if p.is_file()]
+    return max(files, key=lambda p: p.stat().st_size)
+
+
+def _flip(folder: pathlib.Path):
+    content = bytearray(_largest(folder).read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    _largest(folder).write_bytes(content)
+
+
+def _cut(folder: pathlib.Path):
+    path = _largest(folder)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+
+
+_DAMAGES: dict[str, Callable[[pathlib.Path], None]] = {
+    "overwritten": _flip,
+    "truncated": _cut,
+    "without its state": lambda folder: shutil.rmtree(folder / "state"),
+    "without its description": lambda folder: (folder / "meta/metadata").unlink(),
+}
+
+
+@contextlib.contextmanager
+def _small_disk(path: pathlib.Path):
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8M", "sanorm_jax", str(path)]
+    subprocess.run(mount, check=True, capture_output=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def _fill(path: pathlib.Path):
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        for size in (65536, 1024, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+
+
+@contextlib.contextmanager
+def _hidden(store: pathlib.Path):
+    store.rename(store.with_name("elsewhere"))
+    try:
+        yield
+    finally:
+        store.with_name("elsewhere").rename(store)
+
+
+@contextlib.contextmanager
+def _truncated(store: pathlib.Path):
+    copy = store.with_name("copy")
+    shutil.copytree(store, copy)
+    for path in store.rglob("*"):
+        if path.is_file() and path.name not in ("zarr.json", "manifest.json"):
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    try:
+        yield
+    finally:
+        shutil.rmtree(store)
+        copy.rename(store)

@@ -1,0 +1,18 @@
+"""The short version of `python -m tests.faults`."""
+
+import re
+import subprocess
+import sys
+
+
+def test_runs_survive_a_kill_in_every_phase_and_the_loss_of_a_host():
+    # In a process that has computed nothing yet: it forks.
+    command = [sys.executable, "-m", "tests.faults", "--short"]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=1200
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    faults, survived = re.search(
+        r"(\d+) faults, (\d+) survived", result.stdout
+    ).groups()
+    assert faults == survived == "7"
