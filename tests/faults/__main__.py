@@ -29,10 +29,7 @@ _ONLY = flags.DEFINE_list("only", [], "Only the scenarios of these names.")
 
 def _list(suite: scenarios.Scenarios, short: bool):
     if short:
-        return {
-            "kills of dinosaur": lambda: suite.kills("dinosaur", 4),
-            "2 hosts": lambda: suite.hosts(2, (1,)),
-        }
+        return {"kills of dinosaur": lambda: suite.kills("dinosaur", 4)}
     kills = {
         f"kills of {task}": lambda task=task: suite.kills(task, _KILLS.value)
         for task in _TASKS

@@ -27,14 +27,32 @@ from sanorm_jax import evaluate, parallel, train, workdir, writers
 from sanorm_jax.errors import ConfigError
 
 PHASES = ("compile", "step", "evaluation", "checkpoint")
+ANY = 2**31 - 1  # number of steps
 TIMEOUT_S = 1200  # of a process, however busy the machine is
 
 
 class Entered:
-    """How often a process has entered each phase; shared with the one that watches."""
+    """How often a process has entered each phase; shared with the one that watches.
 
-    def __init__(self):
-        self._counts = mmap.mmap(-1, 4 * len(PHASES))
+    It also holds how many steps the process may take before it waits, so that a run
+    cannot end before what is to be done to it.
+    """
+
+    def __init__(self, most_steps: int):
+        self._counts = mmap.mmap(-1, 4 * len(PHASES) + 4)
+        self.allow(most_steps)
+
+    def allow(self, steps: int):
+        """Lets the process take so many steps in all."""
+        struct.pack_into("i", self._counts, 4 * len(PHASES), steps)
+
+    def wait(self):
+        """Waits in the process until the next step is allowed."""
+        while (
+            self["compile"] + self["step"]
+            >= struct.unpack_from("i", self._counts, 4 * len(PHASES))[0]
+        ):
+            time.sleep(0.001)
 
     def __getitem__(self, phase: str) -> int:
         return struct.unpack_from("i", self._counts, 4 * PHASES.index(phase))[0]
@@ -62,6 +80,7 @@ def _watch_steps(entered: Entered):
         compiled = original(devices, step)
 
         def run(state, batch):
+            entered.wait()
             entered.add("step" if entered["compile"] else "compile")
             return compiled(state, batch)
 
@@ -102,8 +121,9 @@ class Process:
         return True
 
     def send(self, number: int):
-        """Sends a signal."""
+        """Sends a signal, and lets the process take as many steps as it wants."""
         os.kill(self.pid, number)
+        self.entered.allow(ANY)
 
     def said(self) -> str:
         """Returns what it wrote to stdout and stderr."""
@@ -115,6 +135,7 @@ def start(
     path: pathlib.Path,
     hosts: tuple[str, int, int] | None = None,
     before: Callable[[], None] = lambda: None,
+    most_steps: int = ANY,
 ) -> Process:
     """Starts training in a process of its own.
 
@@ -123,8 +144,9 @@ def start(
       path: folder of the run.
       hosts: coordinator, number of processes, index of this one.
       before: called in the process before it begins.
+      most_steps: that it takes before it waits for a signal.
     """
-    entered = Entered()
+    entered = Entered(most_steps)
     name = f"{path.name}.{hosts[2] if hosts else 0}.log"
     process = Process(0, entered, path.parent / name)
     process.log.parent.mkdir(parents=True, exist_ok=True)
@@ -175,12 +197,17 @@ def run_apart(function: Callable[[], object]):
         raise RuntimeError("failed in a process of its own")
 
 
-def start_hosts(config, path, count: int, before=lambda: None) -> list[Process]:
+def start_hosts(
+    config, path, count: int, before=lambda: None, most_steps: int = ANY
+) -> list[Process]:
     """Starts the processes of one run of several hosts."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    return [start(config, path, (address, count, i), before) for i in range(count)]
+    return [
+        start(config, path, (address, count, i), before, most_steps)
+        for i in range(count)
+    ]
 
 
 def end_all(processes: list[Process]):

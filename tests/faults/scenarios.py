@@ -1,15 +1,13 @@
 """The faults: done to real processes, whose run is compared to one left alone."""
 
-import contextlib
 import dataclasses
 import itertools
 import pathlib
 import random
-import shutil
+import re
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import ml_collections
@@ -17,11 +15,13 @@ import numpy as np
 
 from sanorm_jax import evaluate, parallel, preemption
 from tests import tiny
-from tests.faults import processes
+from tests.faults import harm, processes
 from tests.faults.processes import PHASES, Process
 
 # How long after entering a phase a process may be killed.
 DELAYS_S = {"compile": 1.0, "step": 0.01, "evaluation": 0.3, "checkpoint": 0.1}
+# How many steps it may take for each time it enters the phase.
+_MOST_STEPS = {"compile": 4, "step": 2, "evaluation": 8, "checkpoint": 4}
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -72,8 +72,12 @@ class Scenarios:
         return path
 
     def _wait(self, process: Process, phase: str, most: int = 3) -> str:
-        """Waits for a random moment of a phase; returns what moment it is."""
+        """Waits for a random moment of a phase; returns what moment it is.
+
+        The process then is at most `_MOST_STEPS[phase] * most` steps further.
+        """
         count = 1 if phase == "compile" else self.random.randint(1, most)
+        process.entered.allow(_MOST_STEPS[phase] * count)
         if not process.wait_for(phase, count):
             raise RuntimeError(f"ended before {phase} {count}:\n{process.said()}")
         delay = self.random.uniform(0, DELAYS_S[phase])
@@ -82,14 +86,14 @@ class Scenarios:
 
     def kills(self, task: str, count: int) -> Iterator[Fault]:
         """Kills a run again and again, in every phase, and lets it end at last."""
-        # Long enough for a little of it to be left after the kills.
-        config = self.config(task, num_train_steps=12 * count)
+        # Longer than all that the kills let it take.
+        config = self.config(task, num_train_steps=14 * count)
         path = self.folder / f"killed_{task}"
         whole = self._whole(config, f"{task}_{count}")
         moments = {phase: [] for phase in PHASES}
         for phase in itertools.islice(itertools.cycle(PHASES), count):
             before = _compile_anew if phase == "compile" else lambda: None
-            process = processes.start(config, path, before=before)
+            process = processes.start(config, path, before=before, most_steps=0)
             moment = self._wait(process, phase)
             process.send(signal.SIGKILL)
             if process.wait() != -signal.SIGKILL:
@@ -105,8 +109,8 @@ class Scenarios:
         config, path = self.config(), self.folder / "signals"
         told = {}
         for number in numbers:
-            process = processes.start(config, path)
-            moment = self._wait(process, "step", 12)
+            process = processes.start(config, path, most_steps=0)
+            moment = self._wait(process, "step", 8)
             process.send(number)
             code = process.wait()
             told[number] = f"{moment}: exit code {code}, saved at "
@@ -163,14 +167,11 @@ class Scenarios:
         """Damages the newest checkpoint of a stopped run, in several ways."""
         config, path = self.config(), self.folder / "damaged"
         faults = []
-        for name, harm in _DAMAGES.items():
-            _stop_by_signal(config, path, 12)
+        for name, damage in harm.DAMAGES.items():
+            _stop_by_signal(config, path, 10)
             step = processes.saved_steps(path)[-1]
-            harm(path / "checkpoints" / str(step))
-            process = processes.start(config, path)
-            process.wait_for("step")
-            process.send(signal.SIGTERM)
-            process.wait()
+            damage(path / "checkpoints" / str(step))
+            process = _stop_by_signal(config, path, 1)
             said = f"checkpoint of step {step} is damaged" in process.said()
             told = f"step {step}; " + ("said" if said else "not said")
             faults.append(Fault(f"checkpoint {name}", 1, told))
@@ -185,15 +186,17 @@ class Scenarios:
     def full_disk(self) -> Iterator[Fault]:
         """Fills the disk that a run writes to, and makes room again."""
         config = self.config()
-        with _small_disk(self.folder / "disk") as disk:
+        with harm.small_disk(self.folder / "disk") as disk:
             path = disk / "full"
-            process = processes.start(config, path)
+            process = processes.start(config, path, most_steps=17)
             process.wait_for("checkpoint", 4)
-            _fill(disk / "filler")
+            harm.fill(disk / "filler")
             kept = processes.saved_steps(path)
-            process.wait_for("checkpoint", process.entered["checkpoint"] + 4)
+            process.entered.allow(33)
+            process.wait_for("checkpoint", 8)
             full = processes.saved_steps(path)
             (disk / "filler").unlink()
+            process.entered.allow(processes.ANY)
             code, said = process.wait(), process.said().count("not saved")
             problem = processes.difference(self._whole(config, "dinosaur"), path)
             if code or not said or not full:
@@ -205,10 +208,10 @@ class Scenarios:
         """Takes a store away, and then its contents, while a run reads it."""
         config, path = self.config(num_train_steps=4000), self.folder / "lost"
         store = self.data_dir / "random-random"
-        for name, harm in (("gone", _hidden), ("truncated", _truncated)):
+        for name, lose in (("gone", harm.hidden), ("truncated", harm.truncated)):
             process = processes.start(config, path)
             process.wait_for("step", 8)
-            with harm(store):
+            with lose(store):
                 code = process.wait()
             said = [x for x in process.said().splitlines() if x.startswith("error: ")]
             saved = processes.saved_steps(path)
@@ -236,27 +239,40 @@ class Scenarios:
 
     def hosts(self, count: int, victims: tuple[int, ...]) -> Iterator[Fault]:
         """Kills one of several hosts, and asks one to stop."""
-        config = self.config()
+        # Little of it: the processes share the cores, and wait for each other.
+        config = self.config(num_train_steps=40)
         whole = self._whole(config, f"{count}_hosts", count)
-        alone = self._whole(config, "dinosaur")
+        alone = self._whole(config, "one_host")
         told, problem = _close(alone, whole)
         yield Fault(f"{count} hosts, none lost", 1, told, problem)
         path = self.folder / f"lost_of_{count}_hosts"
         faults = []
         for victim in victims:
-            hosts = processes.start_hosts(config, path, count, before=_be_impatient)
-            phase = self.random.choice(("step", "evaluation", "checkpoint"))
-            moment = self._wait(hosts[0 if phase == "checkpoint" else victim], phase)
+            # The others wait for the victim, which takes no more than these.
+            phase, most = self.random.choice(
+                (("step", 4), ("evaluation", 9), ("checkpoint", 5))
+            )
+            hosts = processes.start_hosts(config, path, count, _be_impatient, most)
+            watched = hosts[0 if phase == "checkpoint" else victim]
+            if not watched.wait_for(phase):
+                raise RuntimeError(f"ended before {phase}:\n{watched.said()}")
+            delay = self.random.uniform(0, DELAYS_S[phase])
+            time.sleep(delay)
+            moment = f"{phase} 1 + {delay * 1000:.0f} ms"
             hosts[victim].send(signal.SIGKILL)
             started = time.monotonic()
             codes = _wait_for_all(hosts)
             told = f"{moment}: exit codes {codes} in {time.monotonic() - started:.1f} s"
             faults.append(Fault(f"{count} hosts, {victim} killed", 1, told))
-            if {0, preemption.EXIT_CODE} & set(codes):
+            left = [host for host in hosts if host is not hosts[victim]]
+            clear = all(_END_OF_ANOTHER.search(host.said()) for host in left)
+            if {0, preemption.EXIT_CODE} & set(codes) or not clear:
                 faults[-1].problem = "\n".join(host.said() for host in hosts)
-        hosts = processes.start_hosts(config, path, count)
-        moment = self._wait(hosts[-1], "step")
+        hosts = processes.start_hosts(config, path, count, most_steps=4)
+        hosts[-1].wait_for("step")
         hosts[-1].send(signal.SIGTERM)
+        for host in hosts:
+            host.entered.allow(processes.ANY)
         codes = _wait_for_all(hosts)
         faults.append(Fault(f"{count} hosts, SIGTERM to one", 1, f"exit codes {codes}"))
         if set(codes) != {preemption.EXIT_CODE}:
@@ -270,6 +286,10 @@ class Scenarios:
 
 def _compile_anew():
     jax.config.update("jax_enable_compilation_cache", False)
+
+
+# Of the program, or of JAX where it aborts the process.
+_END_OF_ANOTHER = re.compile("error: host|Terminating process because")
 
 
 def _be_impatient():
@@ -295,11 +315,12 @@ def _finish(config, path: pathlib.Path, hosts: int = 1):
         raise RuntimeError(f"{path} ended with {codes}:\n{logs}")
 
 
-def _stop_by_signal(config, path: pathlib.Path, steps: int):
-    process = processes.start(config, path)
+def _stop_by_signal(config, path: pathlib.Path, steps: int) -> Process:
+    process = processes.start(config, path, most_steps=steps + 1)
     process.wait_for("step", steps)
     process.send(signal.SIGTERM)
     process.wait()
+    return process
 
 
 def _close(alone: pathlib.Path, together: pathlib.Path) -> tuple[str, str]:
@@ -314,70 +335,3 @@ def _close(alone: pathlib.Path, together: pathlib.Path) -> tuple[str, str]:
         worst = max(worst, float(np.abs(ones - others).max()))
     told = f"metrics as of one process within {worst:.1e}"
     return told, "" if worst < 1e-4 else told
-
-
-def _largest(folder: pathlib.Path) -> pathlib.Path:
-    files = [p for p in (folder / "state").rglob("*") if p.is_file()]
-    return max(files, key=lambda p: p.stat().st_size)
-
-
-def _flip(folder: pathlib.Path):
-    content = bytearray(_largest(folder).read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 64] = bytes(64)
-    _largest(folder).write_bytes(content)
-
-
-def _cut(folder: pathlib.Path):
-    path = _largest(folder)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
-
-
-_DAMAGES: dict[str, Callable[[pathlib.Path], None]] = {
-    "overwritten": _flip,
-    "truncated": _cut,
-    "without its state": lambda folder: shutil.rmtree(folder / "state"),
-    "without its description": lambda folder: (folder / "meta/metadata").unlink(),
-}
-
-
-@contextlib.contextmanager
-def _small_disk(path: pathlib.Path):
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8M", "sanorm_jax", str(path)]
-    subprocess.run(mount, check=True, capture_output=True)
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-def _fill(path: pathlib.Path):
-    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        for size in (65536, 1024, 1):
-            with contextlib.suppress(OSError):
-                while file.write(bytes(size)):
-                    pass
-
-
-@contextlib.contextmanager
-def _hidden(store: pathlib.Path):
-    store.rename(store.with_name("elsewhere"))
-    try:
-        yield
-    finally:
-        store.with_name("elsewhere").rename(store)
-
-
-@contextlib.contextmanager
-def _truncated(store: pathlib.Path):
-    copy = store.with_name("copy")
-    shutil.copytree(store, copy)
-    for path in store.rglob("*"):
-        if path.is_file() and path.name not in ("zarr.json", "manifest.json"):
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    try:
-        yield
-    finally:
-        shutil.rmtree(store)
-        copy.rename(store)
