@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Column, Table
 
 from tests.faults import scenarios
 from tests.faults.scenarios import Fault
@@ -55,6 +56,18 @@ def _run(name: str, scenario):
         yield Fault(name, 1, "the scenario broke off", traceback.format_exc())
 
 
+def _verdict(fault: Fault) -> str:
+    return "[red]NOT SURVIVED[/red]" if fault.problem else "survived"
+
+
+def _table(faults: list[Fault]) -> Table:
+    table = Table("fault", Column("times", justify="right"), "seen", "")
+    for fault in faults:
+        told = escape(fault.told)
+        table.add_row(escape(fault.name), str(fault.count), told, _verdict(fault))
+    return table
+
+
 def _main(argv: list[str]) -> int:
     del argv
     console, started = Console(width=150, highlight=False), time.monotonic()
@@ -67,13 +80,13 @@ def _main(argv: list[str]) -> int:
             _run(name, scenario) for name, scenario in chosen.items()
         ):
             faults.append(fault)
-            verdict = "[red]NOT SURVIVED[/red]" if fault.problem else "survived"
             console.print(
-                f"{time.monotonic() - started:5.0f} s  {verdict}  {fault.count:2d} x  "
-                f"{escape(fault.name)}: {escape(fault.told)}"
+                f"{time.monotonic() - started:5.0f} s  {_verdict(fault)}  "
+                f"{escape(fault.name)}"
             )
             if fault.problem:
                 console.print(escape(fault.problem[-4000:]))
+    console.print(_table(faults))
     done = sum(fault.count for fault in faults)
     survived = sum(fault.count for fault in faults if not fault.problem)
     console.print(f"{done} faults, {survived} survived")

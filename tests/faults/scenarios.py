@@ -186,16 +186,16 @@ class Scenarios:
     def full_disk(self) -> Iterator[Fault]:
         """Fills the disk that a run writes to, and makes room again."""
         config = self.config()
-        with harm.small_disk(self.folder / "disk") as disk:
-            path = disk / "full"
+        # What the process says lies beside the folder, and so not on that disk.
+        with harm.small_disk(self.folder / "full_disk") as path:
             process = processes.start(config, path, most_steps=17)
             process.wait_for("checkpoint", 4)
-            harm.fill(disk / "filler")
+            harm.fill(path / "filler")
             kept = processes.saved_steps(path)
             process.entered.allow(33)
             process.wait_for("checkpoint", 8)
             full = processes.saved_steps(path)
-            (disk / "filler").unlink()
+            (path / "filler").unlink()
             process.entered.allow(processes.ANY)
             code, said = process.wait(), process.said().count("not saved")
             problem = processes.difference(self._whole(config, "dinosaur"), path)
