@@ -15,6 +15,7 @@ from sanorm_jax.metrics.matching import huber_set_loss
 from sanorm_jax.models.autoencoder import Autoencoder
 from sanorm_jax.models.dinosaur import Dinosaur
 from sanorm_jax.models.set_predictor import SetPredictor
+from sanorm_jax.parallel import compiler_options
 
 LEARNING_RATE = 1e-4
 NUM_PROPERTIES = 19
@@ -121,7 +122,9 @@ def lower_step(model: nn.Module, state: Any, inputs) -> jax.stages.Lowered:
         updates, opt_state = TX.update(grads, opt_state)
         return (optax.apply_updates(params, updates), opt_state), value
 
-    return jax.jit(step, donate_argnums=0).lower(state, *inputs)
+    options = compiler_options()
+    jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
+    return jitted.lower(state, *inputs)
 
 
 @dataclasses.dataclass

@@ -140,6 +140,14 @@ def joined_hosts(
         os._exit(1)
 
 
+def compiler_options() -> dict[str, bool]:
+    """Returns XLA's options for a training step on one device."""
+    if jax.default_backend() != "cpu":
+        return {}
+    # Lets operations that do not wait for one another run on different cores.
+    return {"xla_cpu_enable_concurrency_optimized_scheduler": True}
+
+
 class Devices:
     """Runs a step on one device under `jit`, or on several under `pmap`.
 
@@ -193,7 +201,8 @@ class Devices:
         State lives on the devices (`put_state`), the scalars come back as one copy.
         """
         if not self.pmapped:
-            return jax.jit(step, donate_argnums=0)
+            options = compiler_options()
+            return jax.jit(step, donate_argnums=0, compiler_options=options)
         compiled = jax.pmap(step, axis_name=AXIS, donate_argnums=0)
 
         def run(state, batch):

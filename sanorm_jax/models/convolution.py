@@ -2,10 +2,10 @@
 
 XLA's CPU backend has fast code for plain convolutions alone: with holes in the input
 (upsampling, and the gradient of a stride) it takes 30 times as long. There such
-convolutions are made of plain ones, one for each phase of the pixels. It also takes
-twice as long for the kernel's gradient over many pixels as over a few at a time, so
-there that gradient is summed over pieces of the batch. Elsewhere XLA's own
-convolutions are used. `tuned_for_cpu` is the one place that decides.
+convolutions are made of plain ones, one for each phase of the pixels; plain ones are
+made of fewer products where that is possible (`winograd`), also for the gradient of
+their input; and the kernel's gradient is summed over pieces of the batch. Elsewhere
+XLA's own convolutions are used. `tuned_for_cpu` is the one place that decides.
 """
 
 import functools
@@ -13,12 +13,16 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from sanorm_jax.models import winograd
+
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-# Of the pieces that the kernel's gradient is summed over.
-PIECE_PIXELS = 2 * 128 * 128
+# About as many are worked on at a time: they stay in the cache, cores share the pieces.
+PIECE_PIXELS = 64 * 64
 MAX_PIECES = 32
+# With at most this many outputs the kernel's gradient is one matrix product.
+FEW_CHANNELS = 8
 
 
 def tuned_for_cpu() -> bool:
@@ -118,7 +122,7 @@ def _phases(size: int, outputs: bool) -> list[tuple[int, tuple[int, int]]]:
 
 def _plain(x, kernel, padding, strides=(1, 1)):
     if strides == (1, 1) and tuned_for_cpu():
-        return _conv_with_gradient_in_pieces(x, kernel, tuple(padding))
+        return _tuned_conv(x, kernel, tuple(padding))
     return _xla_conv(x, kernel, padding, strides)
 
 
@@ -129,28 +133,66 @@ def _xla_conv(x, kernel, padding, strides=(1, 1)):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv_with_gradient_in_pieces(x, kernel, padding):
-    return _xla_conv(x, kernel, padding)
+def _tuned_conv(x, kernel, padding):
+    if not winograd.applies(x, kernel, padding):
+        return _xla_conv(x, kernel, padding)
+    pieces = [
+        winograd.correlate(x[piece], kernel, padding, _xla_conv) for piece in _pieces(x)
+    ]
+    return jnp.concatenate(pieces)
 
 
 def _forward(x, kernel, padding):
-    return _xla_conv(x, kernel, padding), (x, kernel)
+    return _tuned_conv(x, kernel, padding), (x, kernel)
 
 
 def _backward(padding, residuals, grad_y):
     x, kernel = residuals
-    _, vjp_x = jax.vjp(lambda x: _xla_conv(x, kernel, padding), x)
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    grad_x = _tuned_conv(grad_y, flipped, _transposed(padding, kernel))
+    return grad_x, _kernel_gradient(x, grad_y, kernel, padding)
+
+
+_tuned_conv.defvjp(_forward, _backward)
+
+
+def _transposed(padding, kernel):
+    """Return the zeros around the output that take each tap back to the input."""
+    return tuple(
+        (size - 1 - before, size - 1 - after)
+        for size, (before, after) in zip(kernel.shape[:2], padding, strict=True)
+    )
+
+
+def _kernel_gradient(x, grad_y, kernel, padding):
+    if kernel.shape[3] <= FEW_CHANNELS < kernel.shape[2]:
+        return _kernel_gradient_by_matmul(x, grad_y, kernel, padding)
+    total = 0
+    for piece in _pieces(x):
+        _, vjp = jax.vjp(lambda k, p=piece: _xla_conv(x[p], k, padding), kernel)
+        total += vjp(grad_y[piece])[0]
+    return total
+
+
+def _kernel_gradient_by_matmul(x, grad_y, kernel, padding):
+    """Return the gradient for few output channels as one matrix product."""
+    height, width, C, F = kernel.shape
+    H, W = x.shape[1:3]
+    grad_y = jnp.pad(grad_y, ((0, 0), *_transposed(padding, kernel), (0, 0)))
+    # [B, H, W, height width F], from the last tap to the first
+    shifted = jnp.concatenate(
+        [grad_y[:, i : i + H, j : j + W] for i in range(height) for j in range(width)],
+        axis=-1,
+    )
+    taps = jnp.einsum("bhwc,bhwq->qc", x, shifted).reshape(height, width, F, C)
+    return taps[::-1, ::-1].swapaxes(2, 3)
+
+
+def _pieces(x: jax.Array) -> list[slice]:
+    """Return the parts of a batch that are worked on one by one."""
     B, H, W, _ = x.shape
     size = max(1, PIECE_PIXELS // (H * W), -(-B // MAX_PIECES))
-    grad_kernel = 0
-    for start in range(0, B, size):
-        piece = slice(start, start + size)
-        _, vjp_kernel = jax.vjp(lambda k, p=piece: _xla_conv(x[p], k, padding), kernel)
-        grad_kernel += vjp_kernel(grad_y[piece])[0]
-    return *vjp_x(grad_y), grad_kernel
-
-
-_conv_with_gradient_in_pieces.defvjp(_forward, _backward)
+    return [slice(start, start + size) for start in range(0, B, size)]
 
 
 def _same(kernel: jax.Array) -> list[tuple[int, int]]:
