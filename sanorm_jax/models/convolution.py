@@ -21,7 +21,7 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # About as many are worked on at a time: they stay in the cache, cores share the pieces.
 PIECE_PIXELS = 64 * 64
 MAX_PIECES = 32
-# With at most this many outputs the kernel's gradient is one matrix product.
+# XLA is slow where there are at most this many inputs or outputs.
 FEW_CHANNELS = 8
 
 
@@ -134,12 +134,12 @@ def _xla_conv(x, kernel, padding, strides=(1, 1)):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _tuned_conv(x, kernel, padding):
-    if not winograd.applies(x, kernel, padding):
+    conv = _xla_conv
+    if winograd.applies(x, kernel, padding):
+        conv = functools.partial(winograd.correlate, conv=_xla_conv)
+    elif kernel.shape[2] > FEW_CHANNELS:  # XLA shares it among cores by itself
         return _xla_conv(x, kernel, padding)
-    pieces = [
-        winograd.correlate(x[piece], kernel, padding, _xla_conv) for piece in _pieces(x)
-    ]
-    return jnp.concatenate(pieces)
+    return jnp.concatenate([conv(x[piece], kernel, padding) for piece in _pieces(x)])
 
 
 def _forward(x, kernel, padding):
