@@ -147,7 +147,13 @@ def test_an_extraction_out_of_time_is_requeued(tmp_path):
     ]
 
 
-def test_a_real_run_goes_on_after_the_signal_before_the_time_limit(data_dir, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "num_tasks"),
+    [("one_gpu", 1), pytest.param("several_nodes", 2, marks=pytest.mark.long)],
+)
+def test_a_real_run_goes_on_after_the_signal_before_the_time_limit(
+    name, num_tasks, data_dir, tmp_path
+):
     config = tmp_path / "tiny_config.py"
     config.write_text(
         "import pathlib\nfrom tests import tiny\n\ndef get_config():\n"
@@ -166,9 +172,9 @@ def test_a_real_run_goes_on_after_the_signal_before_the_time_limit(data_dir, tmp
             for pid in scheduler.step()["pids"]:
                 os.kill(pid, signal.SIGUSR1)
 
-    scheduler = Scheduler(tmp_path)
+    scheduler = Scheduler(tmp_path, num_tasks=num_tasks)
     codes, output = scheduler.run(
-        SLURM / "one_gpu.sbatch",
+        SLURM / f"{name}.sbatch",
         [f"--config={config}", f"--workdir={workdir}"],
         warn,
     )
@@ -178,6 +184,9 @@ def test_a_real_run_goes_on_after_the_signal_before_the_time_limit(data_dir, tmp
     starts = workdir_lib.read_lines(workdir / workdir_lib.STARTS_FILE)
     assert len(starts) == 2
     assert 0 < starts[1]["step"] < 1000
+    assert output.count(f"process {num_tasks - 1} of {num_tasks}") == (
+        2 if num_tasks > 1 else 0
+    )
 
 
 def test_the_files_are_valid_bash():
