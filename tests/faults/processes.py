@@ -23,8 +23,9 @@ from absl import logging
 
 from data.store import StoreError
 from sanorm_jax import checkpoints as checkpoints_lib
-from sanorm_jax import evaluate, parallel, train, workdir, writers
+from sanorm_jax import evaluate, parallel, train, writers
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.workdir import read_lines, saved_steps
 
 PHASES = ("compile", "step", "evaluation", "checkpoint")
 ANY = 2**31 - 1  # number of steps
@@ -220,11 +221,6 @@ def end_all(processes: list[Process]):
             pass
 
 
-def saved_steps(path: pathlib.Path) -> list[int]:
-    """Returns the steps of the checkpoints, oldest first."""
-    return workdir.saved_steps(path)
-
-
 def leaves(path: pathlib.Path) -> dict:
     """Returns shape, type and CRC of all leaves of the newest checkpoint."""
     step = saved_steps(path)[-1]
@@ -234,7 +230,7 @@ def leaves(path: pathlib.Path) -> dict:
 
 def metrics(path: pathlib.Path) -> list[dict]:
     """Returns the logged lines without the measurements of time."""
-    lines = workdir.read_lines(path / writers.METRICS_FILE)
+    lines = read_lines(path / writers.METRICS_FILE)
     return [
         {k: v for k, v in line.items() if not k.startswith("time/")} for line in lines
     ]
@@ -249,7 +245,7 @@ def difference(whole: pathlib.Path, disturbed: pathlib.Path) -> str:
         return f"{len(other)} of {len(expected)} leaves differ, such as {other[0]}"
     if metrics(whole) != metrics(disturbed):
         return "the logged metrics differ"
-    lines = workdir.read_lines(disturbed / writers.METRICS_FILE)
+    lines = read_lines(disturbed / writers.METRICS_FILE)
     walls = [line["time/wall_s"] for line in lines if "time/wall_s" in line]
     if walls != sorted(walls):
         return "the wall time went back"

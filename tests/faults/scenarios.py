@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from sanorm_jax import evaluate, parallel, preemption
+from sanorm_jax.workdir import saved_steps
 from tests import tiny
 from tests.faults import harm, processes
 from tests.faults.processes import PHASES, Process
@@ -98,7 +99,7 @@ class Scenarios:
             process.send(signal.SIGKILL)
             if process.wait() != -signal.SIGKILL:
                 raise RuntimeError(f"not killed at {moment}:\n{process.said()}")
-            moments[phase].append(f"{moment}, saved {processes.saved_steps(path)[-1:]}")
+            moments[phase].append(f"{moment}, saved {saved_steps(path)[-1:]}")
         _finish(config, path)
         problem = processes.difference(whole, path)
         for phase, told in moments.items():
@@ -114,7 +115,7 @@ class Scenarios:
             process.send(number)
             code = process.wait()
             told[number] = f"{moment}: exit code {code}, saved at "
-            told[number] += str(processes.saved_steps(path)[-1:])
+            told[number] += str(saved_steps(path)[-1:])
             if code != preemption.EXIT_CODE:
                 yield Fault(f"{number.name}", 1, told[number], process.said())
         _finish(config, path)
@@ -154,7 +155,7 @@ class Scenarios:
             config, started = self.config(time_limit_h=limit_h, **changes), time.time()
             process = processes.start(config, folder, before=before)
             code, took = process.wait(2 * limit_s), time.time() - started
-            saved = processes.saved_steps(folder)[-1:]
+            saved = saved_steps(folder)[-1:]
             told = f"exit code {code}, {took:.1f} of {limit_s:.1f} s, saved {saved}"
             good = code == preemption.EXIT_CODE and took < limit_s + 1 and saved
             problem = "" if good else process.said()
@@ -169,7 +170,7 @@ class Scenarios:
         faults = []
         for name, damage in harm.DAMAGES.items():
             _stop_by_signal(config, path, 10)
-            step = processes.saved_steps(path)[-1]
+            step = saved_steps(path)[-1]
             damage(path / "checkpoints" / str(step))
             process = _stop_by_signal(config, path, 1)
             said = f"checkpoint of step {step} is damaged" in process.said()
@@ -191,10 +192,10 @@ class Scenarios:
             process = processes.start(config, path, most_steps=17)
             process.wait_for("checkpoint", 4)
             harm.fill(path / "filler")
-            kept = processes.saved_steps(path)
+            kept = saved_steps(path)
             process.entered.allow(33)
             process.wait_for("checkpoint", 8)
-            full = processes.saved_steps(path)
+            full = saved_steps(path)
             (path / "filler").unlink()
             process.entered.allow(processes.ANY)
             code, said = process.wait(), process.said().count("not saved")
@@ -214,7 +215,7 @@ class Scenarios:
             with lose(store):
                 code = process.wait()
             said = [x for x in process.said().splitlines() if x.startswith("error: ")]
-            saved = processes.saved_steps(path)
+            saved = saved_steps(path)
             problem = "" if code == 1 and len(said) == 1 and saved else process.said()
             told = f"exit code {code}, saved {saved[-1:]}; {' '.join(said)}"
             yield Fault(f"store {name}", 1, told, problem)

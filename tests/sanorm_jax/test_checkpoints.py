@@ -8,27 +8,23 @@ import pytest
 
 from sanorm_jax import workdir, writers
 from sanorm_jax.checkpoints import Checkpoints
+from tests.faults import harm
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4M", "sanorm_jax", str(path)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no right to mount a small disk")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            path = stack.enter_context(harm.small_disk(tmp_path / "disk"))
+        except subprocess.CalledProcessError:
+            pytest.skip("no right to mount a small disk")
+        yield path
 
 
 @contextlib.contextmanager
 def _full(disk):
     filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        for size in (4096, 1):
-            with contextlib.suppress(OSError):
-                while file.write(bytes(size)):
-                    pass
+    harm.fill(filler)
     yield
     filler.unlink()
 

@@ -20,8 +20,10 @@ def _with_gradients(function, x, kernel):
     return [y, *vjp(jnp.cos(y))]
 
 
-# Few channels; what `winograd` takes; what becomes one matrix product.
-@pytest.mark.parametrize("channels", [(3, 4), (16, 17), (16, 4)])
+# Few channels; what becomes one matrix product; what `winograd` takes.
+@pytest.mark.parametrize(
+    ("channels", "atol"), [((3, 4), 1e-4), ((16, 4), 1e-4), ((16, 17), 5e-4)]
+)
 @pytest.mark.parametrize("kernel_size", [3, 5])
 @pytest.mark.parametrize(
     "function",
@@ -32,7 +34,7 @@ def _with_gradients(function, x, kernel):
     ],
     ids=["conv", "strided", "upsampling"],
 )
-def test_both_ways_agree(monkeypatch, function, kernel_size, channels):
+def test_both_ways_agree(monkeypatch, function, kernel_size, channels, atol):
     """The CPU's way, in pieces of one image, against XLA's, with gradients."""
     monkeypatch.setattr(convolution, "PIECE_PIXELS", 1)
     x, kernel = _arrays(6, kernel_size, channels)
@@ -43,7 +45,6 @@ def test_both_ways_agree(monkeypatch, function, kernel_size, channels):
         run = jax.jit(lambda x, k, tuned=tuned: _with_gradients(function, x, k))
         results.append(run(x, kernel))
     for actual, expected in zip(*results, strict=True):
-        atol = 1e-5 * np.abs(expected).max()
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=atol)
 
 
