@@ -81,15 +81,16 @@ class Autoencoder(SlotModel):
         shape = (self.image_size, self.image_size, 3)
         if image.shape[1:] != shape:
             raise ConfigError(f"images have shape {image.shape[1:]}, need {shape}")
-        x = image
-        for i in range(NUM_ENCODER_LAYERS):
-            x = layers.Conv(
+        encoder = [
+            layers.Conv(
                 self.feature_dim,
                 self.encoder_kernel_size,
                 dtype=self.dtype,
                 name=f"encoder_{i}",
-            )(x)
-            x = nn.relu(x)
+            )
+            for i in range(NUM_ENCODER_LAYERS)
+        ]
+        x = layers.apply_convs(encoder, image, last_relu=True)
         tokens = encode_tokens(
             x, self.embedding("encoder_position"), self.feature_dim, self.dtype
         )
@@ -136,17 +137,18 @@ class Autoencoder(SlotModel):
         x = jnp.broadcast_to(x, (batch_size * num_slots, size, size, slot_dim))
         x = self.embedding("decoder_position")(x)
         specs = DECODERS[self.decoder]
-        for i, (kernel_size, upsample, init_style) in enumerate(specs):
-            is_last = i == len(specs) - 1
-            x = layers.Conv(
-                4 if is_last else self.feature_dim,
+        decoder = [
+            layers.Conv(
+                4 if i == len(specs) - 1 else self.feature_dim,
                 kernel_size,
                 upsample=upsample,
                 init_style=init_style,
                 dtype=self.dtype,
                 name=f"decoder_{i}",
-            )(x)
-            x = x if is_last else nn.relu(x)
+            )
+            for i, (kernel_size, upsample, init_style) in enumerate(specs)
+        ]
+        x = layers.apply_convs(decoder, x, last_relu=False)
         # [B, K, H, W, 4]
         x = x.reshape(batch_size, num_slots, *x.shape[1:]).astype(jnp.float32)
         images, masks = x[..., :3], jax.nn.softmax(x[..., 3], axis=1)

@@ -4,11 +4,12 @@ XLA's CPU backend has fast code for plain convolutions alone: with holes in the 
 (upsampling, and the gradient of a stride) it takes 30 times as long. There such
 convolutions are made of plain ones, one for each phase of the pixels; plain ones are
 made of fewer products where that is possible (`winograd`), also for the gradient of
-their input; and the kernel's gradient is summed over pieces of the batch. Elsewhere
+their input; and each part of a batch goes through all layers by itself. Elsewhere
 XLA's own convolutions are used. `tuned_for_cpu` is the one place that decides.
 """
 
 import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +18,36 @@ from sanorm_jax.models import winograd
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
-
 # About as many are worked on at a time: they stay in the cache, cores share the pieces.
 PIECE_PIXELS = 64 * 64
 MAX_PIECES = 32
-# XLA is slow where there are at most this many inputs or outputs.
+# Gradients of kernels over more are halved: XLA shares out what is many operations.
+STRIP_PIXELS = 128 * 64
+# XLA is slow where there are at most this many outputs.
 FEW_CHANNELS = 8
 
 
 def tuned_for_cpu() -> bool:
     """Tell whether convolutions are put together for XLA's CPU backend."""
     return jax.default_backend() == "cpu"
+
+
+def in_pieces(functions: Sequence[Callable], x: jax.Array) -> jax.Array:
+    """Apply functions of images one after another, on CPU to parts of the batch.
+
+    Args:
+      functions: that take each image, and give as many.
+      x: images `[B, H, W, C]`.
+
+    Returns:
+      What the last function does, for the whole batch.
+    """
+    pieces = [x]
+    for function in functions:
+        if tuned_for_cpu():
+            pieces = [part for piece in pieces for part in _pieces(piece, len(x))]
+        pieces = [function(piece) for piece in pieces]
+    return jnp.concatenate(pieces)
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
@@ -77,8 +97,16 @@ def conv_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     phase q, 2 j + q, meet every second tap, as in a plain convolution.
     """
     rows, columns = (_phases(kernel.shape[axis], outputs=False) for axis in (0, 1))
+    B, H, W, C = x.shape
+    # Split, since the gradient of that is a concatenation and not a sum over zeros.
+    x = x.reshape(B, H // 2, 2, W // 2, 2, C)
+    # [B, H / 2, W / 2, C] for each pair of phases
+    phases = [
+        [pixels[:, :, 0, :, 0] for pixels in jnp.split(row, 2, axis=4)]
+        for row in jnp.split(x, 2, axis=2)
+    ]
     return sum(
-        _plain(x[:, i::2, j::2], kernel[row::2, column::2], (row_zeros, column_zeros))
+        _plain(phases[i][j], kernel[row::2, column::2], (row_zeros, column_zeros))
         for i, (row, row_zeros) in enumerate(rows)
         for j, (column, column_zeros) in enumerate(columns)
     )
@@ -134,12 +162,9 @@ def _xla_conv(x, kernel, padding, strides=(1, 1)):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _tuned_conv(x, kernel, padding):
-    conv = _xla_conv
     if winograd.applies(x, kernel, padding):
-        conv = functools.partial(winograd.correlate, conv=_xla_conv)
-    elif kernel.shape[2] > FEW_CHANNELS:  # XLA shares it among cores by itself
-        return _xla_conv(x, kernel, padding)
-    return jnp.concatenate([conv(x[piece], kernel, padding) for piece in _pieces(x)])
+        return winograd.correlate(x, kernel, padding, _xla_conv)
+    return _xla_conv(x, kernel, padding)
 
 
 def _forward(x, kernel, padding):
@@ -167,10 +192,16 @@ def _transposed(padding, kernel):
 def _kernel_gradient(x, grad_y, kernel, padding):
     if kernel.shape[3] <= FEW_CHANNELS < kernel.shape[2]:
         return _kernel_gradient_by_matmul(x, grad_y, kernel, padding)
+    B, H, W, _ = grad_y.shape
+    x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0)))
+    columns = ((0, 0), padding[1])
+    rows = -(-H // 2) if B * H * W > STRIP_PIXELS else H
     total = 0
-    for piece in _pieces(x):
-        _, vjp = jax.vjp(lambda k, p=piece: _xla_conv(x[p], k, padding), kernel)
-        total += vjp(grad_y[piece])[0]
+    for start in range(0, H, rows):
+        of_y = grad_y[:, start : start + rows]
+        of_x = x[:, start : start + of_y.shape[1] + kernel.shape[0] - 1]
+        _, vjp = jax.vjp(lambda k, x=of_x: _xla_conv(x, k, columns), kernel)
+        total += vjp(of_y)[0]
     return total
 
 
@@ -188,11 +219,12 @@ def _kernel_gradient_by_matmul(x, grad_y, kernel, padding):
     return taps[::-1, ::-1].swapaxes(2, 3)
 
 
-def _pieces(x: jax.Array) -> list[slice]:
-    """Return the parts of a batch that are worked on one by one."""
+def _pieces(x: jax.Array, batch_size: int) -> list[jax.Array]:
+    """Return the parts of (a part of) a batch that are worked on one by one."""
     B, H, W, _ = x.shape
-    size = max(1, PIECE_PIXELS // (H * W), -(-B // MAX_PIECES))
-    return [slice(start, start + size) for start in range(0, B, size)]
+    size = max(1, PIECE_PIXELS // (H * W), -(-batch_size // MAX_PIECES))
+    sizes = [min(size, B - start) for start in range(0, B, size)]
+    return jax.lax.split(x, sizes)
 
 
 def _same(kernel: jax.Array) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """Layers that several models share, with the reference's initialisation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -149,3 +149,17 @@ class Conv(nn.Module):
         if self.upsample:
             return convolution.upsampling_conv(x, kernel) + bias
         return convolution.conv(x, kernel, self.stride) + bias
+
+
+def apply_convs(convs: Sequence[Conv], x: jax.Array, last_relu: bool) -> jax.Array:
+    """Apply convolutions with ReLUs between, and with one behind the last if asked.
+
+    Args:
+      convs: layers, in order.
+      x: images `[B, H, W, C]`.
+      last_relu: whether the last layer has one too.
+    """
+    functions = [lambda x, conv=conv: nn.relu(conv(x)) for conv in convs]
+    if not last_relu:
+        functions[-1] = convs[-1]
+    return convolution.in_pieces(functions, x)

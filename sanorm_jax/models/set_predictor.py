@@ -66,12 +66,13 @@ class SetPredictor(SlotModel):
             raise ConfigError(
                 f"images have shape {image.shape[1:]}, need {shape}, a multiple of 4"
             )
-        x = image
-        for i, stride in enumerate(ENCODER_STRIDES):
-            x = layers.Conv(
+        encoder = [
+            layers.Conv(
                 self.feature_dim, stride=stride, dtype=self.dtype, name=f"encoder_{i}"
-            )(x)
-            x = nn.relu(x)
+            )
+            for i, stride in enumerate(ENCODER_STRIDES)
+        ]
+        x = layers.apply_convs(encoder, image, last_relu=True)
         tokens = encode_tokens(
             x, self.embedding("encoder_position"), self.feature_dim, self.dtype
         )

@@ -35,8 +35,8 @@ def _with_gradients(function, x, kernel):
     ids=["conv", "strided", "upsampling"],
 )
 def test_both_ways_agree(monkeypatch, function, kernel_size, channels, atol):
-    """The CPU's way, in pieces of one image, against XLA's, with gradients."""
-    monkeypatch.setattr(convolution, "PIECE_PIXELS", 1)
+    """The CPU's way, kernel gradients in halves, against XLA's, with gradients."""
+    monkeypatch.setattr(convolution, "STRIP_PIXELS", 1)
     x, kernel = _arrays(6, kernel_size, channels)
     results = []
     for tuned in (False, True):
@@ -46,6 +46,28 @@ def test_both_ways_agree(monkeypatch, function, kernel_size, channels, atol):
         results.append(run(x, kernel))
     for actual, expected in zip(*results, strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=atol)
+
+
+def test_parts_of_a_batch_are_as_the_whole(monkeypatch):
+    """Parts get smaller as images grow; outputs and gradients stay."""
+    x, kernel = _arrays(6, 5, (4, 4))
+    x = np.concatenate([x, 2 * x, 3 * x])[:5]
+    sizes = []
+
+    def layers(x, kernel):
+        def upsample(x):
+            sizes.append(len(x))
+            return jnp.sin(convolution.upsampling_conv(x, kernel))
+
+        return convolution.in_pieces([upsample, upsample], x)
+
+    results = []
+    for piece_pixels in (10**6, 2 * x[0, ..., 0].size):
+        monkeypatch.setattr(convolution, "PIECE_PIXELS", piece_pixels)
+        results.append(_with_gradients(layers, x, kernel))
+    assert sizes == [5, 5] + [2, 2, 1] + [1] * 5
+    for actual, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_upsampling_is_zeros_between_pixels_and_a_correlation():
