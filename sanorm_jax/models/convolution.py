@@ -21,8 +21,9 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # About as many are worked on at a time: they stay in the cache, cores share the pieces.
 PIECE_PIXELS = 64 * 64
 MAX_PIECES = 32
-# Gradients of kernels over more are halved: XLA shares out what is many operations.
-STRIP_PIXELS = 128 * 64
+# Gradients of kernels with more taps times pixels are taken in halves, since XLA shares
+# among cores what is many operations.
+MAX_TAPS = 2**16
 # XLA is slow where there are at most this many outputs.
 FEW_CHANNELS = 8
 
@@ -195,7 +196,8 @@ def _kernel_gradient(x, grad_y, kernel, padding):
     B, H, W, _ = grad_y.shape
     x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0)))
     columns = ((0, 0), padding[1])
-    rows = -(-H // 2) if B * H * W > STRIP_PIXELS else H
+    taps = kernel.shape[0] * kernel.shape[1] * B * H * W
+    rows = -(-H // 2) if taps > MAX_TAPS else H
     total = 0
     for start in range(0, H, rows):
         of_y = grad_y[:, start : start + rows]

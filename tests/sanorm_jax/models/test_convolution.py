@@ -36,7 +36,7 @@ def _with_gradients(function, x, kernel):
 )
 def test_both_ways_agree(monkeypatch, function, kernel_size, channels, atol):
     """The CPU's way, kernel gradients in halves, against XLA's, with gradients."""
-    monkeypatch.setattr(convolution, "STRIP_PIXELS", 1)
+    monkeypatch.setattr(convolution, "MAX_TAPS", 1)
     x, kernel = _arrays(6, kernel_size, channels)
     results = []
     for tuned in (False, True):
