@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,12 +28,35 @@ def feature_root(data_dir: pathlib.Path, name: str, encoder: str) -> pathlib.Pat
 
 def write_json(path: pathlib.Path, content: Any):
     """Writes a JSON file such that a reader sees the old or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    _write_beside(path, content).replace(path)
+
+
+def create_manifest(root: pathlib.Path, manifest: Mapping[str, Any]):
+    """Writes the first manifest of a store; one that another job wrote first stays."""
+    temporary = _write_beside(root / MANIFEST, manifest)
+    try:
+        # Unlike a renamed file, a link never takes the place of another job's.
+        (root / MANIFEST).hardlink_to(temporary)
+    except FileExistsError:
+        pass
+    except OSError:  # A file system without links.
+        temporary.replace(root / MANIFEST)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_temporary(path: pathlib.Path) -> bool:
+    """Whether a file is a manifest that a job writes, or did as it was killed."""
+    return path.name.startswith(f".{MANIFEST}.")
+
+
+def _write_beside(path: pathlib.Path, content: Any) -> pathlib.Path:
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     with temporary.open("w") as file:
         file.write(json.dumps(content, indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+    return temporary
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:

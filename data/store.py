@@ -24,8 +24,10 @@ from data.manifest import (
     MANIFEST,
     VERSION,
     StoreError,
+    create_manifest,
     difference,
     fingerprint,
+    is_temporary,
     read_manifest,
     write_json,
 )
@@ -144,27 +146,30 @@ class StoreWriter(_Layout):
         }
         given = json.loads(json.dumps(given))
         given["fingerprint"] = fingerprint(given)
-        if (root / MANIFEST).exists():
-            recorded = read_manifest(root)
-            if recorded["fingerprint"] != given["fingerprint"]:
+        # Other jobs may begin it too: what lies there is looked at before whether the
+        # manifest is missing.
+        others = (
+            [p for p in root.iterdir() if not is_temporary(p)] if root.is_dir() else []
+        )
+        if not (root / MANIFEST).exists():
+            if others:
                 raise StoreError(
-                    f"{root} was written by other settings "
-                    f"({difference(recorded, given)}); choose another --name or "
-                    "--data_dir, or remove it"
+                    f"{root} exists and is no store ({MANIFEST} is missing); choose "
+                    "another --name or --data_dir"
                 )
-            return cls(root, recorded)
-        if root.exists() and any(root.iterdir()):
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+                create_manifest(root, given | {"complete": False})
+            except OSError as error:
+                raise StoreError(f"{root}: not writable ({error.strerror})") from None
+        recorded = read_manifest(root)
+        if recorded["fingerprint"] != given["fingerprint"]:
             raise StoreError(
-                f"{root} exists and is no store ({MANIFEST} is missing); choose "
-                "another --name or --data_dir"
+                f"{root} was written by other settings "
+                f"({difference(recorded, given)}); choose another --name or "
+                "--data_dir, or remove it"
             )
-        given["complete"] = False
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            write_json(root / MANIFEST, given)
-        except OSError as error:
-            raise StoreError(f"{root}: not writable ({error.strerror})") from None
-        return cls(root, given)
+        return cls(root, recorded)
 
     @property
     def complete(self) -> bool:

@@ -1,6 +1,8 @@
+import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from data import manifest, store
 from data.store import Store, StoreError, StoreWriter
 from tests import stores
 
@@ -216,6 +219,38 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
         Store.open(tmp_path / "absent")
     with pytest.raises(StoreError, match="not writable"):
         _create(tmp_path / "notes.txt" / "store")
+
+
+def test_of_jobs_that_begin_a_store_at_once_the_first_decides(tmp_path, monkeypatch):
+    root = tmp_path / "store"
+
+    def beaten(root, manifest, create=manifest.create_manifest):
+        # Another job is there between the look and the writing.
+        monkeypatch.setattr(store, "create_manifest", create)
+        assert _write(_create(root))
+        create(root, manifest)
+
+    monkeypatch.setattr(store, "create_manifest", beaten)
+    with pytest.raises(StoreError, match="seed: 1 there, 2 now"):
+        _create(root, settings={"image_size": 20, "seed": 2})
+    assert Store.open(root).manifest["settings"]["seed"] == 1
+    shutil.rmtree(root)
+    monkeypatch.setattr(store, "create_manifest", beaten)
+    assert _create(root).complete
+    assert not list(root.glob(".*"))
+
+
+def test_a_job_killed_as_it_began_a_store_does_not_bar_the_next(tmp_path):
+    (tmp_path / ".manifest.json.node.7").write_text('{"form')
+    assert _write(_create(tmp_path))
+
+
+def test_a_file_system_without_links_holds_a_store(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(pathlib.Path, "hardlink_to", refuse)
+    assert _write(_create(tmp_path / "store"))
 
 
 @pytest.mark.parametrize(
