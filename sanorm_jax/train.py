@@ -283,6 +283,11 @@ def _check_fingerprints(workdir: pathlib.Path, saved: dict, meta: dict):
         )
 
 
+def _is_done(scalars: dict[str, jax.Array]) -> bool:
+    """Tell whether the devices are done with a step, and wait for the next batch."""
+    return all(scalar.is_ready() for scalar in scalars.values())
+
+
 def _loop(run: Run, step: int, train_step: Callable) -> int:
     config = run.config
     evaluate_due = lambda s: (  # noqa: E731
@@ -321,7 +326,8 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
             batch = run.devices.together(check_and_take)
         except (preemption.Preempted, ConfigError, StoreError) as error:
             reason = error
-        waited_s += time.monotonic() - before
+        if _is_done(scalars):
+            waited_s += time.monotonic() - before
         log_due = step % config.log_every_steps == 0 or last
         save_due = step % config.checkpoint_every_steps == 0 or last
         if log_due or save_due or evaluate_due(step) or reason:

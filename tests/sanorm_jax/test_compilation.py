@@ -85,9 +85,19 @@ def test_nothing_is_compiled_after_the_first_steps_and_evaluation(
     assert counts[12][-1] == first_evaluation
     lines = workdir.read_lines(tmp_path / writers.METRICS_FILE)
     assert [line["step"] for line in lines if "time/to_first_step_s" in line] == [2]
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_steps_wait_for_data_only_where_devices_are_done(
+    done, data_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train, "_is_done", lambda scalars: done)
+    config = tiny.config(data_dir, num_train_steps=4, evaluate_every_steps=4)
+    assert train.train(config, tmp_path) == 0
+    lines = workdir.read_lines(tmp_path / writers.METRICS_FILE)
     shares = [line["time/data_wait_share"] for line in lines if "loss" in line]
-    assert len(shares) == 6
-    assert all(0 <= share <= 1 for share in shares)
+    assert len(shares) == 2
+    assert all(0 < share <= 1 if done else share == 0 for share in shares)
 
 
 def test_the_step_reuses_the_memory_of_the_state(data_dir):
