@@ -42,6 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 10_000
     config.optimizer.warmup_start = 1e-8
     config.optimizer.half_life_steps = 100_000  # 0: no decay
+    config.optimizer.cosine_steps = 0  # end of a cosine to a tenth; 0: none
     config.optimizer.epsilon = 1e-8
     config.optimizer.clip_norm = 0.0  # 0: no clipping
 

@@ -9,12 +9,14 @@ import json
 import os
 import pathlib
 import socket
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import IO, Any
 
 FORMAT = "sanorm store"
 VERSION = 1
 MANIFEST = "manifest.json"
+# Beside the manifest of projected features: what they were projected by.
+PROJECTION = "projection.npz"
 
 
 class StoreError(Exception):
@@ -28,35 +30,75 @@ def feature_root(data_dir: pathlib.Path, name: str, encoder: str) -> pathlib.Pat
 
 def write_json(path: pathlib.Path, content: Any):
     """Writes a JSON file such that a reader sees the old or the new one, whole."""
-    _write_beside(path, content).replace(path)
+    _write_beside(path, lambda file: file.write(_encode(content))).replace(path)
 
 
 def create_manifest(root: pathlib.Path, manifest: Mapping[str, Any]):
     """Writes the first manifest of a store; one that another job wrote first stays."""
-    temporary = _write_beside(root / MANIFEST, manifest)
+    create_whole(root / MANIFEST, lambda file: file.write(_encode(manifest)))
+
+
+def create_whole(path: pathlib.Path, write: Callable[[IO[bytes]], Any]):
+    """Writes a file that appears whole; one that another job wrote first stays.
+
+    Args:
+      path: of the file.
+      write: writes the content to a file that is open for it.
+    """
+    temporary = _write_beside(path, write)
     try:
         # Unlike a renamed file, a link never takes the place of another job's.
-        (root / MANIFEST).hardlink_to(temporary)
+        path.hardlink_to(temporary)
     except FileExistsError:
         pass
     except OSError:  # A file system without links.
-        temporary.replace(root / MANIFEST)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def is_temporary(path: pathlib.Path) -> bool:
-    """Whether a file is a manifest that a job writes, or did as it was killed."""
-    return path.name.startswith(f".{MANIFEST}.")
+def comes_before_manifest(path: pathlib.Path) -> bool:
+    """Whether a file may lie in a store that is not begun: what jobs write at first."""
+    begun = (f".{MANIFEST}.", f".{PROJECTION}.")
+    return path.name == PROJECTION or path.name.startswith(begun)
 
 
-def _write_beside(path: pathlib.Path, content: Any) -> pathlib.Path:
+def _encode(content: Any) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def _write_beside(
+    path: pathlib.Path, write: Callable[[IO[bytes]], Any]
+) -> pathlib.Path:
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
+    with temporary.open("wb") as file:
+        write(file)
         file.flush()
         os.fsync(file.fileno())
     return temporary
+
+
+def projection_damage(path: pathlib.Path, sha256: str | None) -> str | None:
+    """Returns what is wrong with the file of a projection, or None.
+
+    Args:
+      path: of the file.
+      sha256: that it has to have; None if any will do.
+    """
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return (
+            f"{path}: unreadable ({error.strerror}); nothing can be projected alike "
+            "without it: restore it, or remove the folder and extract again"
+        )
+    if sha256 not in (None, found):
+        return (
+            f"{path}: damaged, or of another store (its SHA-256 is not the one noted); "
+            "restore it, or remove the folder and extract again"
+        )
+    return None
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from data import properties, staging
-from data.manifest import feature_root
+from data.manifest import PROJECTION, feature_root
 from data.store import Store, StoreError
 
 # JAX needs the whole GPU memory; TensorFlow would take it at its first operation.
@@ -38,6 +38,7 @@ class Dataset:
       splits: number of examples by name.
       settings: of the source store.
       feature_settings: of the feature store, None without one.
+      projection: file of the features' projection, None if they have none.
       fingerprints: of the stores, by `source` and `features`.
       file_names: of the images that the examples were made from, in their order;
         None if they were not made from image files.
@@ -48,7 +49,7 @@ class Dataset:
         self._all = [source]
         self.splits = dict(source.splits)
         self.settings = source.settings
-        self.feature_settings = None
+        self.feature_settings = self.projection = None
         self.fingerprints = {"source": source.fingerprint}
         self.file_names = source.manifest["source"].get("files")
         if features is not None:
@@ -56,6 +57,8 @@ class Dataset:
             self._all.append(features)
             self.splits = dict(features.splits)
             self.feature_settings = features.settings
+            if "projection" in features.settings:
+                self.projection = features.root / PROJECTION
             self.fingerprints["features"] = features.fingerprint
         self.fields = {name: s.fields[name] for name, s in self._stores.items()}
         if "shape" in self.fields:

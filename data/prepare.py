@@ -6,6 +6,7 @@ import importlib
 import multiprocessing
 import os
 import pathlib
+import re
 import shutil
 import signal
 import sys
@@ -31,6 +32,9 @@ _SPLITS = flags.DEFINE_list(
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side of the images, pixels.")
 _MIN_OBJECTS = flags.DEFINE_integer("min_objects", None, "shapes: fewest objects.")
 _MAX_OBJECTS = flags.DEFINE_integer("max_objects", None, "shapes: most objects.")
+_OBJECTS = flags.DEFINE_list(
+    "objects", None, "shapes: objects by split, train:3-6,test:7-10."
+)
 _SEED = flags.DEFINE_integer("seed", None, "shapes: seed of the scenes.")
 _LIKE = flags.DEFINE_string(
     "like", None, "Folder of a run: make images of the size that it was trained on."
@@ -50,6 +54,22 @@ def _split_sizes(values: list[str] | None) -> dict[str, int] | None:
             raise StoreError(f"--splits={value}: {name} is given twice")
         sizes[name] = int(count)
     return sizes
+
+
+def _object_ranges(values: list[str] | None) -> dict[str, tuple[int, int]] | None:
+    if values is None:
+        return None
+    ranges = {}
+    for value in values:
+        found = re.fullmatch(r"(\w+):(\d+)-(\d+)", value)
+        if not found:
+            raise StoreError(
+                f"--objects={value}: must be split:fewest-most, such as train:3-6"
+            )
+        if found[1] in ranges:
+            raise StoreError(f"--objects={value}: {found[1]} is given twice")
+        ranges[found[1]] = int(found[2]), int(found[3])
+    return ranges
 
 
 def _batches(examples: Iterable[Example], sizes: Iterable[int]) -> Iterator[Example]:
@@ -171,7 +191,6 @@ def prepare(
             f"--dataset={dataset}: must be one of {', '.join(sources.SOURCES)}"
         )
     options = dataclasses.replace(options, dataset=dataset)
-    options = dataclasses.replace(options, dataset=dataset)
     source = importlib.import_module(sources.SOURCES[dataset]).build(options)
     if num_workers is not None and num_workers < 1:
         raise StoreError(f"--num_workers={num_workers}: must be at least 1")
@@ -237,6 +256,7 @@ def main(argv: list[str]) -> int:
             image_size=_image_size(),
             min_objects=_MIN_OBJECTS.value,
             max_objects=_MAX_OBJECTS.value,
+            objects=_object_ranges(_OBJECTS.value),
             seed=_SEED.value,
             data_dir=pathlib.Path(_DATA_DIR.value),
         )

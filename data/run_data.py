@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from data.manifest import StoreError, write_json
+from data.manifest import PROJECTION, StoreError, create_whole, write_json
 
 FILE = "data.json"
 
@@ -18,14 +18,32 @@ FILE = "data.json"
 _NOT_COMPARED = ("source_fingerprint", "timm")
 
 
-def note(workdir: pathlib.Path, image_size: int, features: Mapping[str, Any] | None):
-    """Writes `data.json` in the folder of a run.
+def note(
+    workdir: pathlib.Path,
+    image_size: int,
+    features: Mapping[str, Any] | None,
+    projection: pathlib.Path | None = None,
+):
+    """Writes `data.json` in the folder of a run, and a copy of the projection's file.
 
     Args:
       workdir: folder of the run.
       image_size: side of the images in pixels.
       features: settings of the feature store; None if the run reads images.
+      projection: file of the features' projection; None if they have none.
+
+    Raises:
+      StoreError: the projection's file is missing.
     """
+    if projection is not None and not (workdir / PROJECTION).exists():
+        try:
+            content = projection.read_bytes()
+        except OSError as error:
+            raise StoreError(
+                f"{projection}: unreadable ({error.strerror}); restore it, or extract "
+                "the features again"
+            ) from None
+        create_whole(workdir / PROJECTION, lambda file: file.write(content))
     write_json(workdir / FILE, {"image_size": image_size, "features": features})
 
 

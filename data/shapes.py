@@ -14,8 +14,7 @@ import math
 import numpy as np
 
 from data import properties
-from data.sources.base import Example, Options, Source, object_fields
-from data.store import StoreError
+from data.sources.base import Example
 
 RADIUS = {"small": 0.35, "large": 0.7}
 # sRGB of CLEVR's colours, in the order of `properties.COLORS`.
@@ -32,8 +31,7 @@ _KEY_LIGHT = np.array([6.4, -2.9, 6.0])
 _FILL_LIGHT = np.array([-4.7, -4.0, 3.5])
 _MARGIN = 0.15  # least gap between objects, in world units
 _MIN_AREA = 0.001  # of the picture that each object shows
-_PER_SHARD = 64
-_SPLITS = {"train": 10_000, "validation": 1_000, "test": 1_000}
+SPLITS = {"train": 10_000, "validation": 1_000, "test": 1_000}
 
 
 @dataclasses.dataclass
@@ -247,7 +245,13 @@ def _mirror_image(scene, points, normals, rays, lights, ground) -> np.ndarray:
 
 
 def render(
-    seed: int, split: str, index: int, size: int, min_objects: int, max_objects: int
+    seed: int,
+    split: str,
+    index: int,
+    size: int,
+    min_objects: int,
+    max_objects: int,
+    num_rows: int | None = None,
 ) -> Example:
     """Renders a scene.
 
@@ -257,13 +261,14 @@ def render(
       index: of the example in its split.
       size: side of the image in pixels.
       min_objects: fewest objects of a scene; all of them can be seen.
-      max_objects: most objects; M rows in the per-object columns.
+      max_objects: most objects of a scene.
+      num_rows: M of the per-object columns, default `max_objects`.
 
     Returns:
       the fields of `sources.base.object_fields`; positions in world units,
       `pixel_coords` in pixels and distance, `rotation` in degrees.
     """
-    rng = np.random.default_rng([seed, list(_SPLITS).index(split), index])
+    rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
     count = int(rng.integers(min_objects, max_objects + 1))
     camera = _camera(rng)
     place, (right, up, forward) = camera
@@ -306,16 +311,16 @@ def render(
     color[rows] = shade(*cast(samples)).reshape(-1, 4, 3).mean(1)
     image = np.clip(color, 0, 1) ** (1 / 2.2) * 255
     image = np.rint(image).astype(np.uint8).reshape(size, size, 3)
-    return _example(scene, labels, image, camera, max_objects)
+    return _example(scene, labels, image, camera, num_rows or max_objects)
 
 
-def _example(scene, labels, image, camera, max_objects) -> Example:
+def _example(scene, labels, image, camera, num_rows) -> Example:
     """Numbers the objects from 1 and fills the per-object columns."""
     size, count = len(labels), len(scene.radius)
 
     def column(values, fill, dtype):
         values = np.asarray(values)
-        full = np.full((max_objects, *values.shape[1:]), fill, dtype)
+        full = np.full((num_rows, *values.shape[1:]), fill, dtype)
         full[:count] = values
         return full
 
@@ -331,52 +336,3 @@ def _example(scene, labels, image, camera, max_objects) -> Example:
         "rotation": column(scene.angle, 0, np.float32),
         "visibility": column(np.ones(count), 0, np.float32),
     }
-
-
-def _example_at(split: str, index: int, *, settings: dict) -> Example:
-    return render(
-        settings["seed"],
-        split,
-        index,
-        settings["image_size"],
-        settings["min_objects"],
-        settings["max_objects"],
-    )
-
-
-def build(options: Options) -> Source:
-    """Returns the source of rendered scenes.
-
-    Raises:
-      StoreError: an option out of range.
-    """
-    options.refuse("shapes", "source")
-    settings = {
-        # Another number for another picture: stores of both are not mixed.
-        "renderer": 3,
-        "seed": 0 if options.seed is None else options.seed,
-        "image_size": options.image_size or 128,
-        "min_objects": 1 if options.min_objects is None else options.min_objects,
-        "max_objects": 10 if options.max_objects is None else options.max_objects,
-    }
-    if not 16 <= settings["image_size"] <= 1024:
-        raise StoreError(f"--image_size={settings['image_size']}: must be 16 to 1024")
-    if settings["seed"] < 0:
-        raise StoreError(f"--seed={settings['seed']}: must not be negative")
-    for split in options.splits or _SPLITS:
-        if split not in _SPLITS:
-            raise StoreError(f"--splits={split}: must be of {', '.join(_SPLITS)}")
-    if not 1 <= settings["min_objects"] <= settings["max_objects"] <= 10:
-        raise StoreError(
-            f"--min_objects={settings['min_objects']} "
-            f"--max_objects={settings['max_objects']}: must be 1 to 10, in this order"
-        )
-    return Source(
-        dataset="shapes",
-        source={"generator": "data.shapes"},
-        settings=settings,
-        fields=object_fields(settings["image_size"], settings["max_objects"]),
-        splits=options.splits or _SPLITS,
-        examples_per_shard=_PER_SHARD,
-        example=functools.partial(_example_at, settings=settings),
-    )

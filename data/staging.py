@@ -18,7 +18,7 @@ from typing import IO
 from absl import logging
 
 from data import arrays, progress
-from data.manifest import MANIFEST, StoreError, write_json
+from data.manifest import MANIFEST, PROJECTION, StoreError, write_json
 from data.store import Store
 
 FOLDER = "sanorm_staged"
@@ -121,6 +121,8 @@ def _copy_metadata(store: Store, staged: Store, splits: list[str]):
                 if source.exists():
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(source.read_bytes())
+    if (store.root / PROJECTION).exists():
+        shutil.copyfile(store.root / PROJECTION, staged.root / PROJECTION)
     write_json(staged.root / MANIFEST, store.manifest)
 
 

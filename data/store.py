@@ -24,10 +24,10 @@ from data.manifest import (
     MANIFEST,
     VERSION,
     StoreError,
+    comes_before_manifest,
     create_manifest,
     difference,
     fingerprint,
-    is_temporary,
     read_manifest,
     write_json,
 )
@@ -149,7 +149,9 @@ class StoreWriter(_Layout):
         # Other jobs may begin it too: what lies there is looked at before whether the
         # manifest is missing.
         others = (
-            [p for p in root.iterdir() if not is_temporary(p)] if root.is_dir() else []
+            [p for p in root.iterdir() if not comes_before_manifest(p)]
+            if root.is_dir()
+            else []
         )
         if not (root / MANIFEST).exists():
             if others:

@@ -15,6 +15,7 @@ from absl import app, flags, logging
 from rich.console import Console
 
 from data import arrays, progress
+from data.manifest import PROJECTION, projection_damage
 from data.store import Store, StoreError
 
 _STORE = flags.DEFINE_string("store", None, "Folder of the store.", required=True)
@@ -46,8 +47,8 @@ def verify(
     """Reads every shard of a store.
 
     Checks that all shard files are there, that the checksum of each example and of
-    each file's index holds, that arrays are what the manifest says, and that floats
-    are finite.
+    each file's index holds, that arrays are what the manifest says, that floats are
+    finite, and that the file of a projection is the one noted.
 
     Args:
       store: opened with `allow_incomplete=True`.
@@ -57,6 +58,11 @@ def verify(
       the problems by split, field and shard; empty if the store is whole.
     """
     problems, jobs = [], []
+    if "projection" in store.settings:
+        path = store.root / PROJECTION
+        reason = projection_damage(path, store.settings["projection"]["sha256"])
+        if reason is not None:
+            problems.append(Problem(path, reason, is_shard=False))
     for split in store.splits:
         for field in store.fields:
             reason = store.check_array(split, field)

@@ -7,14 +7,11 @@ run: it is read with `weights_only=True`, and the numpy generator that the publi
 code saves beside the weights is passed over.
 """
 
-import os
 import pathlib
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from absl import app, logging
 from rich.console import Console
@@ -105,22 +102,12 @@ def convert(path: pathlib.Path, target: pathlib.Path) -> int | None:
     Raises:
       StoreError: what `read_model` raises; `target` is there or not writable.
     """
-    if target.suffix != ".safetensors":
-        raise StoreError(f"{target}: must end in .safetensors")
-    if target.exists():
-        raise StoreError(f"{target}: exists already; remove it or choose another name")
+    weights.check_target(target)
     state, step = read_model(path)
     metadata = {"source": path.name, "source_sha256": weights.sha256(path)}
     if step is not None:
         metadata["step"] = str(step)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(state, temporary, metadata)
-        temporary.replace(target)
-    except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(f"{target}: not written ({error})") from None
+    weights.save(target, state, metadata)
     logging.info(
         "%s: %d tensors, %d values, step %s",
         *(target, len(state), sum(x.numel() for x in state.values()), step),

@@ -60,7 +60,7 @@ def create(
         size = source.fields["image"][0][:2]
         return PatchEncoder(
             *(size, options.patch_size, first_images),
-            batch_size=options.batch_size,
+            batch_size=options.batch_size or 64,
             like=like,
         )
     try:
@@ -68,6 +68,6 @@ def create(
     except ModuleNotFoundError as error:
         raise StoreError(
             f"--encoder={name}: needs {error.name}; pip install -r "
-            "feature_extraction/requirements.txt (patches needs it not)"
+            "feature_extraction/requirements.txt"
         ) from None
     return VitEncoder(name, options)

@@ -16,9 +16,9 @@ from absl import app, flags, logging
 from rich.console import Console
 
 from data import progress, run_data
-from data.manifest import feature_root
+from data.manifest import PROJECTION, feature_root
 from data.store import Store, StoreError, StoreWriter
-from feature_extraction import encoders
+from feature_extraction import encoders, projection
 from feature_extraction.options import RECORDED, Options
 
 _DATASET = flags.DEFINE_string(
@@ -40,7 +40,20 @@ _SHARD = flags.DEFINE_string("shard", "0/1", "I/N: part I of N jobs, from 0.")
 _REPAIR = flags.DEFINE_boolean(
     "repair", False, "Read finished shards too, and write damaged ones again."
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images encoded at once.")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Images encoded at once, default 64 on GPUs and 8 on CPUs."
+)
+_COMPONENTS = flags.DEFINE_integer(
+    "components", None, "Store so many principal components, default the features."
+)
+_WHITENING = flags.DEFINE_float(
+    "whitening",
+    Options.whitening,
+    "Of the components: 0 keeps variances, 1 equals them.",
+)
+_PROJECTION_IMAGES = flags.DEFINE_integer(
+    "projection_images", Options.projection_images, "Images of train to fit them on."
+)
 _PATCH_SIZE = flags.DEFINE_integer("patch_size", 8, "patches: side in pixels.")
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "ViT: torch or safetensors file, default timm's from the network."
@@ -77,7 +90,7 @@ def extract(
     splits: Sequence[str] | None = None,
     part: tuple[int, int] = (0, 1),
     repair: bool = False,
-    like: Mapping[str, Any] | None = None,
+    like: pathlib.Path | None = None,
 ) -> pathlib.Path:
     """Writes the features of a store of images, or what is missing of them.
 
@@ -90,7 +103,7 @@ def extract(
       splits: to do now; default all.
       part: (I, N): this job does every Nth shard, from I on.
       repair: also read the shards that are there and write damaged ones again.
-      like: settings of other features, to which these have to be made alike.
+      like: folder of a run, to whose features these have to be made alike.
 
     Returns:
       the folder of the feature store.
@@ -109,10 +122,18 @@ def extract(
             raise StoreError(
                 f"--splits={split}: {source.root} has {', '.join(source.splits)}"
             )
-    encoder = encoders.create(encoder_name, source, options, like)
-    if like is not None:
-        run_data.check_features(like, encoder.settings, f"--encoder={encoder_name}")
+    noted = None if like is None else run_data.read(like)["features"]
+    encoder = encoders.create(encoder_name, source, options, noted)
     root = feature_root(data_dir, name, encoder_name)
+    recorded = (noted or {}).get("projection")
+    if recorded is not None:
+        encoder = projection.project(
+            encoder, source, root, options, (recorded, like / PROJECTION)
+        )
+    elif options.components is not None:
+        encoder = projection.project(encoder, source, root, options)
+    if noted is not None:
+        run_data.check_features(noted, encoder.settings, f"--encoder={encoder_name}")
     writer = StoreWriter.create(
         root,
         dataset=source.manifest["dataset"],
@@ -225,7 +246,8 @@ def _arguments(argv: list[str]) -> list[str]:
 
 def _like() -> Mapping[str, Any] | None:
     """Returns the settings of the features of `--like`, None if it reads none."""
-    for name in ("encoder", *RECORDED):
+    projecting = ("components", "whitening", "projection_images")
+    for name in ("encoder", *projecting, *RECORDED):
         if flags.FLAGS[name].present:
             raise StoreError(f"--{name}: given by --like too; leave one of them out")
     return run_data.read(pathlib.Path(_LIKE.value))["features"]
@@ -241,6 +263,9 @@ def _options() -> Options:
         dtype=_DTYPE.value,
         device=_DEVICE.value,
         batch_size=_BATCH_SIZE.value,
+        components=_COMPONENTS.value,
+        whitening=_WHITENING.value,
+        projection_images=_PROJECTION_IMAGES.value,
     )
 
 
@@ -268,7 +293,7 @@ def main(argv: list[str]) -> int:
             splits=_SPLITS.value,
             part=_part(_SHARD.value),
             repair=_REPAIR.value,
-            like=like,
+            like=pathlib.Path(_LIKE.value) if _LIKE.value else None,
         )
     except StoreError as error:
         console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)

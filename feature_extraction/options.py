@@ -8,7 +8,7 @@ from typing import Any
 from data.store import StoreError
 
 _PATCHES = {"patch_size"}
-_ANY = {"batch_size"}
+_ANY = {"batch_size", "components", "whitening", "projection_images"}
 # Options whose value the settings of an encoder record, and under which name.
 RECORDED = {
     **{name: name for name in ("patch_size", "layer", "final_norm", "input_size")},
@@ -28,7 +28,10 @@ class Options:
       input_size: ViT: side that images are resized to; None for the model's own.
       dtype: ViT: compute dtype.
       device: ViT: cuda or cpu; None for cuda if there is any.
-      batch_size: images encoded at once.
+      batch_size: images encoded at once; None for what suits the device.
+      components: principal components kept of the features; None for the features.
+      whitening: share, 0 to 1, of the differences in variance that is taken from them.
+      projection_images: training images that the components are fitted on.
     """
 
     patch_size: int = 8
@@ -38,7 +41,10 @@ class Options:
     input_size: int | None = None
     dtype: str = "float32"
     device: str | None = None
-    batch_size: int = 64
+    batch_size: int | None = None
+    components: int | None = None
+    whitening: float = 0.5
+    projection_images: int = 500
 
     def like(self, settings: Mapping[str, Any]) -> "Options":
         """Returns these options, with the values that an encoder's settings record."""
@@ -47,10 +53,21 @@ class Options:
 
     def check(self, encoder: str):
         """Raises StoreError for values that no encoder, or not this one, takes."""
-        for name in ("patch_size", "input_size", "batch_size"):
+        for name in (
+            *("patch_size", "input_size", "batch_size"),
+            *("components", "projection_images"),
+        ):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise StoreError(f"--{name}={value}: must be above 0")
+        if not 0 <= self.whitening <= 1:
+            raise StoreError(f"--whitening={self.whitening}: must be 0 to 1")
+        for name in ("whitening", "projection_images"):
+            value = getattr(self, name)
+            if self.components is None and value != getattr(type(self), name):
+                raise StoreError(
+                    f"--{name}={value}: means nothing without --components"
+                )
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             is_ours = (field.name in _PATCHES) == (encoder == "patches")

@@ -1,6 +1,7 @@
 """Weights from files, read without running any code that a file may hold."""
 
 import hashlib
+import os
 import pathlib
 import pickle
 from collections.abc import Mapping
@@ -61,6 +62,33 @@ def load(path: pathlib.Path) -> Any:
         raise StoreError(
             f"{path}: is no torch file, or damaged ({_first_line(e)})"
         ) from None
+
+
+def check_target(target: pathlib.Path):
+    """Raises StoreError unless a safetensors file may be written at `target`."""
+    if target.suffix != ".safetensors":
+        raise StoreError(f"{target}: must end in .safetensors")
+    if target.exists():
+        raise StoreError(f"{target}: exists already; remove it or choose another name")
+
+
+def save(
+    target: pathlib.Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+):
+    """Writes a safetensors file, whole or not at all.
+
+    Raises:
+      StoreError: not writable.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Not `save_file`, whose files only their owner may read.
+        temporary.write_bytes(safetensors.torch.save(dict(state), dict(metadata)))
+        temporary.replace(target)
+    except (OSError, safetensors.SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{target}: not written ({error})") from None
 
 
 def find_state(path: pathlib.Path, content: Any) -> dict[str, torch.Tensor]:

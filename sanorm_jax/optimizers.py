@@ -14,6 +14,9 @@ import optax
 
 from sanorm_jax.errors import ConfigError
 
+# Share of the base that a cosine ends at.
+COSINE_END = 0.1
+
 Schedule = Callable[[jax.Array | int], jax.Array]
 
 
@@ -44,6 +47,22 @@ def warmup_decay(
         return learning_rate * jnp.where(step < warmup_steps, warmup, decay)
 
     return schedule
+
+
+def warmup_cosine(learning_rate: float, warmup_steps: int, end_step: int) -> Schedule:
+    """Return the schedule of linear warm-up from 0 and half a cosine to a tenth.
+
+    Loshchilov and Hutter, "SGDR" (ICLR 2017), equation 5, without restarts.
+
+    Args:
+      learning_rate: reached after the warm-up.
+      warmup_steps: of the warm-up; 0 for none.
+      end_step: from which on the rate stays a tenth.
+    """
+    return optax.warmup_cosine_decay_schedule(
+        *(0.0 if warmup_steps else learning_rate, learning_rate, warmup_steps),
+        *(end_step, COSINE_END * learning_rate),
+    )
 
 
 def piecewise_linear(knots: float | Sequence[Sequence[float]]) -> Schedule:
@@ -115,8 +134,9 @@ def create(config: Any) -> tuple[optax.GradientTransformation, Schedule]:
 
     Args:
       config: `name` (`adam_tf`, `adam`, `rmsprop`, `sgd`), `learning_rate`,
-        `warmup_steps`, `warmup_start`, `half_life_steps` (0: no decay), `epsilon`
-        and `clip_norm` (largest global norm of the gradient; 0: no clipping).
+        `warmup_steps`, `warmup_start`, `half_life_steps` (0: no decay),
+        `cosine_steps` (step at which a cosine ends; 0: none), `epsilon` and
+        `clip_norm` (largest global norm of the gradient; 0: no clipping).
 
     Raises:
       ConfigError: unknown name, or a number out of range.
@@ -136,12 +156,23 @@ def create(config: Any) -> tuple[optax.GradientTransformation, Schedule]:
             raise ConfigError(
                 f"config.optimizer.{name}={config[name]}: must not be negative"
             )
-    schedule = warmup_decay(
-        config.learning_rate,
-        config.warmup_steps,
-        config.half_life_steps,
-        config.warmup_start,
-    )
+    cosine_steps = config.get("cosine_steps", 0)
+    if cosine_steps:
+        if config.half_life_steps or not cosine_steps > config.warmup_steps:
+            raise ConfigError(
+                f"config.optimizer.cosine_steps={cosine_steps}: must be above "
+                "config.optimizer.warmup_steps, and config.optimizer.half_life_steps 0"
+            )
+        schedule = warmup_cosine(
+            config.learning_rate, config.warmup_steps, cosine_steps
+        )
+    else:
+        schedule = warmup_decay(
+            config.learning_rate,
+            config.warmup_steps,
+            config.half_life_steps,
+            config.warmup_start,
+        )
     clip = optax.clip_by_global_norm(config.clip_norm)
     return (
         optax.chain(

@@ -242,7 +242,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
                 state = init_from(state, config, task)
             workdir_lib.note_start(workdir, int(state.step))
             size = dataset.settings["image_size"]
-            run_data.note(workdir, size, dataset.feature_settings)
+            run_data.note(workdir, size, dataset.feature_settings, dataset.projection)
             writer = writers.Writer(workdir, int(state.step))
             stack.callback(writer.close)
 

@@ -1,7 +1,7 @@
 """Where datasets come from: a module each, with `build(options) -> Source`."""
 
 SOURCES = {
-    "shapes": "data.shapes",
+    "shapes": "data.sources.shapes",
     "clevr_with_masks": "data.sources.clevr_with_masks",
     "tetrominoes": "data.sources.tetrominoes",
     "clevr": "data.sources.clevr",

@@ -26,6 +26,7 @@ class Options:
       image_size: side of the stored images in pixels.
       min_objects: fewest objects of a scene.
       max_objects: most objects of a scene.
+      objects: fewest and most objects of a scene by split, instead of these two.
       seed: of what is made at random.
       data_dir: folder of the stores; downloads go to `<data_dir>/downloads`.
       dataset: its name, for a module that offers several.
@@ -36,13 +37,15 @@ class Options:
     image_size: int | None = None
     min_objects: int | None = None
     max_objects: int | None = None
+    objects: Mapping[str, tuple[int, int]] | None = None
     seed: int | None = None
     data_dir: pathlib.Path = pathlib.Path("datasets")
     dataset: str | None = None
 
     def refuse(self, dataset: str, *names: str):
         """Raises `StoreError` if an option is given that the dataset does not use."""
-        for name in names:
+        # Who limits no objects does not by split either.
+        for name in (*names, *(("objects",) if "max_objects" in names else ())):
             if getattr(self, name) is not None:
                 raise StoreError(f"--{name}: not used by --dataset={dataset}")
 

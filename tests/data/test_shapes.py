@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data import prepare, properties, shapes
+from data.sources import shapes as shapes_source
 from data.sources.base import Options
 from data.store import Store, StoreError
 
@@ -176,4 +177,4 @@ def test_every_scene_has_as_many_objects_as_asked(low, high):
 )
 def test_bad_options_are_named(changes, message):
     with pytest.raises(StoreError, match=message):
-        shapes.build(dataclasses.replace(Options(), **changes))
+        shapes_source.build(dataclasses.replace(Options(), **changes))

@@ -1,0 +1,281 @@
+"""Takes the ViT out of an ONNX export of Hugging Face's Dinov2, for timm:
+
+    python -m feature_extraction.convert_onnx model.onnx out.safetensors
+
+The result is read by `feature_extraction.extract --weights=out.safetensors`. Nothing of
+the file is run: only its tensors are read, and the names of what uses them. Heads on
+top of the ViT are left out.
+"""
+
+import math
+import pathlib
+import re
+import sys
+
+import google.protobuf.message
+import numpy as np
+import onnx
+import torch
+from absl import app, logging
+from onnx import numpy_helper
+from rich.console import Console
+from torch.nn import functional
+
+from data.store import StoreError
+from feature_extraction import weights
+
+_PATCHES = "embeddings.patch_embeddings.projection.weight"
+_KINDS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+# Of a layer, timm's name of each affine map by Hugging Face's.
+_LINEAR = {
+    "attention.output.dense": "attn.proj",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+    # The gated maps of the giant model.
+    "mlp.weights_in": "mlp.fc1",
+    "mlp.weights_out": "mlp.fc2",
+}
+_SCALES = {"layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma"}
+
+
+class _Graph:
+    """The tensors of an ONNX file by name, and what uses them.
+
+    Exporters keep the names of biases and vectors. Matrices, transposed, and what else
+    they compute beforehand lose theirs; they are found by what they are added to.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        try:
+            model = onnx.load(path, load_external_data=False)
+        except OSError as error:
+            raise StoreError(f"{path}: unreadable ({error.strerror})") from None
+        except google.protobuf.message.DecodeError:
+            raise StoreError(f"{path}: is no ONNX file, or damaged") from None
+        self.path = path
+        self._tensors = {t.name: t for t in model.graph.initializer}
+        for node in model.graph.node:
+            for attribute in node.attribute:
+                if node.op_type == "Constant" and attribute.name == "value":
+                    self._tensors[node.output[0]] = attribute.t
+        self._makers = {o: node for node in model.graph.node for o in node.output}
+        self._users: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                self._users.setdefault(name, []).append(node)
+        self.names = [t.name for t in model.graph.initializer]
+        given = [i for i in model.graph.input if i.name not in self._tensors]
+        sides = given[0].type.tensor_type.shape.dim[2:4] if given else ()
+        # [height, width] of the image, 0 where it is free.
+        self.image_size = [side.dim_value for side in sides]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def tensor(self, name: str) -> np.ndarray:
+        """Returns a tensor as float32."""
+        if name not in self._tensors:
+            raise StoreError(
+                f"{self.path}: has no {name}, which Hugging Face's Dinov2 has"
+            )
+        tensor = self._tensors[name]
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise StoreError(
+                f"{self.path}: keeps {name} in another file; export it as one file"
+            )
+        if tensor.data_type not in _KINDS:
+            kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+            raise StoreError(
+                f"{self.path}: {name} is {kind}; quantised exports cannot be read"
+            )
+        try:
+            value = numpy_helper.to_array(tensor)
+        except ValueError as error:
+            raise StoreError(
+                f"{self.path}: {name} is damaged ({str(error)[:100]})"
+            ) from None
+        return np.ascontiguousarray(value, np.float32)
+
+    def matrix(self, name: str) -> np.ndarray:
+        """Returns the [out, in] matrix of the affine map whose bias is known."""
+        if f"{name}.weight" in self:
+            return self.tensor(f"{name}.weight")
+        for user in self._users.get(f"{name}.bias", ()):
+            if user.op_type == "Gemm":
+                transposed = any(a.name == "transB" and a.i for a in user.attribute)
+                found = self.tensor(user.input[1])
+                return found if transposed else found.T
+            for given in user.input:
+                maker = self._makers.get(given)
+                if maker is not None and maker.op_type == "MatMul":
+                    found = [i for i in maker.input if i in self]
+                    if len(found) == 1:
+                        return self.tensor(found[0]).T
+        raise StoreError(
+            f"{self.path}: finds no matrix that belongs to {name}.bias; export the "
+            "model without further optimization"
+        )
+
+    def added(self, bias: str, width: int) -> list[np.ndarray]:
+        """Returns the tensors [..., n, width] added to what a convolution gives.
+
+        They may be cut, turned and resized on their way; they are returned as stored,
+        in the order of their length n.
+        """
+        after, reached, roots = self._users.get(bias, [])[:1], [], []
+        for _ in range(30):  # Shapes, transposition and the class token come between.
+            following = []
+            for node in after:
+                if node.op_type == "Shape":
+                    continue
+                others = [i for i in node.input if i not in reached]
+                if node.op_type == "Add" and reached:
+                    roots += others
+                    continue
+                reached += node.output
+                for output in node.output:
+                    following += self._users.get(output, ())
+            if roots or not following:
+                break
+            after = following
+        found: dict[str, np.ndarray] = {}
+        waiting, seen = list(roots), set()
+        while waiting:
+            name = waiting.pop()
+            if name in seen or not name:
+                continue
+            seen.add(name)
+            if name in self:
+                tensor = self._tensors[name]
+                if tensor.data_type in _KINDS and tensor.dims[-1:] == [width]:
+                    found[name] = self.tensor(name)
+            elif name in self._makers and self._makers[name].op_type != "Shape":
+                waiting += self._makers[name].input
+        flat = (value.reshape(-1, width) for value in found.values())
+        return sorted(flat, key=len)
+
+
+def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns the ViT of an ONNX export, under timm's names.
+
+    Args:
+      path: an ONNX export of Hugging Face's Dinov2, of any size, alone or below a head.
+
+    Returns:
+      float32 arrays by name. `pos_embed` [1, 1 + n, D] is of the export's own image
+      size, resized as the export does, or as stored where the size is free.
+
+    Raises:
+      StoreError: unreadable, quantised, or another model (named by what it has).
+    """
+    graph = _Graph(path)
+    starts = [name for name in graph.names if name.endswith(_PATCHES)]
+    layers = {
+        m[1] for n in graph.names if (m := re.search(r"encoder\.layer\.(\d+)\.", n))
+    }
+    if len(starts) != 1 or not layers:
+        shown = weights.shown(n for n in graph.names if "::" not in n)
+        raise StoreError(
+            f"{path}: is no export of Hugging Face's Dinov2: it has "
+            f"{shown or 'no named tensors'}"
+        )
+    prefix = starts[0].removesuffix(_PATCHES)
+    if f"{prefix}embeddings.register_tokens" in graph:
+        raise StoreError(
+            f"{path}: has register tokens, so it is a Dinov2WithRegisters; give its "
+            "weights as safetensors to --weights instead"
+        )
+    projection = prefix + _PATCHES.removesuffix(".weight")
+    kernel = graph.tensor(f"{projection}.weight")
+    state = {
+        "cls_token": graph.tensor(f"{prefix}embeddings.cls_token"),
+        "patch_embed.proj.weight": kernel,
+        "patch_embed.proj.bias": graph.tensor(f"{projection}.bias"),
+        "pos_embed": _positions(graph, f"{projection}.bias", kernel),
+    }
+    for part in ("weight", "bias"):
+        state[f"norm.{part}"] = graph.tensor(f"{prefix}layernorm.{part}")
+    for i in range(len(layers)):
+        layer = _layer(graph, f"{prefix}encoder.layer.{i}.")
+        state |= {f"blocks.{i}.{name}": value for name, value in layer.items()}
+    return state
+
+
+def _layer(graph: _Graph, source: str) -> dict[str, np.ndarray]:
+    values = {}
+    for name in ("norm1", "norm2"):
+        for part in ("weight", "bias"):
+            values[f"{name}.{part}"] = graph.tensor(f"{source}{name}.{part}")
+    parts = [f"{source}attention.attention.{p}" for p in ("query", "key", "value")]
+    values["attn.qkv.weight"] = np.concatenate([graph.matrix(p) for p in parts])
+    values["attn.qkv.bias"] = np.concatenate([graph.tensor(f"{p}.bias") for p in parts])
+    for theirs, ours in _LINEAR.items():
+        if f"{source}{theirs}.bias" in graph:
+            values[f"{ours}.weight"] = graph.matrix(source + theirs)
+            values[f"{ours}.bias"] = graph.tensor(f"{source}{theirs}.bias")
+    for theirs, ours in _SCALES.items():
+        values[ours] = graph.tensor(source + theirs)
+    return values
+
+
+def _positions(graph: _Graph, bias: str, kernel: np.ndarray) -> np.ndarray:
+    """Returns the position embeddings [1, 1 + n, D], the class token's first."""
+    width, patch = kernel.shape[0], kernel.shape[-1]
+    found = graph.added(bias, width)
+    table = np.concatenate(found) if found else np.zeros((0, width), np.float32)
+    side = math.isqrt(max(len(table) - 1, 0))
+    if not side or side**2 + 1 != len(table):
+        raise StoreError(
+            f"{graph.path}: finds no position embeddings of a class token and a square "
+            f"of patches, but {[len(part) for part in found]} rows; export the model "
+            "without further optimization"
+        )
+    wanted = [size // patch for size in graph.image_size if size]
+    if len(wanted) == 2 and wanted[0] == wanted[1] != side:
+        # [1, D, side, side]; the rule of Hugging Face's Dinov2.
+        grid = torch.from_numpy(table[1:].T.reshape(1, width, side, side).copy())
+        grid = functional.interpolate(
+            grid, wanted, mode="bicubic", align_corners=False, antialias=False
+        )
+        table = np.concatenate([table[:1], grid.reshape(width, -1).numpy().T])
+    return table[None]
+
+
+def convert(path: pathlib.Path, target: pathlib.Path):
+    """Writes the ViT of an ONNX export to a safetensors file, whole or not at all.
+
+    Metadata: `source` and `source_sha256` of the export.
+
+    Raises:
+      StoreError: what `read` raises; `target` is there or not writable.
+    """
+    weights.check_target(target)
+    # Copied: safetensors stores no transposed views.
+    state = {name: torch.from_numpy(value.copy()) for name, value in read(path).items()}
+    metadata = {"source": path.name, "source_sha256": weights.sha256(path)}
+    weights.save(target, state, metadata)
+    logging.info(
+        "%s: %d tensors, %d values",
+        *(target, len(state), sum(x.numel() for x in state.values())),
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Runs `convert` on the two names given; returns the exit code."""
+    logging.set_verbosity(logging.INFO)
+    try:
+        if len(argv) != 3:
+            raise StoreError(
+                "usage: python -m feature_extraction.convert_onnx model.onnx "
+                "out.safetensors"
+            )
+        convert(pathlib.Path(argv[1]), pathlib.Path(argv[2]))
+    except StoreError as error:
+        console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+        console.print(f"error: {error}")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main))
