@@ -13,28 +13,39 @@ STUDY_WORKDIR ?= experiments/study_shapes
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo study segment shapes test lint clean
+# The ViT whose features the demo, the study and `make paper` learn from.
+ENCODER := vit_small_patch14_dinov2.lvd142m
+VIT := $(DATA_DIR)/weights/$(ENCODER).safetensors
 
-$(VENV)/.run: requirements.txt
+.PHONY: demo study segment shapes weights test lint clean
+
+$(VENV)/.run: requirements.txt feature_extraction/requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt \
+		--requirement feature_extraction/requirements.txt
 	touch $@
 
-$(VENV)/.test: $(VENV)/.run tests/requirements.txt feature_extraction/requirements.txt
+$(VENV)/.test: $(VENV)/.run tests/requirements.txt
 	$(BIN)/python -m pip install --quiet --requirement tests/requirements.txt
 	touch $@
 
-shapes: $(VENV)/.run
+weights: $(VENV)/.run
+	$(BIN)/python -m feature_extraction.fetch_weights --data_dir=$(DATA_DIR)
+
+# Scenes as in training, and for evaluation also with more objects; their features.
+shapes: weights
 	$(BIN)/python -m data.prepare --dataset=shapes --data_dir=$(DATA_DIR) \
-		--image_size=96 --splits=train:5000,validation:320
-	$(BIN)/python -m feature_extraction.extract --dataset=shapes --encoder=patches \
+		--image_size=128 --splits=train:2000,validation:480 \
+		--objects=train:3-6,validation:3-10
+	$(BIN)/python -m feature_extraction.extract --dataset=shapes --encoder=$(ENCODER) \
+		--weights=$(VIT) --input_size=224 --dtype=bfloat16 --components=48 \
 		--data_dir=$(DATA_DIR)
 
 demo: shapes
 	$(BIN)/python -m sanorm_jax.main --config=configs/shapes.py \
 		--workdir=$(WORKDIR) --config.data_dir=$(DATA_DIR)
 	$(BIN)/python -m sanorm_jax.main --mode=evaluate --workdir=$(WORKDIR) \
-		--num_slots=5,7,9,11,15
+		--num_slots=5,7,9,11,15,20 --max_objects=6,10
 	$(BIN)/python -m sanorm_jax.main --mode=report --workdir=$(WORKDIR)
 
 study: shapes

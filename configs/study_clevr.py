@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
         *("weighted_mean", "layer_norm", "batch_norm", "weighted_sum"),
     )
     config.seeds = (0, 1, 2)
+    config.learning_rates = ()  # a grid to choose from; empty: that of base
     config.train_settings = ml_collections.ConfigDict()
     config.train_settings.clevr6 = {"num_slots": 7, "max_objects": 6}
     config.train_settings.clevr10 = {"num_slots": 11, "max_objects": 10}

@@ -17,7 +17,7 @@ from sanorm_jax import command_line, preemption
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.study import jobs as jobs_lib
-from sanorm_jax.study import page, runner, slurm
+from sanorm_jax.study import learning_rates, page, runner, slurm
 
 CONFIG_FILE = "study.json"
 
@@ -30,6 +30,7 @@ _WORKDIR = flags.DEFINE_string(
 _SUBMIT = flags.DEFINE_bool("submit", False, "Write a file for sbatch, run nothing.")
 _REPORT = flags.DEFINE_bool("report", False, "Write the report of what is done.")
 _JOB = flags.DEFINE_integer("job", None, "Run the one job of this number.")
+_TRIAL = flags.DEFINE_bool("trial", False, "With --job: train, do not evaluate.")
 _END = flags.DEFINE_bool("end_with_stdin", False, "Stop when standard input closes.")
 
 
@@ -66,7 +67,16 @@ def _run_one(study, jobs) -> int:
         raise ConfigError(f"--job={_JOB.value}: must be 0 to {len(jobs) - 1}")
     if _END.value:
         runner.end_with_stdin()
-    return jobs_lib.run(jobs[_JOB.value], study)
+    job = jobs[_JOB.value]
+    if job.name in learning_rates.ruled_out(jobs):
+        logging.info("nothing to do: %s does better at another rate", job.normalization)
+        return 0
+    return jobs_lib.run(job, study, evaluate=not _TRIAL.value)
+
+
+def _numbered(some, jobs) -> list[tuple[int, jobs_lib.Job]]:
+    names = {job.name for job in some}
+    return [(i, job) for i, job in enumerate(jobs) if job.name in names]
 
 
 def _run_all(study, jobs, workdir: pathlib.Path) -> int:
@@ -74,18 +84,24 @@ def _run_all(study, jobs, workdir: pathlib.Path) -> int:
         processes = runner.num_processes(study.num_processes)
         # The jobs have the accelerator for themselves.
         jax.config.update("jax_platforms", "cpu")
-        left = [
-            (i, job)
-            for i, job in enumerate(jobs)
-            if not jobs_lib.is_finished(job, study)
-        ]
-        logging.info("%d of %d jobs to do, %d at once", len(left), len(jobs), processes)
-        codes = runner.run(left, workdir, processes, stop)
+        codes = {}
+        if study.get("learning_rates"):
+            trials = [
+                job
+                for job in learning_rates.trial_jobs(jobs)
+                if not jobs_lib.is_trained(job)
+            ]
+            logging.info(
+                "%d trials of learning rates, %d at once", len(trials), processes
+            )
+            codes |= runner.run(_numbered(trials, jobs), workdir, processes, stop, True)
+        compared = learning_rates.chosen(jobs)
+        left = [job for job in compared if not jobs_lib.is_finished(job, study)]
+        logging.info("%d of %d jobs to do", len(left), len(compared))
+        codes |= runner.run(_numbered(left, jobs), workdir, processes, stop)
         stopped = stop.requested() is not None
     failed = [
-        job
-        for _, job in left
-        if codes.get(job.name, 0) not in (0, preemption.EXIT_CODE)
+        job for job in jobs if codes.get(job.name, 0) not in (0, preemption.EXIT_CODE)
     ]
     for job in failed if not stopped else ():
         sys.stderr.write(f"error: {job.name}: {runner.last_words(job)}\n")

@@ -9,6 +9,7 @@ that is started again does the rest.
 
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -21,7 +22,8 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from sanorm_jax import evaluate, init_from, preemption, tasks, train, writers
+from sanorm_jax import evaluate as evaluate_lib
+from sanorm_jax import init_from, preemption, tasks, train, writers
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.models import normalization
@@ -39,6 +41,7 @@ class Job:
       train_setting: name in the study's `train_settings`.
       normalization: of the slots' updates.
       seed: of the run.
+      learning_rate: of the study's grid; None without one.
       config: of the experiment.
       workdir: folder of the run.
     """
@@ -46,6 +49,7 @@ class Job:
     train_setting: str
     normalization: str
     seed: int
+    learning_rate: float | None
     config: ml_collections.ConfigDict
     workdir: pathlib.Path
 
@@ -77,9 +81,13 @@ class Job:
 def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]:
     """Returns the jobs of a study, all variants of the first seed first.
 
+    With a grid of learning rates these are all there may be: `learning_rates.chosen`
+    tells which of them the report compares.
+
     Args:
-      study: has `base`, the config of the experiment; `normalizations`; `seeds`; and
-        `train_settings`: changes of `base` by name.
+      study: has `base`, the config of the experiment; `normalizations`; `seeds`;
+        `learning_rates`, tried alike for every normalization, empty for that of
+        `base`; and `train_settings`: changes of `base` by name.
       workdir: folder of the study.
 
     Raises:
@@ -90,21 +98,24 @@ def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]
             raise ConfigError(f"config.{name}: is empty; name at least one")
     for name in study.normalizations:
         normalization.canonical_name(name)
+    # Studies recorded before the grid was there have none.
+    rates = study.get("learning_rates") or (None,)
     jobs = []
-    for seed in study.seeds:
-        for setting, changes in study.train_settings.items():
-            for name in study.normalizations:
-                config = ml_collections.ConfigDict(study.base.to_dict()).lock()
-                config.update({"update_normalization": name, "seed": seed})
-                try:
-                    config.update(changes)
-                except (KeyError, AttributeError, TypeError) as error:
-                    reason = error.args[0].partition(" since ")[0]
-                    raise ConfigError(
-                        f"config.train_settings.{setting}: {reason}"
-                    ) from None
-                folder = workdir / RUNS / f"{setting}_{name}_seed_{seed}"
-                jobs.append(Job(setting, name, seed, config, folder))
+    for seed, (setting, changes), name, rate in itertools.product(
+        study.seeds, study.train_settings.items(), study.normalizations, rates
+    ):
+        config = ml_collections.ConfigDict(study.base.to_dict()).lock()
+        config.update({"update_normalization": name, "seed": seed})
+        try:
+            config.update(changes)
+        except (KeyError, AttributeError, TypeError) as error:
+            reason = error.args[0].partition(" since ")[0]
+            raise ConfigError(f"config.train_settings.{setting}: {reason}") from None
+        folder = f"{setting}_{name}_seed_{seed}"
+        if rate is not None:
+            config.optimizer.learning_rate = rate
+            folder += f"_rate_{rate:g}"
+        jobs.append(Job(setting, name, seed, rate, config, workdir / RUNS / folder))
     return jobs
 
 
@@ -185,8 +196,8 @@ def _missing_samples(job: Job, study) -> list[tuple[str, int]]:
     ]
 
 
-def run(job: Job, study: ml_collections.ConfigDict) -> int:
-    """Trains and evaluates what is left of a job.
+def run(job: Job, study: ml_collections.ConfigDict, evaluate: bool = True) -> int:
+    """Trains and, unless it is a trial, evaluates what is left of a job.
 
     Returns:
       the exit code: 0 finished, 124 stopped to be started again.
@@ -195,7 +206,7 @@ def run(job: Job, study: ml_collections.ConfigDict) -> int:
       ConfigError, StoreError: bad input; one line for the user.
     """
     code = train.train(job.config, job.workdir)
-    if code:
+    if code or not evaluate:
         return code
     try:
         with preemption.Preemption(job.config.time_limit_h) as stop:
@@ -216,7 +227,7 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
     config = job.evaluation_config(name, study)
     devices = Devices(config.parallelism)
     task = tasks.create(config, tasks.open_dataset(config))
-    evaluator = evaluate.Evaluator(task, devices)
+    evaluator = evaluate_lib.Evaluator(task, devices)
     step = config.num_train_steps
     variables, _ = init_from.load_variables(task, job.workdir, step)
     on_devices = devices.put_state(variables)

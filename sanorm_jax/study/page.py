@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from sanorm_jax import evaluate, figures, report
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
-from sanorm_jax.study import charts, runner
+from sanorm_jax.study import charts, learning_rates, runner
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import results as results_lib
 from sanorm_jax.study.jobs import Job
@@ -70,7 +70,8 @@ def write(
     Raises:
       ConfigError: no job is done, or the data is not what was evaluated.
     """
-    done = [job for job in jobs if jobs_lib.is_finished(job, study)]
+    compared = learning_rates.chosen(jobs)
+    done = [job for job in compared if jobs_lib.is_finished(job, study)]
     if not done:
         raise ConfigError(
             f"--workdir={workdir}: no job of the study is done; run it without --report"
@@ -104,6 +105,7 @@ def write(
                 "Under the settings of training, on its validation images; bands reach "
                 "from the least to the largest seed.",
             )
+    _add_rates(page, study, jobs)
     _add_runs(page, study, jobs, workdir)
     settings = workdir_lib.config_to_dict(study)
     page.sections.append(
@@ -125,7 +127,7 @@ def write(
         directory / "report.html",
         study.title,
         page.sections,
-        summary=_summary(study, jobs, done, rows),
+        summary=_summary(study, compared, done, rows),
         footer=f"{', '.join(f'{k} {v}' for k, v in versions(done[0], study).items())}. "
         f"{_machine()}.",
     )
@@ -330,6 +332,29 @@ def _add_occupancy(page, study, jobs, data, rows, tag, where):
         table,
         "Softness per token is the entropy of a token's shares in the slots; entropies "
         "in nats.",
+    )
+
+
+def _add_rates(page, study, jobs):
+    """Shows the grid of learning rates, and what the choice was made by."""
+    if not study.get("learning_rates"):
+        return
+    taken = {job.name for job in learning_rates.chosen(jobs)}
+    table: dict[tuple[str, str], Row] = {}
+    for job in learning_rates.trial_jobs(jobs):
+        line = table.setdefault(
+            (job.train_setting, job.normalization),
+            {"normalization": job.normalization, "setting": job.train_setting},
+        )
+        line[f"loss at {job.learning_rate:g}"] = learning_rates.training_loss(job)
+        if job.name in taken:
+            line["taken"] = f"{job.learning_rate:g}"
+    page.table(
+        "Learning rates",
+        list(table.values()),
+        f"Mean training loss over the last quarter of the steps, seed {jobs[0].seed}.",
+        text="Every normalization was tried at the same rates; the one with the least "
+        "training loss, at the slots of training, was taken for all seeds.",
     )
 
 

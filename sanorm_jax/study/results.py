@@ -110,6 +110,7 @@ def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
             "seed": job.seed,
             "train_slots": job.config.num_slots,
             "train_max_objects": job.config.max_objects or "all",
+            "learning_rate": job.config.optimizer.learning_rate,
             "dataset": data.name,
             "split": settings["split"],
             "step": settings["step"],

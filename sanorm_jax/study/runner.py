@@ -49,10 +49,13 @@ class _Running:
     started: float
 
 
-def _start(job: Job, index: int, workdir: pathlib.Path, core: int | None):
+def _start(
+    job: Job, index: int, workdir: pathlib.Path, core: int | None, is_trial: bool
+):
     command = [
         *(sys.executable, "-m", "sanorm_jax.study"),
         *(f"--workdir={workdir}", f"--job={index}", "--end_with_stdin"),
+        *(("--trial",) if is_trial else ()),
     ]
     # Large pages, as in the Makefile; what the user has set stays.
     environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | os.environ
@@ -77,6 +80,7 @@ def run(
     workdir: pathlib.Path,
     processes: int,
     stop: preemption.Preemption,
+    trials: bool = False,
 ) -> dict[str, int]:
     """Runs jobs until all ended or a stop is asked for.
 
@@ -85,6 +89,7 @@ def run(
       workdir: folder of the study, with its config.
       processes: jobs at once; several are pinned to a core each, if there are enough.
       stop: asked between polls; then every job saves and ends.
+      trials: train only, as trials of learning rates do.
 
     Returns:
       the exit code of every job that was started, by name.
@@ -105,7 +110,7 @@ def run(
                     one.process.send_signal(signal.SIGTERM)
         while waiting and free:
             index, job = waiting.pop(0)
-            running.append(_start(job, index, workdir, free.pop(0)))
+            running.append(_start(job, index, workdir, free.pop(0), trials))
             logging.info("started: %s (%d wait)", job.name, len(waiting))
         time.sleep(_POLL_S)
         for one in [one for one in running if one.process.poll() is not None]:

@@ -1,0 +1,68 @@
+"""Which learning rate of the study's grid each variant is compared at.
+
+Every normalization is trained at every rate with the first seed; the one with the least
+training loss at its end is taken for all seeds. What is compared, on held-out images
+and other numbers of slots, has no say in it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sanorm_jax import workdir as workdir_lib
+from sanorm_jax import writers
+from sanorm_jax.study import jobs as jobs_lib
+from sanorm_jax.study.jobs import Job
+
+# The training loss is the mean over what was logged in this last part of a run: a
+# single batch tells less than the rates differ by.
+LAST_PART = 0.25
+
+
+def trial_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Returns the jobs that rates are chosen by: those of the first seed."""
+    return [job for job in jobs if job.seed == jobs[0].seed]
+
+
+def training_loss(job: Job) -> float:
+    """Returns the mean training loss over the last quarter of a job's steps."""
+    steps = job.config.num_train_steps
+    losses = [
+        line["loss"]
+        for line in workdir_lib.read_lines(job.workdir / writers.METRICS_FILE)
+        if line.get("loss") is not None
+        and steps * (1 - LAST_PART) < line["step"] <= steps
+    ]
+    return float(np.mean(losses)) if losses else float("nan")
+
+
+def chosen(jobs: Sequence[Job]) -> list[Job]:
+    """Returns the jobs that are compared, as far as their rates are known.
+
+    Without a grid these are all jobs. A variant whose trials are not all trained has
+    none yet.
+    """
+    best = {}
+    for key in dict.fromkeys(_variant(job) for job in jobs):
+        trials = [job for job in trial_jobs(jobs) if _variant(job) == key]
+        if len(trials) == 1:
+            best[key] = trials[0].learning_rate
+        elif all(map(jobs_lib.is_trained, trials)):
+            best[key] = min(trials, key=training_loss).learning_rate
+    return [
+        job
+        for job in jobs
+        if _variant(job) in best and best[_variant(job)] == job.learning_rate
+    ]
+
+
+def ruled_out(jobs: Sequence[Job]) -> set[str]:
+    """Returns the names of the jobs whose variant has got another learning rate."""
+    taken = chosen(jobs)
+    known = {_variant(job) for job in taken}
+    left = {job.name for job in jobs if _variant(job) in known}
+    return left - {job.name for job in taken}
+
+
+def _variant(job: Job) -> tuple[str, str]:
+    return job.train_setting, job.normalization
