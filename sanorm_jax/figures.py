@@ -46,10 +46,11 @@ def segmentation_grid(
 ) -> Figure:
     """Shows scenes side by side; below each its segmentations and slots.
 
-    Rows: image, true segmentation, each predicted one, each slot's mask (the image
-    fading to white). A predicted segment has the colour of the true object that it
-    is matched with, the background is grey; a mask is framed in the colour that its
-    slot has in the first predicted segmentation. All fits on one page.
+    Rows: image, true segmentation, each predicted one, the outlines of a single one
+    over the image (true objects in white), each slot's mask (the image fading to
+    white). A predicted segment has the colour of the true object that it is matched
+    with, the background is grey; a mask is framed in the colour that its slot has in
+    the first predicted segmentation. All fits on one page.
 
     Args:
       images: `[B, H, W, 3]`, uint8 or floats in [0, 1].
@@ -86,6 +87,12 @@ def segmentation_grid(
         ]
         frames = colors if frames is None else frames
         rows[name] = [painting.paint(s, c) for s, c in zip(labels, colors, strict=True)]
+        if len(predicted) == 1:
+            objects = [None] * B if true is None else np.asarray(true)
+            rows["outlines"] = [
+                painting.outline(*each)
+                for each in zip(images, labels, colors, objects, strict=True)
+            ]
     num_plain = len(rows)
     if masks is not None:
         masks = np.clip(np.asarray(masks, np.float32), 0, 1)

@@ -122,16 +122,45 @@ def enlarge(array, shape):
 
 def paint(labels, colors):
     """Picture of a label map, with white outlines between its segments."""
-    scale = max(1, -(-256 // min(labels.shape)))
-    labels = labels.repeat(scale, 0).repeat(scale, 1)
+    labels = _large(labels)
     picture = colors[labels]
+    picture[_edges(labels)] = 1.0
+    return picture
+
+
+def _large(labels):
+    scale = max(1, -(-256 // min(labels.shape)))
+    return labels.repeat(scale, 0).repeat(scale, 1)
+
+
+def _edges(labels):
+    """Which pixels lie between two segments, two pixels wide."""
     edge = np.zeros(labels.shape, bool)
     edge[1:] |= labels[1:] != labels[:-1]
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    # Two pixels wide
     edge[:-1] |= edge[1:]
     edge[:, :-1] |= edge[:, 1:]
-    picture[edge] = 1.0
+    return edge
+
+
+def outline(image, labels, colors, true=None):
+    """The image with the outline of each segment, within it, in its colour.
+
+    Segments of the background's colour have none. True objects, if given, are
+    outlined in white above: where the two lines run side by side, they agree.
+    """
+    labels = _large(labels)
+    picture = enlarge(image, labels.shape).copy()
+    width = max(2, min(labels.shape) // 64)
+    for label in np.unique(labels).tolist():
+        if np.array_equal(colors[label], BACKGROUND):
+            continue
+        # The image's edge ends no segment.
+        inside = np.pad(labels == label, 1, "edge")
+        depth = distance_transform_cdt(inside)[1:-1, 1:-1]
+        picture[(depth > 0) & (depth <= width)] = colors[label]
+    if true is not None:
+        picture[_edges(enlarge(true, labels.shape))] = 1.0
     return picture
 
 

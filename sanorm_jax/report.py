@@ -37,7 +37,8 @@ header p { margin-top: 0.75rem; color: var(--soft); font-size: 1.125rem; }
 nav ol { display: flex; flex-wrap: wrap; gap: 0.25rem 1.5rem; margin: 1.25rem 0 0;
   padding: 0; list-style: none; font-size: 0.9375rem; }
 a { color: #0b5cad; text-underline-offset: 0.2em; text-decoration-thickness: 1px; }
-section { padding: 1.75rem 0 0.5rem; border-top: 1px solid var(--line);
+section:not([id]) { border-top: 0; margin-top: 0; padding-top: 0; }
+section[id] { padding: 1.75rem 0 0.5rem; border-top: 1px solid var(--line);
   margin-top: 1.5rem; }
 figure { margin: 1.5rem 0; }
 figure img { display: block; height: auto; max-width: none; }
@@ -58,10 +59,11 @@ figure .box { margin: 0; }
 .box:focus-visible, a:focus-visible { outline: 2px solid #0b5cad; outline-offset: 3px; }
 table { border-collapse: separate; border-spacing: 0; font-size: 0.9375rem;
   line-height: 1.4; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.45rem 1.25rem 0.45rem 0; text-align: left; white-space: nowrap;
+th, td { padding: 0.45rem 1rem 0.45rem 0; text-align: left; white-space: nowrap;
   vertical-align: baseline; }
 tbody th { font-weight: 500; }
 thead th:first-child, tbody th { position: sticky; left: 0; background: #fff; }
+thead th { white-space: normal; vertical-align: bottom; }
 thead th { font-weight: 600; border-bottom: 1.5px solid var(--ink); }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
 .number { text-align: right; }
@@ -90,7 +92,8 @@ class Section:
     """A part of a report, shown in the order of its fields.
 
     Attributes:
-      title: Heading, and entry of the table of contents.
+      title: Heading, and entry of the table of contents; empty for a part of the
+        section before.
       text: Paragraphs, divided by empty lines; `words in backticks` become code.
       figure: A figure, or a .png or .svg file.
       caption: What the figure shows; also its description for screen readers.
@@ -147,6 +150,7 @@ def render(
     entries = "".join(
         f'<li><a href="#{name}">{html.escape(section.title)}</a></li>'
         for name, section in zip(names, sections, strict=True)
+        if section.title
     )
     contents = f'<nav aria-label="Contents"><ol>{entries}</ol></nav>'
     body = "\n".join(
@@ -180,11 +184,13 @@ def render(
 
 
 def _section(name, section):
-    parts = [
-        f'<section id="{name}" aria-labelledby="{name}-title">',
-        f'<h2 id="{name}-title">{html.escape(section.title)}</h2>',
-        _paragraphs(section.text),
-    ]
+    begin = ["<section>"]
+    if section.title:
+        begin = [
+            f'<section id="{name}" aria-labelledby="{name}-title">',
+            f'<h2 id="{name}-title">{html.escape(section.title)}</h2>',
+        ]
+    parts = [*begin, _paragraphs(section.text)]
     if section.figure is not None:
         parts.append(_figure(section))
     if section.table:

@@ -3,38 +3,34 @@
 import json
 import pathlib
 import platform
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from absl import logging
 
-from sanorm_jax import evaluate, figures, references, report, status, tasks, writers
+from sanorm_jax import (
+    evaluate,
+    figures,
+    measures,
+    references,
+    report,
+    status,
+    tasks,
+    writers,
+)
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
 
 FILE = "report.html"
 
-
-def _training_figure(workdir: pathlib.Path):
-    lines = workdir_lib.read_lines(workdir / writers.METRICS_FILE)
-    curves: dict[str, dict[float, list[float]]] = {}
-    for line in lines:
-        for name, value in line.items():
-            if name.split("/")[-1].startswith("fg_ari") and value is not None:
-                curves.setdefault(name.split("/")[-1], {})[line["step"]] = [value]
-    if not curves:
-        return None
-    return figures.sweep_plot(curves, xlabel="training step", ylabel="FG-ARI")
-
-
-def _rows(rows: list[dict[str, Any]], by: str) -> list[dict[str, Any]]:
-    """Returns the table of the report: one row a value of `by`."""
-    hidden = {"split", "step", "max_objects", "num_iterations", "num_slots"} - {by}
-    hidden |= {"num_objects"} - {by}
-    return [
-        {by: row[by]} | {k: v for k, v in row.items() if k not in hidden and k != by}
-        for row in rows
-    ]
+Row = dict[str, Any]
+# What a task is called on the page.
+_TASKS = {
+    "dinosaur": "DINOSAUR",
+    "object_discovery": "Object discovery",
+    "property_prediction": "Property prediction",
+}
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
@@ -44,102 +40,179 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       ConfigError: the run was not evaluated by `--mode=evaluate`.
     """
     config = workdir_lib.load_config(workdir)
-    folders = sorted(
-        (workdir / evaluate.DIRECTORY).glob("*/results.json"),
-        key=lambda path: path.stat().st_mtime,
-    )
-    if not folders:
-        raise ConfigError(
-            f"--workdir={workdir}: not evaluated; run --mode=evaluate first"
-        )
-    folder = folders[-1].parent
-    rows = json.loads(folders[-1].read_text())
+    folder, rows = _newest_evaluation(workdir)
     task = tasks.create(config, tasks.open_dataset(config))
-    evaluator = evaluate.Evaluator(task, evaluate.Devices("jit"))
-    split = rows[0]["split"]
-    baseline = {}
-    if "segmentation" in task.dataset.fields:
-        count = config.num_slots
-        means = references.table(
-            task, split, evaluator.select(split), [count]
-        ).compute()
-        baseline["grid of blocks"] = means[references.block_name("fg_ari", count)]
-        if (oracle := references.oracle_name("fg_ari")) in means:
-            baseline["oracle"] = means[oracle]
-    size = config.evaluation_resolution
-
+    state = status.read(workdir)
     whole = [row for row in rows if row["num_objects"] == "all"]
     same = [r for r in whole if r["num_slots"] == config.num_slots] or whole
-    state = status.read(workdir)
-    sections = []
-    pictures = sorted(folder.glob(f"segmentation_slots_{same[0]['num_slots']}_*.png"))
-    if pictures:
-        sections.append(
-            report.Section(
-                "Scenes taken apart",
-                text="Held-out scenes, their true objects, and what the model found: "
-                "one colour a slot; below, the mask of each slot.",
-                figure=pictures[0],
-                caption=f"Segmentation with {same[0]['num_slots']} slots.",
-            )
-        )
-    names = [n for n in whole[0] if n.startswith("fg_ari")]
-    if len({row["num_slots"] for row in whole}) > 1 and names:
-        lines = {
-            name: {row["num_slots"]: [row[name]] for row in whole} for name in names
-        }
-        figure = figures.sweep_plot(
-            lines,
-            xlabel="number of slots",
-            ylabel="FG-ARI",
-            references=baseline,
-            mark=("trained with", config.num_slots),
-        )
-        sections.append(
-            report.Section(
-                "More slots than trained with",
-                figure=figure,
-                caption=f"FG-ARI on {split} against the number of slots.",
-            )
-        )
-    sections.append(
-        report.Section(
-            "Results",
-            text=f"At {size} x {size} pixels. "
-            + "; ".join(f"{k}: FG-ARI {v:.3f}" for k, v in baseline.items()),
-            table=_rows(whole, "num_slots"),
-            table_caption=f"Measures on the whole split {split}.",
-        )
-    )
-    parts = [
-        r
-        for r in rows
-        if r["num_objects"] != "all" and r["num_slots"] == same[0]["num_slots"]
-    ]
-    if parts:
+    num_slots = same[0]["num_slots"]
+    baselines = _baselines(task, whole)
+
+    sections = _picture(folder, num_slots)
+    for limit in dict.fromkeys(row["max_objects"] for row in whole):
+        part = [row for row in whole if row["max_objects"] == limit]
+        sections += _more_slots(part, limit, baselines.get(limit, {}), config)
+        sections.append(_results(part, limit, baselines.get(limit, {}), config))
+    # Each number of objects once, whatever limits were evaluated.
+    counts = {
+        row["num_objects"]: row
+        for row in rows
+        if row["num_objects"] != "all" and row["num_slots"] == num_slots
+    }
+    if counts:
         sections.append(
             report.Section(
                 "By number of objects",
-                table=_rows(parts, "num_objects"),
-                table_caption=f"With {same[0]['num_slots']} slots.",
+                table=[_line(row, "num_objects") for _, row in sorted(counts.items())],
+                table_caption=f"With {num_slots} slots.",
             )
         )
-    curve = _training_figure(workdir)
-    if curve:
-        sections.append(
-            report.Section("Training", figure=curve, caption="FG-ARI while training.")
-        )
+    sections += _training(workdir)
     sections.append(
         report.Section("Settings", code=(workdir / workdir_lib.CONFIG_FILE).read_text())
     )
+    name = measures.normalization(config.update_normalization)
     path = report.write_report(
         workdir / FILE,
-        f"{config.task} on {config.dataset}: {config.update_normalization}",
+        f"{_TASKS[config.task]} on {config.dataset}: {name}",
         sections,
         summary=f"Step {state['step']}, trained for {state['wall_time']} with "
-        f"{config.num_slots} slots.",
+        f"{config.num_slots} slots. {_features(task)}",
         footer=f"jax {jax.__version__}, Python {platform.python_version()}, "
         f"{platform.machine()}, {jax.default_backend()}.",
     )
     logging.info("report: %s", path)
     return path
+
+
+def _newest_evaluation(workdir: pathlib.Path) -> tuple[pathlib.Path, list[Row]]:
+    files = sorted(
+        (workdir / evaluate.DIRECTORY).glob("*/results.json"),
+        key=lambda path: path.stat().st_mtime,
+    )
+    if not files:
+        raise ConfigError(
+            f"--workdir={workdir}: not evaluated; run --mode=evaluate first"
+        )
+    return files[-1].parent, json.loads(files[-1].read_text())
+
+
+def _baselines(task: tasks.Task, whole: Sequence[Row]) -> dict[Any, dict[str, Row]]:
+    """Returns by limit of objects what needs no model, at the slots of training."""
+    if "segmentation" not in task.dataset.fields:
+        return {}
+    evaluator = evaluate.Evaluator(task, evaluate.Devices("jit"))
+    found, count = {}, task.config.num_slots
+    for limit in dict.fromkeys(row["max_objects"] for row in whole):
+        split = whole[0]["split"]
+        indices = evaluator.select(split, None if limit == "all" else limit)
+        means = references.table(task, split, indices, [count]).compute()
+        found[limit] = {
+            name: {m: means[named(m)] for m in references.MEASURES if named(m) in means}
+            for name, named in (
+                ("grid of blocks", lambda m: references.block_name(m, count)),
+                ("oracle", references.oracle_name),
+            )
+        }
+    return found
+
+
+def _features(task: tasks.Task) -> str:
+    settings = task.dataset.feature_settings
+    if not settings:
+        return ""
+    text = f"Features of {settings['encoder']}"
+    projection = settings.get("projection")
+    if projection:
+        share = 100 * projection["explained_variance"]
+        text += (
+            f", {projection['components']} principal components with {share:.1f} % of "
+            f"the variance, whitening {projection['whitening']:g}"
+        )
+    return f"{text}."
+
+
+def _picture(folder: pathlib.Path, num_slots: int) -> list[report.Section]:
+    pictures = sorted(folder.glob(f"*_slots_{num_slots}_*.png"))
+    return [
+        report.Section(
+            "Scenes taken apart",
+            text="Held-out scenes, their true objects, and what the model found: one "
+            "colour a slot. The outlines of its segments lie over the image, those of "
+            "the true objects are white; below, the mask of each slot.",
+            figure=picture,
+            caption=f"{num_slots} slots.",
+        )
+        for picture in pictures[:1]
+    ]
+
+
+def _where(limit: Any) -> str:
+    return "" if limit == "all" else f", at most {limit} objects"
+
+
+def _more_slots(part, limit, baselines, config) -> list[report.Section]:
+    panels: dict[str, dict[str, dict[int, list[float]]]] = {}
+    known: dict[str, dict[str, float]] = {}
+    for place, kinds in measures.groups(part[0]).items():
+        for kind, measure in kinds.items():
+            line = {row["num_slots"]: [row[measure]] for row in part}
+            panels.setdefault(kind, {})[place] = line
+            known[kind] = {
+                name: value
+                for name, values in baselines.items()
+                for key, value in values.items()
+                if measure.startswith(f"{key}_")
+            }
+    if len({row["num_slots"] for row in part}) < 2 or not panels:
+        return []
+    figure = figures.sweep_plots(
+        panels,
+        xlabel="number of slots",
+        ylabel="score",
+        references=known,
+        mark=("trained with", config.num_slots),
+    )
+    title = f"More slots than trained with{_where(limit)}"
+    caption = f"On {part[0]['num_examples']} images of {part[0]['split']}."
+    return [report.Section(title, figure=figure, caption=caption)]
+
+
+def _line(row: Row, by: str) -> Row:
+    """Returns the columns that the page shows; the CSV file has all."""
+    line = {by.removeprefix("num_"): row[by], "images": row["num_examples"]}
+    for place, kinds in measures.groups(row).items():
+        for kind, measure in kinds.items():
+            line[kind if place == "properties" else f"{kind} {place}"] = row[measure]
+    losses = (name for name in ("mse", "huber") if name in row)
+    return line | {measures.label(name): row[name] for name in losses}
+
+
+def _results(part, limit, baselines: Mapping[str, Row], config) -> report.Section:
+    size = config.evaluation_resolution
+    text = f"At {size} x {size} pixels."
+    for name, values in baselines.items():
+        scores = ", ".join(f"{measures.label(k)} {v:.3f}" for k, v in values.items())
+        text += f" {name.capitalize()}: {scores}." if scores else ""
+    return report.Section(
+        f"Results{_where(limit)}",
+        text=text,
+        table=[_line(row, "num_slots") for row in part],
+        table_caption=f"Means over the images of {part[0]['split']}; all measures are "
+        "in `results.csv` of the run's folder `evaluations`.",
+    )
+
+
+def _training(workdir: pathlib.Path) -> list[report.Section]:
+    panels: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for line in workdir_lib.read_lines(workdir / writers.METRICS_FILE):
+        values = {k.split("/")[-1]: v for k, v in line.items() if v is not None}
+        for place, kinds in measures.groups(values).items():
+            for kind, measure in kinds.items():
+                points = panels.setdefault(kind, {}).setdefault(place, {})
+                points[line["step"]] = [values[measure]]
+    if not panels:
+        return []
+    figure = figures.sweep_plots(panels, xlabel="training step", ylabel="score")
+    caption = "On held-out images while training."
+    return [report.Section("Training", figure=figure, caption=caption)]

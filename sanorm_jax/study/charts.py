@@ -6,7 +6,7 @@ import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
-from sanorm_jax import figures, references, writers
+from sanorm_jax import figures, measures, references, writers
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
@@ -15,14 +15,9 @@ from sanorm_jax.study.results import Data, Row, select
 _SLOTS = "number of slots"
 
 
-def label(measure: str) -> str:
-    """Returns how a measure's name is written: `fg_ari_masks` as FG-ARI masks."""
-    words = measure.split("_")
-    if words[:2] == ["fg", "ari"]:
-        words = ["FG-ARI", *words[2:]]
-    known = {"ari": "ARI", "mbo": "mBO", "miou": "mIoU", "ap": "AP", "mse": "MSE"}
-    words[0] = known.get(words[0], words[0])
-    return words[0] + (f" ({', '.join(words[1:])})" if words[1:] else "")
+def titled(title: str, where: str, several: bool = True) -> str:
+    """Returns a title, with what it is of if there are several."""
+    return f"{title}: {where}" if where and several else title
 
 
 def range_label(least: int, most: int) -> str:
@@ -36,54 +31,67 @@ def lines(rows: Sequence[Row], measure: str) -> dict[str, dict[int, list[float]]
     """Returns the values of all seeds by normalization and number of slots."""
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        points = found.setdefault(row["normalization"], {})
+        name = measures.normalization(row["normalization"])
+        points = found.setdefault(name, {})
         points.setdefault(row["num_slots"], []).append(row[measure])
     return found
 
 
 def by_slots(
-    rows: Sequence[Row], data: Data, train: Row, measure: str, slots: Sequence[int]
+    rows: Sequence[Row],
+    data: Data,
+    train: Row,
+    kinds: Mapping[str, str],
+    low: int,
+    high: int,
 ) -> Figure:
-    """Draws a measure against the number of slots: objects as trained, and more.
+    """Draws measures of one place against the number of slots, side by side.
 
     Args:
       rows: of one training setting.
       data: that they were evaluated on.
       train: any row of the setting, for what it was trained with.
-      measure: name of the measure.
-      slots: numbers of slots of the references.
+      kinds: measures by what their panels are called.
+      low: fewest objects of the images that count.
+      high: most objects.
     """
-    least = data.settings.min_objects
-    most = int(data.num_objects.max())
-    trained = train["train_max_objects"]
-    panels, known = {}, {}
-    ranges = [(least, most)]
-    if trained != "all":
-        parts = [(least, trained), (trained + 1, most)]
-        if all(select(rows, min_objects=a, max_objects=b) for a, b in parts):
-            ranges = parts
-    for low, high in ranges:
-        part = select(rows, min_objects=low, max_objects=high)
-        title = range_label(low, high)
-        if len(ranges) > 1:
-            title += ", as trained" if high == trained else ", more than trained"
-        panels[title] = lines(part, measure)
-        known[title] = _references(data, measure, slots, low, high)
+    part = select(rows, min_objects=low, max_objects=high)
+    slots = sorted({row["num_slots"] for row in part})
     return figures.sweep_plots(
-        panels,
+        {kind: lines(part, measure) for kind, measure in kinds.items()},
         xlabel=_SLOTS,
-        ylabel=label(measure),
-        references=known,
+        ylabel="score",
+        references={
+            kind: _references(data, measure, slots, low, high)
+            for kind, measure in kinds.items()
+        },
         mark=("trained with", train["train_slots"]),
     )
 
 
+def ranges(rows: Sequence[Row], data: Data, train: Row) -> dict[str, tuple[int, int]]:
+    """Returns the ranges of objects worth a figure, by title: as trained, and more."""
+    least, most = data.settings.min_objects, int(data.num_objects.max())
+    trained = train["train_max_objects"]
+    if trained != "all":
+        parts = [(least, trained), (trained + 1, most)]
+        if all(select(rows, min_objects=a, max_objects=b) for a, b in parts):
+            suffixes = ("as trained", "more than trained")
+            return {
+                f"{range_label(*part)}, {suffix}": part
+                for part, suffix in zip(parts, suffixes, strict=True)
+            }
+    return {range_label(least, most): (least, most)}
+
+
 def _references(data: Data, measure: str, slots, low, high):
-    name = "fg_ari" if measure.startswith("fg_ari") else "ari"
+    name = next((m for m in references.MEASURES if measure.startswith(f"{m}_")), None)
+    if name is None:
+        return {}
     blocks = {
         k: data.reference(references.block_name(name, k), low, high) for k in slots
     }
-    if not measure.startswith(("fg_ari", "ari")) or None in blocks.values():
+    if None in blocks.values():
         return {}
     found = {"grid of blocks": blocks}
     oracle = data.reference(references.oracle_name(name), low, high)
@@ -98,7 +106,8 @@ def grid(rows: Sequence[Row], data: Data, measure: str) -> Figure:
     limits = [n for n in data.settings.max_objects if (least, n) in present]
     panels = {}
     for name in dict.fromkeys(row["normalization"] for row in rows):
-        panels[name] = np.full((len(slots), len(limits)), np.nan)
+        title = measures.normalization(name)
+        panels[title] = np.full((len(slots), len(limits)), np.nan)
         for i, k in enumerate(slots):
             for j, limit in enumerate(limits):
                 cell = select(
@@ -106,12 +115,12 @@ def grid(rows: Sequence[Row], data: Data, measure: str) -> Figure:
                     **{"normalization": name, "num_slots": k},
                     **{"min_objects": least, "max_objects": limit},
                 )
-                panels[name][i, j] = np.mean([row[measure] for row in cell])
+                panels[title][i, j] = np.mean([row[measure] for row in cell])
     return figures.heat_maps(
         panels,
         **{"rows": slots, "columns": limits, "ylabel": _SLOTS},
         xlabel="maximum number of objects",
-        label=label(measure),
+        label=measures.label(measure),
     )
 
 
@@ -156,7 +165,7 @@ def masses(
             columns, _ = jobs_lib.read_arrays(job.table_path(data.name, k))
             # [K]
             mass = columns["slot_mass_attention"][part].mean(0)
-            line = panel.setdefault(job.normalization, {})
+            line = panel.setdefault(measures.normalization(job.normalization), {})
             for rank, value in enumerate(mass.tolist(), start=1):
                 line.setdefault(rank, []).append(value)
     return figures.sweep_plots(
@@ -186,7 +195,8 @@ def samples(
     predicted: Mapping[str, np.ndarray] = {}
     for job in jobs:
         columns, _ = jobs_lib.read_arrays(job.samples_path(data.name, num_slots))
-        predicted[job.normalization] = columns["segmentation"]
+        name = measures.normalization(job.normalization)
+        predicted[name] = columns["segmentation"]
         indices = columns["index"]
     dataset, split = data.task.dataset, data.settings.split
     true = None
@@ -204,8 +214,11 @@ def training(jobs: Sequence[Job], measure: str) -> Figure | None:
         for line in workdir_lib.read_lines(job.workdir / writers.METRICS_FILE):
             for name, value in line.items():
                 if name.split("/")[-1] == measure and value is not None:
-                    points = found.setdefault(job.normalization, {})
+                    name = measures.normalization(job.normalization)
+                    points = found.setdefault(name, {})
                     points.setdefault(line["step"], []).append(value)
     if not found:
         return None
-    return figures.sweep_plot(found, xlabel="training step", ylabel=label(measure))
+    return figures.sweep_plot(
+        found, xlabel="training step", ylabel=measures.label(measure)
+    )

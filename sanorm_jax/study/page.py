@@ -1,7 +1,6 @@
 """The report of a study: one page, and its figures and numbers as files."""
 
 import json
-import math
 import os
 import pathlib
 import platform
@@ -13,23 +12,16 @@ import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
 
-from sanorm_jax import evaluate, figures, report
+from sanorm_jax import evaluate, figures, measures, report
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
-from sanorm_jax.study import charts, learning_rates, runner
+from sanorm_jax.study import appendix, charts, learning_rates, runner
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import results as results_lib
 from sanorm_jax.study.jobs import Job
 from sanorm_jax.study.results import Data, Row, select
 
 DIRECTORY = "report"
-_OCCUPANCY = (
-    "How the attention of the last iteration spreads over the slots: with `a[k, n]` "
-    "the share of token n in slot k (summing to 1 over k) and N tokens, the mass of "
-    "slot k is `m[k] = 1/N sum_n a[k, n]`; the entropy of the masses is "
-    "`-sum_k m[k] log m[k]`, `log K` if all K slots have the same; a slot is empty if "
-    "it has no token's largest share."
-)
 
 
 class _Page:
@@ -99,14 +91,14 @@ def write(
         curve = charts.training(mine, study.measures[0])
         if curve:
             page.figure(
-                _titled("While training", setting, len(study.train_settings) > 1),
+                charts.titled("While training", setting, len(study.train_settings) > 1),
                 f"training_{setting}",
                 curve,
                 "Under the settings of training, on its validation images; bands reach "
                 "from the least to the largest seed.",
             )
-    _add_rates(page, study, jobs)
-    _add_runs(page, study, jobs, workdir)
+    appendix.add_rates(page, study, jobs)
+    appendix.add_runs(page, study, jobs, workdir)
     settings = workdir_lib.config_to_dict(study)
     page.sections.append(
         report.Section("Settings", code=json.dumps(settings, indent=1))
@@ -135,10 +127,6 @@ def write(
     return path
 
 
-def _titled(title: str, where: str, several: bool = True) -> str:
-    return f"{title}: {where}" if where and several else title
-
-
 def _summary(study, jobs, done, rows) -> str:
     resolution = rows[0]["resolution"]
     missing = [job.name for job in jobs if job not in done]
@@ -148,11 +136,6 @@ def _summary(study, jobs, done, rows) -> str:
         f"{resolution} x {resolution} pixels."
     )
     return text + (f" Not done: {', '.join(missing)}." if missing else "")
-
-
-def _cell(values: Sequence[float]) -> str:
-    mean, spread = results_lib.mean_and_spread(values)
-    return f"{mean:.3f}" if math.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
 
 
 def _gains(rows: Sequence[Row], measure: str) -> list[Row]:
@@ -171,10 +154,10 @@ def _gains(rows: Sequence[Row], measure: str) -> list[Row]:
         change = [at[slots[-1]][seed] - at[near][seed] for seed in at[near]]
         table.append(
             {
-                "normalization": name,
-                f"{near} slots": _cell(list(at[near].values())),
-                f"{slots[-1]} slots": _cell(list(at[slots[-1]].values())),
-                "change": _cell(change),
+                "normalization": measures.normalization(name),
+                f"{near} slots": results_lib.cell(list(at[near].values())),
+                f"{slots[-1]} slots": results_lib.cell(list(at[slots[-1]].values())),
+                "change": results_lib.cell(change),
             }
         )
     return table
@@ -196,58 +179,54 @@ def _add_results(page, study, jobs, data: Data, rows, where):
         "Lines join the means over seeds, bands reach from the least to the largest."
     )
     page.table(
-        _titled("What more slots do", where),
+        charts.titled("What more slots do", where),
         _gains(whole, first),
-        f"{charts.label(first)}, mean and standard deviation over seeds; the change is "
-        f"taken seed by seed. {images}.",
+        f"{measures.label(first)}, mean and standard deviation over seeds; the change "
+        f"is taken seed by seed. {images}.",
     )
-    for measure in study.measures:
-        page.figure(
-            _titled(f"{charts.label(measure)} by number of slots", where),
-            f"{measure}_{tag}",
-            charts.by_slots(rows, data, rows[0], measure, study.evaluation.num_slots),
-            f"{charts.label(measure)} at {size} x {size} pixels. {spread} The grid of "
-            "blocks sees no image; the oracle is the true labels at the tokens' "
-            "resolution.",
-        )
-    page.table(
-        _titled("Table", where),
-        _table(study, whole),
-        f"Mean and standard deviation over {len(study.seeds)} seeds, trained with "
-        f"{trained} slots. {images}.",
-    )
+    for title, (low, high) in charts.ranges(rows, data, rows[0]).items():
+        for place, kinds in measures.groups(study.measures).items():
+            part = select(rows, min_objects=low, max_objects=high)
+            page.figure(
+                charts.titled(f"{title}: {place}", where),
+                f"{place.replace(' ', '_')}_{low}_{high}_{tag}",
+                charts.by_slots(rows, data, rows[0], kinds, low, high),
+                f"{part[0]['num_examples']} images, {size} x {size} pixels. {spread} "
+                "The grid of blocks sees no image; the oracle is the true labels at "
+                "the tokens' resolution.",
+            )
+            for measure in kinds.values():
+                page.table(
+                    "",
+                    _table(study, part, measure),
+                    f"{measures.label(measure)}, mean and standard deviation over "
+                    f"{len(study.seeds)} seeds, trained with {trained} slots.",
+                )
     page.figure(
-        _titled("Slots and objects", where),
+        charts.titled("Slots and objects", where),
         f"grid_{tag}",
         charts.grid(rows, data, first),
-        f"{charts.label(first)} at {size} x {size} pixels, mean over seeds, on images "
-        "of at most so many objects.",
+        f"{measures.label(first)} at {size} x {size} pixels, mean over seeds, on "
+        "images of at most so many objects.",
     )
     _add_samples(page, study, jobs, data, tag, where)
-    _add_occupancy(page, study, jobs, data, rows, tag, where)
+    appendix.add_occupancy(page, study, jobs, data, rows, tag, where)
     page.table(
-        _titled("By number of objects", where),
+        charts.titled("By number of objects", where),
         _by_objects(rows, first),
-        f"{charts.label(first)} with {_nearest(rows)} slots at {size} x {size} pixels.",
+        f"{measures.label(first)} with {results_lib.nearest(rows)} slots at {size} x "
+        f"{size} pixels.",
     )
 
 
-def _nearest(rows: Sequence[Row]) -> int:
-    slots = {row["num_slots"] for row in rows}
-    return min(slots, key=lambda k: (abs(k - rows[0]["train_slots"]), k))
-
-
-def _table(study, rows: Sequence[Row]) -> list[Row]:
+def _table(study, rows: Sequence[Row], measure: str) -> list[Row]:
     table = []
     for name in dict.fromkeys(row["normalization"] for row in rows):
-        line: Row = {"normalization": name}
-        for measure in study.measures:
-            for k in study.table_slots:
-                cell = select(rows, normalization=name, num_slots=k)
-                if cell:
-                    line[f"{charts.label(measure)}, {k} slots"] = _cell(
-                        [row[measure] for row in cell]
-                    )
+        line: Row = {"normalization": measures.normalization(name)}
+        for k in study.table_slots:
+            cell = select(rows, normalization=name, num_slots=k)
+            if cell:
+                line[f"{k} slots"] = results_lib.cell([row[measure] for row in cell])
         table.append(line)
     return table
 
@@ -255,16 +234,21 @@ def _table(study, rows: Sequence[Row]) -> list[Row]:
 def _by_objects(rows: Sequence[Row], measure: str) -> list[Row]:
     part = [
         row
-        for row in select(rows, num_slots=_nearest(rows))
+        for row in select(rows, num_slots=results_lib.nearest(rows))
         if row["min_objects"] == row["max_objects"]
     ]
     table: dict[int, Row] = {}
     for row in part:
         n = row["max_objects"]
         line = table.setdefault(n, {"objects": n, "images": row["num_examples"]})
-        line.setdefault(row["normalization"], []).append(row[measure])
+        line.setdefault(measures.normalization(row["normalization"]), []).append(
+            row[measure]
+        )
     return [
-        {k: _cell(v) if isinstance(v, list) else v for k, v in table[n].items()}
+        {
+            k: results_lib.cell(v) if isinstance(v, list) else v
+            for k, v in table[n].items()
+        }
         for n in sorted(table)
     ]
 
@@ -274,106 +258,13 @@ def _add_samples(page, study, jobs, data, tag, where):
     shown = [job for job in jobs if job.seed == seed]
     for k in study.evaluation.sample_slots if study.evaluation.num_samples else ():
         page.figure(
-            _titled(f"The same images with {k} slots", where),
+            charts.titled(f"The same images with {k} slots", where),
             f"samples_slots_{k}_{tag}",
             charts.samples(shown, data, study, k),
             f"Held-out images under each normalization, seed {seed}, {k} slots: true "
             "objects and predicted segments. A segment has the colour of the object it "
             "is matched with; other colours are segments left over.",
         )
-
-
-def _add_occupancy(page, study, jobs, data, rows, tag, where):
-    if "slot_entropy_attention" not in rows[0]:
-        return
-    least, most = data.settings.min_objects, int(data.num_objects.max())
-    page.figure(
-        _titled("Entropy of the slots' masses", where),
-        f"slot_entropy_{tag}",
-        charts.entropy(rows, data, rows[0]),
-        "The dotted line is the entropy of equal masses.",
-        text=_OCCUPANCY,
-    )
-    page.figure(
-        _titled("Empty slots", where),
-        f"empty_slots_{tag}",
-        charts.empty(rows, data, rows[0]),
-        "Share of slots that no token belongs to most.",
-    )
-    slots = sorted({_nearest(rows), max(study.evaluation.num_slots)})
-    page.figure(
-        _titled("Mass of the slots", where),
-        f"slot_mass_{tag}",
-        charts.masses(jobs, data, slots, data.within(least, most)),
-        "Slots of an image in the order of their mass, mean over images.",
-    )
-    table = [
-        {"normalization": name, "slots": k}
-        | {
-            title: _cell([row[f"{measure}_attention"] for row in cell])
-            for title, measure in (
-                ("entropy of masses", "slot_entropy"),
-                ("softness per token", "token_entropy"),
-                ("empty slots", "empty_slots"),
-            )
-        }
-        for name in dict.fromkeys(row["normalization"] for row in rows)
-        for k in slots
-        if (
-            cell := select(
-                rows,
-                **{"normalization": name, "num_slots": k},
-                **{"min_objects": least, "max_objects": most},
-            )
-        )
-    ]
-    page.table(
-        _titled("Occupancy", where),
-        table,
-        "Softness per token is the entropy of a token's shares in the slots; entropies "
-        "in nats.",
-    )
-
-
-def _add_rates(page, study, jobs):
-    """Shows the grid of learning rates, and what the choice was made by."""
-    if not study.get("learning_rates"):
-        return
-    taken = {job.name for job in learning_rates.chosen(jobs)}
-    table: dict[tuple[str, str], Row] = {}
-    for job in learning_rates.trial_jobs(jobs):
-        line = table.setdefault(
-            (job.train_setting, job.normalization),
-            {"normalization": job.normalization, "setting": job.train_setting},
-        )
-        line[f"loss at {job.learning_rate:g}"] = learning_rates.training_loss(job)
-        if job.name in taken:
-            line["taken"] = f"{job.learning_rate:g}"
-    page.table(
-        "Learning rates",
-        list(table.values()),
-        f"Mean training loss over the last quarter of the steps, seed {jobs[0].seed}.",
-        text="Every normalization was tried at the same rates; the one with the least "
-        "training loss, at the slots of training, was taken for all seeds.",
-    )
-
-
-def _add_runs(page, study, jobs, workdir):
-    table, total = [], 0.0
-    for job in jobs:
-        seconds = jobs_lib.times(job, study)
-        total += sum(seconds.values())
-        table.append(
-            {"run": job.name}
-            | {"state": "done" if jobs_lib.is_finished(job, study) else "not done"}
-            | {"training, s": round(seconds["train_s"])}
-            | {"evaluation, s": round(seconds["evaluate_s"])}
-        )
-    wall = runner.wall_time_s(workdir)
-    text = f"All runs took {total / 60:.1f} minutes of training and evaluation"
-    if wall:
-        text += f", the study {wall / 60:.1f} minutes over all its starts"
-    page.table("Runs", table, "Seconds over all starts of a run.", text=f"{text}.")
 
 
 def versions(job: Job, study: ml_collections.ConfigDict) -> dict[str, Any]:

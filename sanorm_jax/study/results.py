@@ -149,3 +149,15 @@ def summarize(rows: Sequence[Row], measures: Sequence[str]) -> list[Row]:
             line |= {f"{measure}_mean": mean, f"{measure}_std": spread}
         summary.append(line)
     return summary
+
+
+def cell(values: Sequence[float]) -> str:
+    """Returns mean and standard deviation as a table shows them."""
+    mean, spread = mean_and_spread(values)
+    return f"{mean:.3f}" if math.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
+
+
+def nearest(rows: Sequence[Row]) -> int:
+    """Returns the number of slots evaluated that is nearest to those trained."""
+    slots = {row["num_slots"] for row in rows}
+    return min(slots, key=lambda k: (abs(k - rows[0]["train_slots"]), k))

@@ -30,9 +30,29 @@ def test_grid_has_a_row_for_each_kind():
     images, true, predicted, masks = scenes()
     figure = figures.segmentation_grid(images, true, {"masks": predicted}, masks)
     labels = [axis.get_ylabel() for axis in figure.axes[::2]]
-    assert labels == ["image", "true", "masks", "slot 1", "slot 2", "slot 3"]
+    slots = ["slot 1", "slot 2", "slot 3"]
+    assert labels == ["image", "true", "masks", "outlines", *slots]
     without = figures.segmentation_grid(images, None, {"masks": predicted})
-    assert [axis.get_ylabel() for axis in without.axes[::2]] == ["image", "masks"]
+    labels = [axis.get_ylabel() for axis in without.axes[::2]]
+    assert labels == ["image", "masks", "outlines"]
+    both = figures.segmentation_grid(images, true, {"a": predicted, "b": predicted})
+    assert [axis.get_ylabel() for axis in both.axes[::2]] == ["image", "true", "a", "b"]
+
+
+def test_outlines_show_where_slots_and_objects_agree():
+    images, true, predicted, _ = scenes(side=64)
+    # The slot of object 1 reaches beyond it.
+    predicted[:, 2:5, 5:8] = 2
+    figure = figures.segmentation_grid(images, true, {"p": predicted})
+    picture, scale = shown(figure, 3), 4
+    colors = painting.matched_colors(true[0], predicted[0], 3)
+    at = lambda row, column: picture[row * scale, column * scale]  # noqa: E731
+    # The rim of the segment has its colour, the object's own edge is white, and what
+    # lies inside both, or in the background, is the image.
+    np.testing.assert_allclose(picture[3 * scale + 2, 8 * scale - 1], colors[2])
+    assert (at(3, 5) == 1).all()
+    np.testing.assert_array_equal(at(20, 20), [0, 0, 0])
+    np.testing.assert_array_equal(picture[9 * scale - 2, 9 * scale - 2], [0, 0, 0])
 
 
 def test_segments_have_the_colour_of_their_object():
@@ -40,7 +60,7 @@ def test_segments_have_the_colour_of_their_object():
     figure = figures.segmentation_grid(images, true, {"masks": predicted}, masks)
     np.testing.assert_array_equal(shown(figure, 1), shown(figure, 2))
     frames = [
-        to_rgb(figure.axes[2 * row].spines["left"].get_edgecolor()) for row in (3, 4, 5)
+        to_rgb(figure.axes[2 * row].spines["left"].get_edgecolor()) for row in (4, 5, 6)
     ]
     centre = shown(figure, 1).shape[0] // 12
     object_2 = shown(figure, 1)[8 * centre + centre // 2, 8 * centre + centre // 2]
@@ -56,7 +76,7 @@ def test_touching_segments_are_divided_by_a_white_line():
 
 def test_mask_fades_the_image_to_white():
     images, true, predicted, masks = scenes()
-    slot = shown(figures.segmentation_grid(images, true, {"p": predicted}, masks), 3)
+    slot = shown(figures.segmentation_grid(images, true, {"p": predicted}, masks), 4)
     np.testing.assert_array_equal(slot[8, 8], [0, 0, 0])
     np.testing.assert_array_equal(slot[0, 0], [1, 1, 1])
 
@@ -67,7 +87,7 @@ def test_many_slots_stay_on_the_page_and_keep_their_colours():
     figure = figures.segmentation_grid(images, true, {"p": masks.argmax(1)}, masks)
     assert figure.get_figheight() <= 9 and figure.get_figwidth() <= 7
     frames = {
-        tuple(axis.spines["left"].get_edgecolor()) for axis in figure.axes[2 * 3 :: 2]
+        tuple(axis.spines["left"].get_edgecolor()) for axis in figure.axes[2 * 4 :: 2]
     }
     assert len(frames) == 24
 
@@ -76,7 +96,7 @@ def test_sides_may_differ_and_batches_may_not():
     images, true, predicted, masks = scenes()
     large = predicted.repeat(2, 1).repeat(2, 2)
     figure = figures.segmentation_grid(images, true, {"p": large}, masks[..., ::2, ::2])
-    assert shown(figure, 3).shape == (12, 12, 3)
+    assert shown(figure, 4).shape == (12, 12, 3)
     with pytest.raises(ValueError, match="1 segmentations or masks for 2 images"):
         figures.segmentation_grid(images, true, {"p": predicted[:1]})
 

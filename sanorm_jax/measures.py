@@ -1,0 +1,71 @@
+"""How measures are named for people, and which of them belong side by side."""
+
+from collections.abc import Iterable
+
+# FG-ARI is blind to the background and AP to what is not an object: no kind is shown
+# without the others of its group.
+_KINDS = {"fg_ari": "FG-ARI", "ari": "ARI", "mbo": "mBO"}
+_OTHERS = {"mbo_class": "class mBO", "miou_class": "class mIoU", "miou": "mIoU"}
+_OTHERS |= {"ap": "AP", "mse": "MSE", "huber": "Huber loss"}
+
+
+def split(measure: str) -> tuple[str, str]:
+    """Returns kind and place: `fg_ari_masks_refined` as FG-ARI, "masks, refined"."""
+    named = _KINDS | _OTHERS
+    for kind in sorted(named, key=len, reverse=True):
+        if measure == kind or measure.startswith(f"{kind}_"):
+            words = measure[len(kind) + 1 :].split("_")
+            return named[kind], ", ".join(filter(None, words))
+    first, *words = measure.split("_")
+    return first, ", ".join(words)
+
+
+def label(measure: str) -> str:
+    """Returns how a measure's name is written: `fg_ari_masks` as FG-ARI (masks)."""
+    kind, place = split(measure)
+    if kind == "AP":
+        place = {"inf": "no distance limit"}.get(place, f"distance {place}")
+    return f"{kind} ({place})" if place else kind
+
+
+def normalization(name: str) -> str:
+    """Returns how a normalization is written: `batch_norm` as batch norm."""
+    known = {
+        "mean": "weighted mean",
+        "constant": "weighted sum",
+        "scalar_batch_norm_single": "batch norm",
+        "none": "no normalization",
+    }
+    return known.get(name, name.replace("_", " "))
+
+
+def groups(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Returns the measures that a report shows, those of one place together.
+
+    Of segmentations FG-ARI, ARI and mBO, of maps enlarged bilinearly if there are
+    others; of property prediction all AP. The rest stays in the CSV file.
+
+    Args:
+      names: of all measures there are.
+
+    Returns:
+      measure by kind, by place: `{"masks": {"FG-ARI": "fg_ari_masks_refined", ...}}`.
+    """
+    names = list(names)
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        kind, place = split(name)
+        if kind == "AP":
+            found.setdefault("properties", {})[label(name)] = name
+        elif kind in _KINDS.values() and "repeated" not in place:
+            found.setdefault(place.removesuffix(", refined"), {})[kind] = name
+    # Masks, the model's own segmentation, come before the attention.
+    return {
+        place: {
+            kind: found[place][kind]
+            for kind in sorted(
+                found[place], key=lambda k: [*_KINDS.values(), k].index(k)
+            )
+        }
+        for place in sorted(found, key=lambda place: place != "masks")
+    }

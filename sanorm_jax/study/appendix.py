@@ -1,0 +1,112 @@
+"""The end of a study's report: occupancy of the slots, learning rates, runs."""
+
+from sanorm_jax import measures
+from sanorm_jax.study import charts, learning_rates, runner
+from sanorm_jax.study import jobs as jobs_lib
+from sanorm_jax.study.results import Row, cell, nearest, select
+
+_OCCUPANCY = (
+    "How the attention of the last iteration spreads over the slots: with `a[k, n]` "
+    "the share of token n in slot k (summing to 1 over k) and N tokens, the mass of "
+    "slot k is `m[k] = 1/N sum_n a[k, n]`; the entropy of the masses is "
+    "`-sum_k m[k] log m[k]`, `log K` if all K slots have the same; a slot is empty if "
+    "it has no token's largest share."
+)
+
+
+def add_occupancy(page, study, jobs, data, rows, tag, where):
+    """Shows how the attention spreads over the slots, where it was measured."""
+    if "slot_entropy_attention" not in rows[0]:
+        return
+    least, most = data.settings.min_objects, int(data.num_objects.max())
+    page.figure(
+        charts.titled("Entropy of the slots' masses", where),
+        f"slot_entropy_{tag}",
+        charts.entropy(rows, data, rows[0]),
+        "The dotted line is the entropy of equal masses.",
+        text=_OCCUPANCY,
+    )
+    page.figure(
+        charts.titled("Empty slots", where),
+        f"empty_slots_{tag}",
+        charts.empty(rows, data, rows[0]),
+        "Share of slots that no token belongs to most.",
+    )
+    slots = sorted({nearest(rows), max(study.evaluation.num_slots)})
+    page.figure(
+        charts.titled("Mass of the slots", where),
+        f"slot_mass_{tag}",
+        charts.masses(jobs, data, slots, data.within(least, most)),
+        "Slots of an image in the order of their mass, mean over images.",
+    )
+    table = [
+        {"normalization": measures.normalization(name), "slots": k}
+        | {
+            title: cell([row[f"{measure}_attention"] for row in part])
+            for title, measure in (
+                ("entropy of masses", "slot_entropy"),
+                ("softness per token", "token_entropy"),
+                ("empty slots", "empty_slots"),
+            )
+        }
+        for name in dict.fromkeys(row["normalization"] for row in rows)
+        for k in slots
+        if (
+            part := select(
+                rows,
+                **{"normalization": name, "num_slots": k},
+                **{"min_objects": least, "max_objects": most},
+            )
+        )
+    ]
+    page.table(
+        charts.titled("Occupancy", where),
+        table,
+        "Softness per token is the entropy of a token's shares in the slots; entropies "
+        "in nats.",
+    )
+
+
+def add_rates(page, study, jobs):
+    """Shows the grid of learning rates, and what the choice was made by."""
+    if not study.get("learning_rates"):
+        return
+    taken = {job.name for job in learning_rates.chosen(jobs)}
+    table: dict[tuple[str, str], Row] = {}
+    for job in learning_rates.trial_jobs(jobs):
+        line = table.setdefault(
+            (job.train_setting, job.normalization),
+            {
+                "normalization": measures.normalization(job.normalization),
+                "setting": job.train_setting,
+            },
+        )
+        line[f"loss at {job.learning_rate:g}"] = learning_rates.training_loss(job)
+        if job.name in taken:
+            line["taken"] = f"{job.learning_rate:g}"
+    page.table(
+        "Learning rates",
+        list(table.values()),
+        f"Mean training loss over the last quarter of the steps, seed {jobs[0].seed}.",
+        text="Every normalization was tried at the same rates; the one with the least "
+        "training loss, at the slots of training, was taken for all seeds.",
+    )
+
+
+def add_runs(page, study, jobs, workdir):
+    """Lists the runs with the time that they took."""
+    table, total = [], 0.0
+    for job in jobs:
+        seconds = jobs_lib.times(job, study)
+        total += sum(seconds.values())
+        table.append(
+            {"run": job.name}
+            | {"state": "done" if jobs_lib.is_finished(job, study) else "not done"}
+            | {"training, s": round(seconds["train_s"])}
+            | {"evaluation, s": round(seconds["evaluate_s"])}
+        )
+    wall = runner.wall_time_s(workdir)
+    text = f"All runs took {total / 60:.1f} minutes of training and evaluation"
+    if wall:
+        text += f", the study {wall / 60:.1f} minutes over all its starts"
+    page.table("Runs", table, "Seconds over all starts of a run.", text=f"{text}.")

@@ -1,0 +1,44 @@
+import pytest
+
+from sanorm_jax import measures
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("fg_ari_masks_refined", "FG-ARI (masks, refined)"),
+        ("ari_attention", "ARI (attention)"),
+        ("mbo_class_masks", "class mBO (masks)"),
+        ("ap_inf", "AP (no distance limit)"),
+        ("ap_0.5", "AP (distance 0.5)"),
+        ("mse", "MSE"),
+        ("slot_entropy_masks", "slot (entropy, masks)"),
+    ],
+)
+def test_names_in_words(name, label):
+    assert measures.label(name) == label
+
+
+def test_normalizations_have_one_name_in_words():
+    names = ("batch_norm", "scalar_batch_norm_single", "constant", "weighted_sum")
+    assert [measures.normalization(name) for name in names] == [
+        *("batch norm", "batch norm", "weighted sum", "weighted sum")
+    ]
+
+
+def test_what_belongs_together_is_shown_together():
+    names = ["mse", "miou_masks_refined", "num_objects"]
+    for place in ("attention", "masks"):
+        for method in ("repeated", "refined"):
+            names += [f"{kind}_{place}_{method}" for kind in ("mbo", "ari", "fg_ari")]
+    found = measures.groups(names)
+    assert list(found) == ["masks", "attention"]
+    assert list(found["masks"].items()) == [
+        ("FG-ARI", "fg_ari_masks_refined"),
+        ("ARI", "ari_masks_refined"),
+        ("mBO", "mbo_masks_refined"),
+    ]
+    assert measures.groups(["ap_inf", "ap_1", "fg_ari_attention"]) == {
+        "properties": {"AP (no distance limit)": "ap_inf", "AP (distance 1)": "ap_1"},
+        "attention": {"FG-ARI": "fg_ari_attention"},
+    }
