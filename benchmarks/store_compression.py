@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data import arrays
-from data.shapes import build
 from data.sources.base import Options as SourceOptions
+from data.sources.shapes import build
 from data.store import Store
 
 _STORE = flags.DEFINE_string("store", None, "Features to measure, of its first split.")

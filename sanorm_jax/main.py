@@ -36,6 +36,12 @@ _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Several processes: which one this is, from 0."
 )
 
+_LOCAL_DEVICES = flags.DEFINE_list(
+    "local_device_ids",
+    [],
+    "GPUs of this process, of those that it sees, from 0; by itself under Slurm.",
+)
+
 
 def _numbers(flag: flags.FlagHolder) -> list[int]:
     try:
@@ -73,7 +79,8 @@ def _run() -> int:
     from sanorm_jax import parallel
 
     with parallel.joined_hosts(
-        _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+        *(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value),
+        local_device_ids=_LOCAL_DEVICES.value,
     ):
         return _train_or_evaluate(workdir)
 

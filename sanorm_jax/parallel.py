@@ -3,9 +3,8 @@
 import contextlib
 import json
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -15,6 +14,7 @@ from jax._src import distributed  # its key-value store has no public name
 from jax.experimental import multihost_utils
 
 from data.store import StoreError
+from sanorm_jax import hosts
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.preemption import Preempted
 
@@ -28,68 +28,19 @@ PATIENCE_S = 3600
 _T = TypeVar("_T")
 
 
-def _slurm_hosts() -> tuple[str, int, int] | None:
-    """Returns coordinator, number of processes and own index of a Slurm step."""
-    count = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    if count == 1:
-        return None
-    # gpu[03,05-07] or gpu03,gpu05: the first host runs process 0.
-    first = re.match(r"([^\[,]+)(?:\[(\d+))?", os.environ["SLURM_STEP_NODELIST"])
-    # Jobs that share a host get other ports, below those that systems hand out.
-    port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 10_000
-    address = f"{first[1]}{first[2] or ''}:{port}"
-    return address, count, int(os.environ["SLURM_PROCID"])
-
-
-def find_hosts(
-    coordinator_address: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-) -> tuple[str, int, int] | None:
-    """Returns coordinator, number of processes and own index; None if there is one.
-
-    Arguments and errors as of `joined_hosts`.
-    """
-    env = os.environ.get
-    given = {
-        "coordinator_address": coordinator_address or env("JAX_COORDINATOR_ADDRESS"),
-        "num_processes": num_processes or env("JAX_NUM_PROCESSES"),
-        "process_id": env("JAX_PROCESS_ID") if process_id is None else process_id,
-    }
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == len(given):
-        return _slurm_hosts()
-    if missing:
-        raise ConfigError(
-            f"--{missing[0]}: must be given, or JAX_{missing[0].upper()} set, as the "
-            "other flags of several processes are"
-        )
-    address, count, index = given.values()
-    try:
-        count, index = int(count), int(index)
-    except ValueError:
-        count = index = -1
-    if not 0 <= index < count or not re.fullmatch(r".+:\d+", address):
-        raise ConfigError(
-            f"--coordinator_address={address} --num_processes={count} "
-            f"--process_id={index}: must be HOST:PORT of process 0, the number of "
-            "processes, and which of them this is, from 0"
-        )
-    return address, count, index
-
-
 @contextlib.contextmanager
 def joined_hosts(
     coordinator_address: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    local_device_ids: Sequence[str] | None = None,
 ):
     """Joins the processes of one run; around all that uses JAX.
 
     What is not given is taken from the environment: `JAX_COORDINATOR_ADDRESS`,
     `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, or else a Slurm step of several tasks.
-    Without any of these there is one process. Each process uses all devices that it
-    sees.
+    Without any of these there is one process. Each process uses the devices that
+    `hosts.find_local_devices` gives it, as a rule all that it sees.
 
     If a process dies the others end too, in `HEARTBEAT_TIMEOUT_S` at most and with an
     exit code that is neither 0 nor that of a preempted run: with 1 and an error line
@@ -99,15 +50,23 @@ def joined_hosts(
       coordinator_address: host and port of process 0.
       num_processes: of the run.
       process_id: of this process, from 0.
+      local_device_ids: GPUs of this process, of those that it sees, from 0.
 
     Raises:
-      ConfigError: only some of these are given, or process 0 cannot be reached.
+      ConfigError: no such devices, only some of the others given, or process 0 cannot
+        be reached.
     """
-    hosts = find_hosts(coordinator_address, num_processes, process_id)
-    if hosts is None or hosts[1] == 1:
+    found = hosts.find_hosts(coordinator_address, num_processes, process_id)
+    devices = hosts.find_local_devices(local_device_ids)
+    if devices is not None:
+        logging.info("takes GPUs %s of those that it sees", devices)
+        visible = ",".join(map(str, devices))
+        jax.config.update("jax_cuda_visible_devices", visible)
+        jax.config.update("jax_rocm_visible_devices", visible)
+    if found is None or found[1] == 1:
         yield
         return
-    address, count, index = hosts
+    address, count, index = found
     # JAX's own handler of SIGTERM would hide the signal from `Preemption`.
     jax.config.update("jax_enable_preemption_service", False)
     logging.info("process %d of %d, coordinator %s", index, count, address)

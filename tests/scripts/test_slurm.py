@@ -11,7 +11,7 @@ from tests.scripts.scheduler import SLURM, TIMEOUT_S, Scheduler, wait_for
 
 REQUEUE = SLURM / "requeue.sh"
 FILES = sorted(SLURM.glob("*.sbatch"))
-TRAINING = ("one_gpu", "one_node", "several_nodes")
+TRAINING = ("one_gpu", "one_node", "several_nodes", "one_task_a_gpu")
 
 
 def _fake_python(folder, codes):
@@ -120,9 +120,10 @@ def test_a_failed_training_is_not_started_again(tmp_path):
     assert codes == [124, 1]
 
 
-def test_no_process_of_several_nodes_is_killed_while_it_saves(tmp_path):
+@pytest.mark.parametrize("name", ["several_nodes", "one_task_a_gpu"])
+def test_no_process_of_several_is_killed_while_it_saves(name, tmp_path):
     scheduler = Scheduler(tmp_path, environment=_fake_python(tmp_path, [0]))
-    scheduler.run(SLURM / "several_nodes.sbatch", [])
+    scheduler.run(SLURM / f"{name}.sbatch", [])
     assert scheduler.step()["options"] == ["--kill-on-bad-exit=0"]
 
 
@@ -192,4 +193,4 @@ def test_a_real_run_goes_on_after_the_signal_before_the_time_limit(
 def test_the_files_are_valid_bash():
     for path in (REQUEUE, *FILES):
         assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
-    assert len(FILES) == 4
+    assert len(FILES) == 5

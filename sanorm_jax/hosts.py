@@ -1,0 +1,175 @@
+"""Which processes make up a run, and which GPUs are whose: by flags, JAX's variables,
+or Slurm's. Asked before JAX touches any device."""
+
+import os
+import pathlib
+import re
+import subprocess
+from collections.abc import Sequence
+
+from sanorm_jax.errors import ConfigError
+
+# What limits the GPUs that a process sees.
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+_DRIVER = pathlib.Path("/proc/driver/nvidia/gpus")
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Of a list as `scontrol show hostnames` would print it: names with ranges in brackets.
+_NAME_WITH_RANGES = re.compile(r"(?:[^\[\],\s]|\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\])+")
+_SCONTROL_S = 30
+
+
+def first_host(nodelist: str) -> str:
+    """Returns the first name of a Slurm nodelist, such as `rack1-gpu[01-02,07].edu`.
+
+    Raises:
+      ConfigError: it is none.
+    """
+    try:
+        found = subprocess.run(
+            ["scontrol", "show", "hostnames", nodelist],
+            **{"capture_output": True, "text": True, "timeout": _SCONTROL_S},
+            check=False,
+        )
+        names = found.stdout.splitlines() if found.returncode == 0 else []
+    except (OSError, subprocess.TimeoutExpired):
+        names = []
+    if names and _HOST_NAME.fullmatch(names[0]):
+        return names[0]
+    # The same without Slurm's commands, as in containers.
+    first = _NAME_WITH_RANGES.match(nodelist)
+    rest = nodelist[first.end() :] if first else nodelist
+    if first is None or (rest and not rest.startswith(",")):
+        raise ConfigError(
+            f"SLURM_STEP_NODELIST={nodelist}: is no list of hosts; give "
+            "--coordinator_address, --num_processes and --process_id"
+        )
+    # The first of each bracket: [01-02,07] gives 01.
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0])
+
+
+def _slurm_hosts() -> tuple[str, int, int] | None:
+    """Returns coordinator, number of processes and own index of a Slurm step."""
+    count = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if count == 1:
+        return None
+    # Jobs that share a host get other ports, below those that systems hand out.
+    port = 20_000 + int(_slurm("SLURM_JOB_ID")) % 10_000
+    # The first host runs process 0.
+    address = f"{first_host(_slurm('SLURM_STEP_NODELIST'))}:{port}"
+    return address, count, int(_slurm("SLURM_PROCID"))
+
+
+def _slurm(name: str) -> str:
+    if name not in os.environ:
+        raise ConfigError(
+            f"{name}: not set in a Slurm step of several tasks; start them by srun, or "
+            "give --coordinator_address, --num_processes and --process_id"
+        )
+    return os.environ[name]
+
+
+def find_hosts(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> tuple[str, int, int] | None:
+    """Returns coordinator, number of processes and own index; None if there is one.
+
+    Arguments and errors as of `parallel.joined_hosts`.
+    """
+    env = os.environ.get
+    given = {
+        "coordinator_address": coordinator_address or env("JAX_COORDINATOR_ADDRESS"),
+        "num_processes": num_processes or env("JAX_NUM_PROCESSES"),
+        "process_id": env("JAX_PROCESS_ID") if process_id is None else process_id,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return _slurm_hosts()
+    if missing:
+        raise ConfigError(
+            f"--{missing[0]}: must be given, or JAX_{missing[0].upper()} set, as the "
+            "other flags of several processes are"
+        )
+    address, count, index = given.values()
+    try:
+        count, index = int(count), int(index)
+    except ValueError:
+        count = index = -1
+    if not 0 <= index < count or not re.fullmatch(r".+:\d+", address):
+        raise ConfigError(
+            f"--coordinator_address={address} --num_processes={count} "
+            f"--process_id={index}: must be HOST:PORT of process 0, the number of "
+            "processes, and which of them this is, from 0"
+        )
+    return address, count, index
+
+
+def num_gpus() -> int:
+    """Returns the number of GPUs that this process sees, without touching them."""
+    for name in _VISIBLE:
+        if name in os.environ:
+            listed = [part.strip() for part in os.environ[name].split(",")]
+            # What follows -1 is not seen.
+            if "-1" in listed:
+                listed = listed[: listed.index("-1")]
+            return len([part for part in listed if part])
+    return len(list(_DRIVER.iterdir())) if _DRIVER.is_dir() else 0
+
+
+def find_local_devices(given: Sequence[str] | None = None) -> list[int] | None:
+    """Returns which of the GPUs that this process sees it takes; None for all.
+
+    Of several Slurm tasks on a node each takes its own, in the order of
+    `SLURM_LOCALID`, unless the scheduler has divided them already.
+
+    Args:
+      given: numbers of devices, from 0; default `JAX_LOCAL_DEVICE_IDS`, or Slurm's.
+
+    Raises:
+      ConfigError: no such devices, or the tasks of a node cannot divide its GPUs.
+    """
+    if not given and os.environ.get("JAX_LOCAL_DEVICE_IDS"):
+        given = os.environ["JAX_LOCAL_DEVICE_IDS"].split(",")
+    count = num_gpus()
+    if given:
+        numbers = [int(n) if n.strip().isdecimal() else -1 for n in given]
+        wrong = min(numbers) < 0 or len(set(numbers)) < len(numbers)
+        if wrong or (count and max(numbers) >= count):
+            seen = f", of the {count} GPUs that are seen" if count else ""
+            raise ConfigError(
+                f"--local_device_ids={','.join(given)}: must be different numbers from "
+                f"0{seen}"
+            )
+        return numbers
+    tasks = _slurm_tasks_here()
+    if tasks == 1 or not count:
+        return None
+    if count == 1 or count < int(os.environ.get("SLURM_GPUS_ON_NODE", 0)):
+        return None  # Each task sees its own alone.
+    if count % tasks:
+        raise ConfigError(
+            f"--ntasks-per-node={tasks}: must divide the {count} GPUs of the node; "
+            "start another number of tasks, or give each its own by --local_device_ids"
+        )
+    each = count // tasks
+    index = int(_slurm("SLURM_LOCALID"))
+    return list(range(index * each, (index + 1) * each))
+
+
+def _slurm_tasks_here() -> int:
+    """Returns the number of tasks of this Slurm step on this node; 1 without Slurm."""
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
+        return 1
+    listed = os.environ.get("SLURM_STEP_TASKS_PER_NODE")
+    if listed is None:
+        return int(os.environ.get("SLURM_NTASKS_PER_NODE", 1))
+    # 4(x2),3: four on each of two nodes, three on the next.
+    counts = [
+        int(found[1])
+        for part in listed.split(",")
+        if (found := re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part))
+        for _ in range(int(found[2] or 1))
+    ]
+    node = int(os.environ.get("SLURM_NODEID", 0))
+    return counts[node] if node < len(counts) else 1

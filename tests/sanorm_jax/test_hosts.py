@@ -1,0 +1,199 @@
+"""Which processes make up a run, and which GPUs each of them takes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sanorm_jax import hosts
+from sanorm_jax.errors import ConfigError
+
+
+def _slurm(monkeypatch, **changes):
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "JAX_COORD", "JAX_NUM_P", "JAX_PROC", "CUDA_V")):
+            monkeypatch.delenv(name)
+    variables = {
+        "SLURM_JOB_ID": "1234567",
+        "SLURM_STEP_NUM_TASKS": "4",
+        "SLURM_STEP_NODELIST": "gpu[03,05-07]",
+        "SLURM_PROCID": "2",
+    }
+    for name, value in (variables | changes).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("gpu[03,05-07]", "gpu03"),
+        ("gpu[003-006]", "gpu003"),
+        ("a100-1,b200-7", "a100-1"),
+        ("node7", "node7"),
+        ("a-b[1-2]-c", "a-b1-c"),
+        ("rack1-gpu[01-02].cluster.edu", "rack1-gpu01.cluster.edu"),
+        ("g[10-12]n[1-2]", "g10n1"),
+        ("r[007,009]c[03-04,1]-ib.x,other[1-2]", "r007c03-ib.x"),
+        ("n1.a.b,n[2-3].a.b", "n1.a.b"),
+    ],
+)
+def test_a_slurm_step_of_several_tasks_is_found(nodes, first, monkeypatch):
+    _slurm(monkeypatch, SLURM_STEP_NODELIST=nodes)
+    assert hosts.find_hosts() == (f"{first}:24567", 4, 2)
+
+
+def test_a_slurm_step_of_one_task_is_one_process(monkeypatch):
+    _slurm(monkeypatch, SLURM_STEP_NUM_TASKS="1")
+    assert hosts.find_hosts() is None
+
+
+def test_flags_go_before_the_environment_and_that_before_slurm(monkeypatch):
+    _slurm(monkeypatch)
+    for name, value in (
+        ("JAX_COORDINATOR_ADDRESS", "there:1"),
+        ("JAX_NUM_PROCESSES", "8"),
+        ("JAX_PROCESS_ID", "0"),
+    ):
+        monkeypatch.setenv(name, value)
+    assert hosts.find_hosts() == ("there:1", 8, 0)
+    assert hosts.find_hosts("here:2", 3, 0) == ("here:2", 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("here:1", None, None), "--num_processes: must be given, or JAX_NUM_PROC"),
+        (("here:1", 2, None), "--process_id: must be given"),
+        (("here:1", 2, 2), "--process_id=2"),
+        (("here", 2, 0), "--coordinator_address=here"),
+    ],
+)
+def test_hosts_that_are_half_given_are_an_error(given, message, monkeypatch):
+    _slurm(monkeypatch, SLURM_STEP_NUM_TASKS="1")
+    with pytest.raises(ConfigError, match=message):
+        hosts.find_hosts(*given)
+
+
+@pytest.mark.parametrize("nodes", ["", "gpu[1-2", "gpu1-2]", "a b", ",a", "gpu[a-b]"])
+def test_what_is_no_list_of_hosts_is_named(nodes, monkeypatch):
+    _slurm(monkeypatch, SLURM_STEP_NODELIST=nodes)
+    with pytest.raises(ConfigError, match=r"SLURM_STEP_NODELIST=.*is no list of"):
+        hosts.find_hosts()
+
+
+@pytest.mark.parametrize(
+    ("script", "first"),
+    [
+        ("echo n07.x; echo n08.x", "n07.x"),
+        ("echo 'scontrol: error: no such thing'", "n7"),
+        ("echo n9; exit 1", "n7"),
+    ],
+)
+def test_scontrol_is_asked_and_believed_if_it_names_a_host(
+    script, first, monkeypatch, tmp_path
+):
+    (tmp_path / "scontrol").write_text(
+        f'#!/bin/bash\n[ "$*" = "show hostnames n[7-8]" ] || exit 2\n{script}\n'
+    )
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert hosts.first_host("n[7-8]") == first
+
+
+def _node(monkeypatch, **changes):
+    """Four tasks on this node and two on the next, eight GPUs here."""
+    more = {
+        "SLURM_STEP_TASKS_PER_NODE": "4,2",
+        "SLURM_STEP_NUM_TASKS": "6",
+        "SLURM_NODEID": "0",
+        "SLURM_LOCALID": "1",
+        "SLURM_GPUS_ON_NODE": "8",
+        "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7",
+    }
+    _slurm(monkeypatch, **(more | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "devices"),
+    [
+        ({}, [2, 3]),
+        ({"SLURM_LOCALID": "3"}, [6, 7]),
+        ({"SLURM_NODEID": "1"}, [4, 5, 6, 7]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x2)", "SLURM_LOCALID": "5"}, [5]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x6)"}, None),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, None),
+        # The scheduler has divided them.
+        ({"CUDA_VISIBLE_DEVICES": "5"}, None),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}, None),
+        # No GPUs at all.
+        ({"CUDA_VISIBLE_DEVICES": ""}, None),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, None),
+        ({"JAX_LOCAL_DEVICE_IDS": "7,0"}, [7, 0]),
+    ],
+)
+def test_each_task_of_a_node_takes_its_own_gpus(changes, devices, monkeypatch):
+    _node(monkeypatch, **changes)
+    assert hosts.find_local_devices() == devices
+
+
+def test_no_gpu_is_taken_twice(monkeypatch):
+    taken = []
+    for index in range(4):
+        _node(monkeypatch, SLURM_LOCALID=str(index))
+        taken += hosts.find_local_devices()
+    assert sorted(taken) == list(range(8))
+
+
+def test_tasks_that_cannot_divide_the_gpus_are_named(monkeypatch):
+    _node(monkeypatch, SLURM_STEP_TASKS_PER_NODE="3(x2)")
+    with pytest.raises(ConfigError, match="--ntasks-per-node=3: must divide the 8"):
+        hosts.find_local_devices()
+    _node(monkeypatch, SLURM_STEP_TASKS_PER_NODE="16")
+    with pytest.raises(ConfigError, match="--ntasks-per-node=16"):
+        hosts.find_local_devices()
+
+
+@pytest.mark.parametrize("given", [["x"], ["0", "0"], ["8"], ["-1"]])
+def test_devices_that_there_are_not_are_named(given, monkeypatch):
+    _node(monkeypatch)
+    with pytest.raises(ConfigError, match=f"--local_device_ids={','.join(given)}"):
+        hosts.find_local_devices(given)
+
+
+_TASK = """
+import json, jax
+from sanorm_jax import parallel
+with parallel.joined_hosts():
+    seen = [jax.config.read("jax_cuda_visible_devices"), jax.process_index()]
+    total = int(jax.pmap(lambda x: jax.lax.psum(x, "d"), "d")(
+        jax.numpy.ones(jax.local_device_count()))[0])
+    print(json.dumps([*seen, jax.local_device_count(), total]), flush=True)
+"""
+
+
+def test_two_tasks_of_a_node_share_a_run_and_no_gpu(tmp_path):
+    """Real processes; the devices that they compute on are virtual ones of the CPU."""
+    shared = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "CUDA_VISIBLE_DEVICES": "0,1,2,3",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    }
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-c", _TASK],
+            env=os.environ
+            | shared
+            | {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)},
+            **{"stdout": subprocess.PIPE, "text": True},
+        )
+        for index in range(2)
+    ]
+    told = [json.loads(task.communicate(timeout=300)[0]) for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0]
+    assert told == [["0,1", 0, 2, 4], ["2,3", 1, 2, 4]]
