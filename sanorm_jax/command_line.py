@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
+from sanorm_jax import overrides
 from sanorm_jax.errors import ConfigError
 
 
@@ -17,17 +18,34 @@ def _is_of_interest(record: std_logging.LogRecord) -> bool:
 
 def _parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
     """Parses the command line; what is wrong with it is said in one line."""
+    argv, evaluations = overrides.take_evaluations(argv)
+    # The flag of the config looks for its fields there.
+    sys.argv = list(argv)
     try:
-        left = app.parse_flags_with_usage(argv)
+        left = flags.FLAGS(argv)
         if config.value is not None:
             config.value.keys()  # A file that could not be read is told here.
+            given = flags.FLAGS["config"].override_values
+            overrides.check_empty(
+                {path: flags.FLAGS[f"config.{path}"].default for path in given}
+            )
+            overrides.add_evaluations(config.value, evaluations)
+        elif evaluations:
+            raise ConfigError(f"{evaluations[0][0]}: give the --config that it is of")
         return left
     except OSError:
         path = flags.FLAGS["config"].config_filename
         reason = f"--config={path}: no such file; see configs/"
+    except ConfigError as error:
+        reason = str(error)
+    except flags.IllegalFlagValueError as error:
+        # flag --config.seed=2.0: must be a whole number
+        reason = " ".join(str(error).split()).removeprefix("flag ")
+    except flags.Error as error:
+        reason = " ".join(str(error).split())
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # How ml_collections says that a field is unknown or its value no such thing.
-        said = " ".join(str(error).split())
+        said = " ".join(str(error.args[0] if error.args else error).split())
         reason = f"--config.FIELD=VALUE: no such field, or no value for it: {said}"
     sys.stderr.write(f"error: {reason}\n")
     sys.exit(1)
