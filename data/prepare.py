@@ -36,6 +36,9 @@ _OBJECTS = flags.DEFINE_list(
     "objects", None, "shapes: objects by split, train:3-6,test:7-10."
 )
 _SEED = flags.DEFINE_integer("seed", None, "shapes: seed of the scenes.")
+_BACKGROUND = flags.DEFINE_string(
+    "background", None, "images: colour under transparent pixels, default white."
+)
 _LIKE = flags.DEFINE_string(
     "like", None, "Folder of a run: make images of the size that it was trained on."
 )
@@ -258,6 +261,7 @@ def main(argv: list[str]) -> int:
             max_objects=_MAX_OBJECTS.value,
             objects=_object_ranges(_OBJECTS.value),
             seed=_SEED.value,
+            background=_BACKGROUND.value,
             data_dir=pathlib.Path(_DATA_DIR.value),
         )
         prepare(

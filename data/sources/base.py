@@ -16,6 +16,10 @@ class SourceError(StoreError):
     """What a dataset is read from is damaged or something else: one line naming it."""
 
 
+# Options that one dataset alone has.
+_OWNERS = {"objects": "shapes", "background": "images"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """The values of `data.prepare`'s command line; None where not given.
@@ -28,6 +32,7 @@ class Options:
       max_objects: most objects of a scene.
       objects: fewest and most objects of a scene by split, instead of these two.
       seed: of what is made at random.
+      background: colour under transparent pixels, as Pillow names it or `#rrggbb`.
       data_dir: folder of the stores; downloads go to `<data_dir>/downloads`.
       dataset: its name, for a module that offers several.
     """
@@ -39,13 +44,14 @@ class Options:
     max_objects: int | None = None
     objects: Mapping[str, tuple[int, int]] | None = None
     seed: int | None = None
+    background: str | None = None
     data_dir: pathlib.Path = pathlib.Path("datasets")
     dataset: str | None = None
 
     def refuse(self, dataset: str, *names: str):
         """Raises `StoreError` if an option is given that the dataset does not use."""
-        # Who limits no objects does not by split either.
-        for name in (*names, *(("objects",) if "max_objects" in names else ())):
+        others = [name for name, owner in _OWNERS.items() if owner != dataset]
+        for name in (*names, *others):
             if getattr(self, name) is not None:
                 raise StoreError(f"--{name}: not used by --dataset={dataset}")
 

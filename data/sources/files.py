@@ -11,37 +11,124 @@ from PIL import Image, ImageOps
 
 from data.sources.base import Example, SourceError
 
-# What `square` does, for the settings of stores.
+# What `square` and `decode` do, for the settings of stores.
 RESIZE = "bilinear with antialiasing (Pillow)"
+DEPTH = (
+    "8 bits; deeper ones scaled from 0 to 65535, or, of 32 bits and floats, to the "
+    "least of 1 (floats), 255, 65535 and 2147483647 that holds the largest value"
+)
+WHITE = (255, 255, 255)
 _AT_ONCE = 64
 
+# Pillow runs another program to read the first, and has no reader of its own for the
+# others.
+_NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+# Chunks of a PNG file that no pixel depends on, and that may be of any size.
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}
 
-def decode(content: bytes, name: str) -> Image.Image:
-    """Returns the RGB image of a PNG or JPEG file, upright.
+
+def formats() -> set[str]:
+    """Returns the names of the formats that are read."""
+    Image.init()
+    return set(Image.OPEN) - _NOT_READ
+
+
+def suffixes() -> set[str]:
+    """Returns the suffixes of the files that are read, in lower case."""
+    known = formats()
+    return {s for s, name in Image.registered_extensions().items() if name in known}
+
+
+def decode(
+    content: bytes, name: str, background: tuple[int, int, int] = WHITE
+) -> Image.Image:
+    """Returns the RGB image of a file, its first frame, upright, in 8 bits.
 
     Args:
       content: of the file.
       name: of the file, for the error.
+      background: colour that transparent pixels are laid over.
 
     Raises:
-      SourceError: corrupt, truncated or no image.
+      SourceError: corrupt, truncated, no image, too large, or of a range of values
+        that no scale is known for.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-            image.load()
-            return ImageOps.exif_transpose(image).convert("RGB")
-    # Pillow raises SyntaxError for broken PNG chunks, others for broken headers.
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        KeyError,
-        IndexError,
-        Image.DecompressionBombError,
-    ):
+        try:
+            return _decode(content, name, background)
+        except ValueError:
+            # Pillow limits texts and profiles; neither is needed.
+            without = _without_texts(content)
+            if without == content:
+                raise
+            return _decode(without, name, background)
+    except SourceError:
+        raise
+    except Image.DecompressionBombError as error:
         raise SourceError(
-            f"{name}: corrupt, truncated or no PNG or JPEG image; replace or remove it"
+            f"{name}: too large ({' '.join(str(error).split())[:120]}); make it "
+            "smaller or remove it"
         ) from None
+    # Pillow raises SyntaxError for broken PNG chunks, others for broken headers.
+    except (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError):
+        raise SourceError(
+            f"{name}: corrupt, truncated or no image; replace or remove it"
+        ) from None
+
+
+def _decode(content, name, background) -> Image.Image:
+    with Image.open(io.BytesIO(content), formats=tuple(formats())) as image:
+        image.load()
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        image = _to_8_bits(image, name)
+    if "A" in image.getbands() or "a" in image.getbands() or _has_transparency(image):
+        image = image.convert("RGBA")
+        under = Image.new("RGBA", image.size, (*background, 255))
+        image = Image.alpha_composite(under, image)
+    return image.convert("RGB")
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    # Of a palette, of grey or colour: what colours are seen through.
+    return "transparency" in image.info
+
+
+def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
+    """Returns grey values of 16 or 32 bits or floats in 8 bits, with transparency."""
+    values = np.asarray(image).astype(np.float64)
+    least, most = float(values.min()), float(values.max())
+    if not (np.isfinite(values).all() and least >= 0):
+        raise SourceError(
+            f"{name}: has values from {least:g} to {most:g}; scale them to 0 to 1 or "
+            "0 to 255, or remove it"
+        )
+    if image.mode.startswith("I;16"):
+        full = 65535.0
+    else:
+        scales = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        full = next((scale for scale in scales if most <= scale), 2.0**31 - 1)
+    grey = Image.fromarray(np.rint(np.minimum(values / full, 1) * 255).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if clear is not None:
+        alpha = np.where(values == clear, 0, 255).astype(np.uint8)
+        grey.putalpha(Image.fromarray(alpha))
+    return grey
+
+
+def _without_texts(content: bytes) -> bytes:
+    """Returns a PNG file without its texts and colour profile; others as they are."""
+    if not content.startswith(_PNG_SIGNATURE):
+        return content
+    kept, place = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
+    while place < len(content):
+        # Length, name, content, checksum.
+        end = place + 12 + int.from_bytes(content[place : place + 4], "big")
+        if content[place + 4 : place + 8] not in _PNG_TEXTS:
+            kept.append(content[place:end])
+        place = end
+    return b"".join(kept)
 
 
 def square(image: Image.Image, crop: int | None, size: int) -> np.ndarray:

@@ -120,9 +120,14 @@ def test_bad_options_are_refused(folder, tmp_path):
     for source, options, message in (
         (None, {}, "--source: must be given"),
         (tmp_path / "absent", {}, "absent: is no folder"),
-        (tmp_path / "empty", {}, "empty: has no .png, .jpg, .jpeg files"),
+        (
+            tmp_path / "empty",
+            {},
+            r"empty: has no images .*\(no files at all",
+        ),
         (folder, {"image_size": 8}, "--image_size=8: must be 16 to"),
         (folder, {"splits": {"train": 1}}, "--splits: not used"),
+        (folder, {"background": "whitish"}, "--background=whitish: must be a colour"),
     ):
         with pytest.raises(StoreError, match=message):
             _prepare(source, tmp_path / "data", **options)

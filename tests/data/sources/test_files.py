@@ -1,0 +1,223 @@
+"""Pixel values of image files of all kinds that people have."""
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from data.prepare import prepare
+from data.sources import files
+from data.sources.base import Options, SourceError
+from data.store import Store, StoreError
+
+
+def _content(image, suffix, **options):
+    file = io.BytesIO()
+    image.save(file, suffix, **options)
+    return file.getvalue()
+
+
+def _decode(image, suffix="PNG", background=files.WHITE, **options):
+    content = _content(image, suffix, **options)
+    return np.asarray(files.decode(content, f"x.{suffix}", background)).astype(int)
+
+
+def _png(values: np.ndarray, color_type: int, chunks: bytes = b"") -> bytes:
+    """Returns a PNG file of 16 bits a channel, [H, W, C] uint16."""
+
+    def chunk(name, data):
+        check = zlib.crc32(name + data).to_bytes(4, "big")
+        return len(data).to_bytes(4, "big") + name + data + check
+
+    height, width = values.shape[:2]
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    rows = [b"\0" + row.astype(">u2").tobytes() for row in values]
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", head + bytes([16, color_type, 0, 0, 0])),
+            *([chunk(b"tRNS", chunks)] if chunks else []),
+            chunk(b"IDAT", zlib.compress(b"".join(rows))),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+
+
+@pytest.mark.parametrize("suffix", ["PNG", "TIFF"])
+def test_grey_of_16_bits_keeps_its_range(suffix):
+    found = _decode(Image.fromarray(RAMP), suffix)
+    assert found.shape == (256, 256, 3)
+    np.testing.assert_array_equal(found, np.rint(RAMP / 257)[..., None].repeat(3, -1))
+    assert abs(found.mean() - 127.5) < 0.01
+
+
+@pytest.mark.parametrize("color_type", [2, 6])
+def test_colour_of_16_bits_keeps_its_range(color_type):
+    values = np.stack([RAMP, RAMP.T, RAMP[::-1]], -1)
+    if color_type == 6:
+        values = np.concatenate([values, np.full_like(values[..., :1], 65535)], -1)
+    found = np.asarray(files.decode(_png(values, color_type), "x.png")).astype(int)
+    np.testing.assert_allclose(found, values[..., :3] / 257, atol=1)
+
+
+def test_grey_of_16_bits_may_be_transparent():
+    values = np.array([[[0], [1000], [65535]]], np.uint16)
+    content = _png(values, 0, (1000).to_bytes(2, "big"))
+    found = np.asarray(files.decode(content, "x.png", (10, 20, 30)))
+    np.testing.assert_array_equal(found[0], [[0] * 3, [10, 20, 30], [255] * 3])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_pixels_show_the_background(mode):
+    image = Image.new(mode, (3, 1))
+    bands = [(200, 100, 50)] * 3 if mode == "RGBA" else [(200,)] * 3
+    for x, alpha in enumerate((0, 255, 51)):
+        image.putpixel((x, 0), (*bands[x], alpha))
+    colour = np.array([200, 100, 50] if mode == "RGBA" else [200] * 3)
+    for background in ((255, 255, 255), (0, 128, 255)):
+        found = _decode(image, background=background)[0]
+        under = np.array(background)
+        expected = [under, colour, 0.2 * colour + 0.8 * under]
+        np.testing.assert_allclose(found, expected, atol=1)
+
+
+def test_a_palette_may_be_transparent():
+    image = Image.new("P", (3, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.putdata([0, 1, 2])
+    for suffix in ("PNG", "GIF"):
+        found = _decode(image, suffix, (9, 9, 9), transparency=1)
+        np.testing.assert_array_equal(found[0], [[255, 0, 0], [9, 9, 9], [0, 0, 255]])
+        found = _decode(image, suffix)
+        np.testing.assert_array_equal(found[0], 255 * np.eye(3, dtype=int))
+
+
+def test_a_colour_may_be_transparent():
+    image = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8))
+    found = _decode(image, transparency=(4, 5, 6))
+    np.testing.assert_array_equal(found[0], [[1, 2, 3], [255, 255, 255]])
+
+
+def test_one_bit_is_black_and_white():
+    image = Image.fromarray(np.array([[True, False]]))
+    assert image.mode == "1"
+    for suffix in ("PNG", "TIFF", "BMP"):
+        np.testing.assert_array_equal(_decode(image, suffix)[0], [[255] * 3, [0] * 3])
+
+
+def test_cmyk_is_converted():
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    np.testing.assert_allclose(_decode(image, "TIFF")[8, 8], [255, 0, 0], atol=1)
+    found = _decode(image, "JPEG", quality=100)[8, 8]
+    np.testing.assert_allclose(found, [255, 0, 0], atol=6)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
+        (np.array([[0, 100, 255]], np.float32), [0, 100, 255]),
+        (np.array([[0, 257, 65535]], np.float32), [0, 1, 255]),
+        (np.array([[0, 100, 255]], np.int32), [0, 100, 255]),
+        (np.array([[0, 25700, 65535]], np.int32), [0, 100, 255]),
+        (np.array([[0, 2**30, 2**31 - 1]], np.int32), [0, 128, 255]),
+    ],
+)
+def test_tiffs_of_32_bits_are_scaled(values, expected):
+    found = _decode(Image.fromarray(values), "TIFF")[0]
+    np.testing.assert_array_equal(found, np.array(expected)[:, None].repeat(3, 1))
+
+
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf])
+def test_values_without_a_scale_are_named(value):
+    image = Image.fromarray(np.array([[0, value]], np.float32))
+    with pytest.raises(SourceError, match=r"x\.TIFF: has values from"):
+        _decode(image, "TIFF")
+
+
+@pytest.mark.parametrize("suffix", ["WEBP", "TIFF", "BMP", "GIF", "PPM"])
+def test_the_first_frame_of_what_pillow_reads(suffix):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
+    if suffix == "GIF":  # of few colours
+        pixels = pixels // 255 * 255
+    first, second = map(Image.fromarray, pixels)
+    options = {"lossless": True} if suffix == "WEBP" else {}
+    if suffix in ("WEBP", "TIFF", "GIF"):
+        options |= {"save_all": True, "append_images": [second]}
+    np.testing.assert_array_equal(_decode(first, suffix, **options), pixels[0])
+
+
+@pytest.mark.parametrize("suffix", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_upright(suffix, orientation):
+    upright = np.zeros((48, 32, 3), np.uint8)
+    upright[:24, :16] = 250
+    turned = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(upright, -1),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.ascontiguousarray(turned[orientation]))
+    found = _decode(image, suffix, exif=exif)
+    np.testing.assert_allclose(found, upright, atol=12)
+
+
+def test_long_texts_and_profiles_of_a_png_do_no_harm():
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
+    image, texts = Image.fromarray(pixels), PngImagePlugin.PngInfo()
+    for compressed in (True, False):
+        texts.add_text("comment", "x" * (1 << 21), zip=compressed)
+    texts.add_itxt("other", "y" * (1 << 21), zip=True)
+    profile = bytes(1 << 21)
+    content = _content(image, "PNG", pnginfo=texts, icc_profile=profile)
+    np.testing.assert_array_equal(files.decode(content, "x.png"), pixels)
+    # What is corrupt besides is still found.
+    hurt = bytearray(content)
+    hurt[content.index(b"IDAT") + 20] ^= 1
+    with pytest.raises(SourceError, match="corrupt"):
+        files.decode(bytes(hurt), "x.png")
+
+
+def test_an_image_too_large_is_called_that(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(SourceError, match=r"x\.PNG: too large"):
+        _decode(Image.new("RGB", (9, 9)))
+
+
+def test_no_other_program_is_run():
+    assert "EPS" not in files.formats() and ".eps" not in files.suffixes()
+    with pytest.raises(SourceError, match="no image"):
+        files.decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "x.png")
+    assert {".webp", ".tif", ".tiff", ".bmp", ".gif", ".jpg"} <= files.suffixes()
+
+
+def test_what_is_left_out_is_told_and_the_manifest_says_how(tmp_path, caplog):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for suffix in ("png", "webp", "tif", "bmp", "gif", "JPG"):
+        Image.new("RGB", (20, 20), (0, 200, 0)).save(folder / f"a.{suffix}")
+    for name in ("notes.txt", "more.txt", "x.json", "README"):
+        (folder / name).write_text("no image")
+    options = Options(source=folder, data_dir=tmp_path, image_size=16, background="red")
+    with caplog.at_level("WARNING"):
+        store = Store.open(prepare("images", options))
+    assert store.splits == {"test": 6}
+    assert "left out 4 of 10 files" in caplog.text
+    assert "2 .txt, 1 no suffix, 1 .json" in caplog.text
+    assert store.settings["transparency"] == "over #ff0000"
+    assert "65535" in store.settings["depth"]
+    with pytest.raises(StoreError, match="--background: not used by --dataset=shapes"):
+        prepare("shapes", Options(data_dir=tmp_path, background="red"))
