@@ -22,20 +22,18 @@ from rich.console import Console
 from torch.nn import functional
 
 from data.store import StoreError
-from feature_extraction import weights
+from feature_extraction import layouts, weights
 
 _PATCHES = "embeddings.patch_embeddings.projection.weight"
+_AFFINE = ("weight", "bias")
 _KINDS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-# Of a layer, timm's name of each affine map by Hugging Face's.
-_LINEAR = {
-    "attention.output.dense": "attn.proj",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-    # The gated maps of the giant model.
-    "mlp.weights_in": "mlp.fc1",
-    "mlp.weights_out": "mlp.fc2",
-}
-_SCALES = {"layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma"}
+# The affine maps of a layer; the giant model has gated ones.
+_ATTENTION = tuple(f"attention.attention.{part}" for part in ("query", "key", "value"))
+_ATTENTION += ("attention.output.dense",)
+_MLP = ("mlp.fc1", "mlp.fc2")
+_GATED = ("mlp.weights_in", "mlp.weights_out")
+_VECTORS = ("layer_scale1.lambda1", "layer_scale2.lambda1")
+_VECTORS += tuple(f"{norm}.{part}" for norm in ("norm1", "norm2") for part in _AFFINE)
 
 
 class _Graph:
@@ -155,14 +153,14 @@ class _Graph:
         return sorted(flat, key=len)
 
 
-def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
     """Returns the ViT of an ONNX export, under timm's names.
 
     Args:
       path: an ONNX export of Hugging Face's Dinov2, of any size, alone or below a head.
 
     Returns:
-      float32 arrays by name. `pos_embed` [1, 1 + n, D] is of the export's own image
+      float32 tensors by name. `pos_embed` [1, 1 + n, D] is of the export's own image
       size, resized as the export does, or as stored where the size is free.
 
     Raises:
@@ -185,37 +183,30 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path}: has register tokens, so it is a Dinov2WithRegisters; give its "
             "weights as safetensors to --weights instead"
         )
-    projection = prefix + _PATCHES.removesuffix(".weight")
-    kernel = graph.tensor(f"{projection}.weight")
+    projection = _PATCHES.removesuffix(".weight")
     state = {
-        "cls_token": graph.tensor(f"{prefix}embeddings.cls_token"),
-        "patch_embed.proj.weight": kernel,
-        "patch_embed.proj.bias": graph.tensor(f"{projection}.bias"),
-        "pos_embed": _positions(graph, f"{projection}.bias", kernel),
+        name: graph.tensor(prefix + name)
+        for name in (
+            *("embeddings.cls_token", "layernorm.weight", "layernorm.bias"),
+            *(f"{projection}.{part}" for part in _AFFINE),
+        )
     }
-    for part in ("weight", "bias"):
-        state[f"norm.{part}"] = graph.tensor(f"{prefix}layernorm.{part}")
+    state["embeddings.position_embeddings"] = _positions(
+        graph, f"{prefix}{projection}.bias", state[_PATCHES]
+    )
     for i in range(len(layers)):
-        layer = _layer(graph, f"{prefix}encoder.layer.{i}.")
-        state |= {f"blocks.{i}.{name}": value for name, value in layer.items()}
-    return state
-
-
-def _layer(graph: _Graph, source: str) -> dict[str, np.ndarray]:
-    values = {}
-    for name in ("norm1", "norm2"):
-        for part in ("weight", "bias"):
-            values[f"{name}.{part}"] = graph.tensor(f"{source}{name}.{part}")
-    parts = [f"{source}attention.attention.{p}" for p in ("query", "key", "value")]
-    values["attn.qkv.weight"] = np.concatenate([graph.matrix(p) for p in parts])
-    values["attn.qkv.bias"] = np.concatenate([graph.tensor(f"{p}.bias") for p in parts])
-    for theirs, ours in _LINEAR.items():
-        if f"{source}{theirs}.bias" in graph:
-            values[f"{ours}.weight"] = graph.matrix(source + theirs)
-            values[f"{ours}.bias"] = graph.tensor(f"{source}{theirs}.bias")
-    for theirs, ours in _SCALES.items():
-        values[ours] = graph.tensor(source + theirs)
-    return values
+        layer = f"encoder.layer.{i}."
+        gated = f"{prefix}{layer}{_GATED[0]}.bias" in graph
+        state |= {
+            layer + name: graph.tensor(prefix + layer + name) for name in _VECTORS
+        }
+        for name in (*_ATTENTION, *(_GATED if gated else _MLP)):
+            linear = layer + name
+            state[f"{linear}.weight"] = graph.matrix(prefix + linear)
+            state[f"{linear}.bias"] = graph.tensor(f"{prefix}{linear}.bias")
+    # Copied: safetensors stores no transposed views.
+    tensors = {n: torch.from_numpy(value.copy()) for n, value in state.items()}
+    return layouts.to_timm(tensors)
 
 
 def _positions(graph: _Graph, bias: str, kernel: np.ndarray) -> np.ndarray:
@@ -250,8 +241,7 @@ def convert(path: pathlib.Path, target: pathlib.Path):
       StoreError: what `read` raises; `target` is there or not writable.
     """
     weights.check_target(target)
-    # Copied: safetensors stores no transposed views.
-    state = {name: torch.from_numpy(value.copy()) for name, value in read(path).items()}
+    state = read(path)
     metadata = {"source": path.name, "source_sha256": weights.sha256(path)}
     weights.save(target, state, metadata)
     logging.info(

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from data.store import StoreError
-from feature_extraction import weights
+from feature_extraction import layouts, weights
 from feature_extraction.options import Options
 
 # Where a checkpoint keeps an encoder among other parts: DINO's and DINOSAUR's.
@@ -203,6 +203,7 @@ def _load(name: str, options: Options) -> tuple[nn.Module, str]:
     state = None
     if options.weights is not None:
         state = weights.find_state(options.weights, weights.load(options.weights))
+        state = layouts.to_timm(state)
         for prefix in _PREFIXES:
             state = _under(prefix, state)
     try:

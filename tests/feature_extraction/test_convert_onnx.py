@@ -48,8 +48,7 @@ def test_tensors_are_found_whatever_names_they_kept(tmp_path, folded, gemm):
         **{"embed_dim": fixture.DIM, "depth": fixture.DEPTH, "num_heads": 2},
         **{"init_values": 1.0, "num_classes": 0},
     )
-    tensors = {name: torch.from_numpy(value.copy()) for name, value in found.items()}
-    model.load_state_dict(tensors, strict=True)
+    model.load_state_dict(found, strict=True)
 
 
 def test_positions_are_resized_to_the_export_s_images(tmp_path):
