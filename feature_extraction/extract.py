@@ -5,7 +5,10 @@ May be killed at any moment: a second start does what is missing. Jobs of an arr
 """
 
 import concurrent.futures
+import dataclasses
+import hashlib
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,6 +126,8 @@ def extract(
                 f"--splits={split}: {source.root} has {', '.join(source.splits)}"
             )
     noted = None if like is None else run_data.read(like)["features"]
+    if noted is not None and options.weights is None:
+        options = dataclasses.replace(options, weights=_weights_of(noted, data_dir))
     encoder = encoders.create(encoder_name, source, options, noted)
     root = feature_root(data_dir, name, encoder_name)
     recorded = (noted or {}).get("projection")
@@ -153,6 +158,20 @@ def extract(
         left = sum(len(writer.missing_shards(split)) for split in writer.splits)
         logging.info("%sleft to other jobs: %d shards of %s", done, left, root)
     return root
+
+
+def _weights_of(
+    noted: Mapping[str, Any], data_dir: str | pathlib.Path
+) -> pathlib.Path | None:
+    """Returns the file of the weights noted, if `<data_dir>/weights` has it."""
+    wanted = noted.get("weights", "")
+    files = sorted((pathlib.Path(data_dir) / "weights").glob("*.safetensors"))
+    for path in files if re.fullmatch("[0-9a-f]{64}", wanted) else ():
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == wanted:
+                logging.info("weights as noted: %s", path)
+                return path
+    return None
 
 
 def _jobs(writer, splits, part, repair) -> list[_Job]:

@@ -19,7 +19,7 @@ from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.init_from import load, load_variables
 from sanorm_jax.parallel import Devices
-from sanorm_jax.tasks.base import Task
+from sanorm_jax.tasks.base import Task, check_positive
 
 DIRECTORY = "evaluations"
 
@@ -275,6 +275,7 @@ def settings_grid(
       ConfigError: a number is not above 0.
     """
     if not num_slots and not num_iterations:
+        check_evaluations(config)
         return list(config.evaluations.values())
     for name, values in (("num_slots", num_slots), ("num_iterations", num_iterations)):
         for value in values:
@@ -286,6 +287,18 @@ def settings_grid(
             num_slots or (config.num_slots,), num_iterations or (config.num_iterations,)
         )
     ]
+
+
+def check_evaluations(config: ml_collections.ConfigDict):
+    """Raises `ConfigError` unless every named evaluation has its two numbers."""
+    for name, setting in config.evaluations.items():
+        for field in ("num_slots", "num_iterations"):
+            if not hasattr(setting, "get") or setting.get(field) is None:
+                raise ConfigError(
+                    f"config.evaluations.{name}: has no {field}; give "
+                    f"--config.evaluations.{name}.num_slots and .num_iterations"
+                )
+            check_positive(f"config.evaluations.{name}.{field}", setting[field])
 
 
 def write_results(

@@ -30,7 +30,7 @@ from sanorm_jax import (
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.checkpoints import Checkpoints
 from sanorm_jax.errors import ConfigError
-from sanorm_jax.evaluate import Evaluator
+from sanorm_jax.evaluate import Evaluator, check_evaluations
 from sanorm_jax.init_from import init_from
 from sanorm_jax.parallel import Devices
 from sanorm_jax.tasks.base import Task, check_positive
@@ -147,6 +147,7 @@ def _check(config: ml_collections.ConfigDict):
         "num_checkpoints",
     ):
         check_positive(f"config.{name}", config[name])
+    check_evaluations(config)
     for name in ("time_limit_h", "min_objects", "max_objects"):
         if config[name] < 0:
             raise ConfigError(f"config.{name}={config[name]}: must not be negative")

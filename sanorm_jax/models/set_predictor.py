@@ -1,8 +1,10 @@
-"""Property prediction: a set of object properties from an image.
+"""Property prediction: a set of object properties from an image, or its features.
 
 Source: Locatello et al., "Object-Centric Learning with Slot Attention"
 (NeurIPS 2020), appendix E.4.
 """
+
+import math
 
 import flax.linen as nn
 import jax
@@ -21,7 +23,9 @@ class SetPredictor(SlotModel):
 
     Attributes:
       image_size: height and width of the images in pixels, a multiple of 4.
-      feature_dim: channels of the convolutions.
+      from_features: take the features of a frozen encoder instead of images; a linear
+        map takes the place of the convolutions.
+      feature_dim: channels of the convolutions, or width of that map.
       num_properties: length P of the property vector.
       property_hidden_dim: hidden width of the MLP over slots.
       Further attributes: see `SlotAttention`.
@@ -29,6 +33,7 @@ class SetPredictor(SlotModel):
 
     num_slots: int = 10
     image_size: int = 128
+    from_features: bool = False
     feature_dim: int = 64
     num_properties: int = 19
     property_hidden_dim: int = 64
@@ -36,7 +41,7 @@ class SetPredictor(SlotModel):
     @nn.compact
     def __call__(
         self,
-        image: jax.Array,
+        inputs: jax.Array,
         *,
         train: bool,
         num_slots: int | None = None,
@@ -47,7 +52,8 @@ class SetPredictor(SlotModel):
         """Predict the properties of one object a slot.
 
         Args:
-          image: `[B, H, W, 3]` in [-1, 1].
+          inputs: images `[B, H, W, 3]` in [-1, 1], or features `[B, N, F]` of a
+            square grid of tokens.
           train: whether normalizers use (and update) batch statistics.
           num_slots: see `SlotAttention`.
           num_iterations: see `SlotAttention`.
@@ -56,23 +62,14 @@ class SetPredictor(SlotModel):
 
         Returns:
           `predicted_properties` `[B, K, P]` in [0, 1], `slots` `[B, K, D]` and
-          `attention` `[B, K, H/4 W/4]`, all float32.
+          `attention` `[B, K, H/4 W/4]` (`[B, K, N]`), all float32.
 
         Raises:
-          ConfigError: an image of another size; and see `SlotAttention`.
+          ConfigError: an image of another size, tokens that are no square; and see
+            `SlotAttention`.
         """
-        shape = (self.image_size, self.image_size, 3)
-        if image.shape[1:] != shape or self.image_size % 4:
-            raise ConfigError(
-                f"images have shape {image.shape[1:]}, need {shape}, a multiple of 4"
-            )
-        encoder = [
-            layers.Conv(
-                self.feature_dim, stride=stride, dtype=self.dtype, name=f"encoder_{i}"
-            )
-            for i, stride in enumerate(ENCODER_STRIDES)
-        ]
-        x = layers.apply_convs(encoder, image, last_relu=True)
+        # [B, h, w, feature_dim]
+        x = self._project(inputs) if self.from_features else self._convolve(inputs)
         tokens = encode_tokens(
             x, self.embedding("encoder_position"), self.feature_dim, self.dtype
         )
@@ -91,6 +88,28 @@ class SetPredictor(SlotModel):
             "slots": slots,
             "attention": attention,
         }
+
+    def _project(self, features):
+        B, N, _ = features.shape
+        side = math.isqrt(N)
+        if side**2 != N:
+            raise ConfigError(f"{N} tokens are no square grid")
+        x = nn.Dense(self.feature_dim, dtype=self.dtype, name="encoder")(features)
+        return x.reshape(B, side, side, self.feature_dim)
+
+    def _convolve(self, image):
+        shape = (self.image_size, self.image_size, 3)
+        if image.shape[1:] != shape or self.image_size % 4:
+            raise ConfigError(
+                f"images have shape {image.shape[1:]}, need {shape}, a multiple of 4"
+            )
+        encoder = [
+            layers.Conv(
+                self.feature_dim, stride=stride, dtype=self.dtype, name=f"encoder_{i}"
+            )
+            for i, stride in enumerate(ENCODER_STRIDES)
+        ]
+        return layers.apply_convs(encoder, image, last_relu=True)
 
     @nn.nowrap
     def embedding(self, name: str) -> SoftPositionEmbedding:

@@ -1,4 +1,4 @@
-"""Property prediction: a set of object properties from an image.
+"""Property prediction: a set of object properties from an image, or its features.
 
 Source: Locatello et al. (NeurIPS 2020), section 4.2, with the settings of
 Krimmel et al. (TMLR 2024).
@@ -28,11 +28,13 @@ from sanorm_jax.tasks.base import (
 class PropertyPredictionTask(Task):
     """Trains `SetPredictor` with a matched Huber loss; measures average precision.
 
+    With `config.encoder` set it reads that encoder's features in place of the images.
     The config's `model` holds the options of `SetPredictor`; `z_range` is how
     distances in z count (`reference` or `correct`, see `average_precision`).
     """
 
     train_fields = ("image", "properties")
+    _input_field = "image"
 
     def __init__(self, config, dataset, axis_name=None):
         super().__init__(config, dataset, axis_name)
@@ -42,17 +44,30 @@ class PropertyPredictionTask(Task):
                 f"config.z_range={config.z_range}: must be one of {', '.join(Z_RANGES)}"
             )
         self.has_segmentation = "segmentation" in dataset.fields
-        self.evaluation_fields = ("image", "properties", "num_objects")
+        from_features = "features" in dataset.fields
+        if from_features:
+            self._input_field = "features"
+            self.train_fields = ("features", "properties")
+        self.evaluation_fields = (self._input_field, "properties", "num_objects")
         if self.has_segmentation:
             self.evaluation_fields += self.label_fields
-        self.model = SetPredictor(image_size=self.image_size, **self.model_options())
+        self.model = SetPredictor(
+            image_size=self.image_size,
+            from_features=from_features,
+            **self.model_options(),
+        )
 
     def init(self, rng):
         """See `Task.init`."""
         params_rng, slots_rng = jax.random.split(rng)
-        image = jnp.zeros((1, self.image_size, self.image_size, 3))
+        shape, _ = self.dataset.fields[self._input_field]
         rngs = {"params": params_rng, "slots": slots_rng}
-        return self.model.init(rngs, image, train=True)
+        return self.model.init(rngs, jnp.zeros((1, *shape)), train=True)
+
+    def _inputs(self, batch):
+        if self._input_field == "image":
+            return to_unit_range(batch["image"])
+        return batch["features"].astype(jnp.float32)
 
     def loss(self, params, batch_stats, batch, rng, step):
         """Huber loss of matched properties, mean over slots and properties."""
@@ -62,7 +77,7 @@ class PropertyPredictionTask(Task):
         )
         out, updated = self.model.apply(
             {"params": params, "batch_stats": batch_stats},
-            to_unit_range(batch["image"]),
+            self._inputs(batch),
             train=True,
             noise=noise,
             mutable=["batch_stats"],
@@ -74,7 +89,7 @@ class PropertyPredictionTask(Task):
         noise = slot_noise(rng, batch["index"], num_slots, self.model.slot_dim)
         return self.model.apply(
             variables,
-            to_unit_range(batch["image"]),
+            self._inputs(batch),
             train=False,
             noise=noise,
             num_slots=num_slots,

@@ -36,6 +36,15 @@ def test_schedule_without_warmup_and_decay():
     np.testing.assert_allclose(schedule(10**6), 0.1)
 
 
+def test_cosine_falls_to_a_tenth_at_its_end():
+    config = _config(warmup_steps=10, half_life_steps=0, cosine_steps=110)
+    _, schedule = optimizers.create(config)
+    values = [float(schedule(step)) for step in (0, 5, 10, 60, 110, 500)]
+    np.testing.assert_allclose(values, [0, 0.05, 0.1, 0.055, 0.01, 0.01], rtol=1e-5)
+    _, schedule = optimizers.create(_config(**dict(config, warmup_steps=0)))
+    np.testing.assert_allclose(schedule(0), 0.1, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_every_optimizer_finds_a_minimum_at_the_scheduled_rate(name):
     config = _config(name=name, warmup_steps=0, half_life_steps=30)
