@@ -233,6 +233,20 @@ def test_a_run_recorded_before_a_field_was_there_goes_on(data_dir, tmp_path):
         workdir.check_config(tmp_path, changed)
 
 
+def test_properties_are_predicted_from_features_as_from_images(data_dir, tmp_path):
+    config = tiny.config(data_dir, "property_prediction", encoder="random")
+    assert train.train(config, tmp_path) == 0
+    lines = _metrics(tmp_path)
+    assert {"default/ap_inf", "default/fg_ari_attention"} <= lines[-1].keys()
+    (encoder,) = jax.tree.leaves(
+        ocp.StandardCheckpointer().restore(tmp_path / "checkpoints" / "6" / "state")[
+            "params"
+        ]["encoder"]["kernel"]
+    )
+    # From 12 features to as many channels as an image's convolutions have.
+    assert encoder.shape == (12, 8)
+
+
 def test_an_incomplete_store_is_refused_or_used_in_part(tmp_path, caplog):
     data_dir = tiny.data_dir(tmp_path / "data")
     for shard in (1, 3):

@@ -67,6 +67,25 @@ def test_set_predictor_predicts_probabilities():
     assert (out["predicted_properties"] < 1).all()
 
 
+def test_set_predictor_reads_features_in_place_of_images():
+    model = SetPredictor(**SMALL, from_features=True, num_properties=5)
+    features = jax.random.normal(jax.random.key(0), (2, 9, 4))
+    noise = jax.random.normal(jax.random.key(1), (2, 3, 8))
+    variables = random_variables(model, features, train=True)
+
+    def predict(features):
+        return model.apply(variables, features, train=False, noise=noise)
+
+    out = predict(features)
+    assert out["predicted_properties"].shape == (2, 3, 5)
+    assert out["attention"].shape == (2, 3, 9)
+    # Where a token lies counts, as in an image.
+    moved = predict(features[:, ::-1])["predicted_properties"]
+    assert np.abs(moved - out["predicted_properties"]).max() > 1e-4
+    with pytest.raises(ConfigError, match="8 tokens are no square"):
+        predict(features[:, :8])
+
+
 @pytest.mark.parametrize(
     "model",
     [
