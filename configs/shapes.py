@@ -2,12 +2,13 @@
 
     make demo
 
-Trains 7 slots on scenes of 3 to 6 objects for 2,000 steps. Expected result on held-out
-scenes, mean and standard deviation of seeds 0, 1, 2: FG-ARI of the attention 0.731 +-
-0.002, of the decoder's masks 0.700 +- 0.012; the true labels at the tokens' resolution
-reach 0.95, a grid of blocks 0.41. Time: one core takes 8.7 steps a second, training 4
-minutes; all of `make demo` from a new clone, packages and scenes included, took 12 on
-one core that other work shared.
+Trains 7 slots on the ViT features (48 principal components) of 2,000 scenes of 3 to 6
+objects for 2,000 steps. Expected result on 232 held-out scenes of so many objects, mean
+and standard deviation of seeds 0, 1, 2, at 128 pixels: FG-ARI, ARI, mBO of the decoder's
+masks 0.830 +- 0.009, 0.630 +- 0.007, 0.476 +- 0.005; of the attention 0.861 +- 0.002, 0.614
++- 0.023, 0.481 +- 0.013. The true labels at the tokens' resolution reach 0.971, 0.841,
+0.703, a grid of 7 blocks 0.447, 0.023, 0.155.
+@TIME@
 """
 
 import ml_collections
