@@ -3,11 +3,12 @@
     make demo
 
 Trains 7 slots on the ViT features (48 principal components) of 2,000 scenes of 3 to 6
-objects for 2,000 steps. Expected result on 232 held-out scenes of so many objects, mean
-and standard deviation of seeds 0, 1, 2, at 128 pixels: FG-ARI, ARI, mBO of the decoder's
-masks 0.830 +- 0.009, 0.630 +- 0.007, 0.476 +- 0.005; of the attention 0.861 +- 0.002, 0.614
-+- 0.023, 0.481 +- 0.013. The true labels at the tokens' resolution reach 0.971, 0.841,
-0.703, a grid of 7 blocks 0.447, 0.023, 0.155.
+objects for 2,000 steps. Expected result on 232 held-out scenes of so many objects, at
+128 pixels, mean and standard deviation of seeds 0, 1, 2:
+FG-ARI, ARI, mBO of masks 0.830 +- 0.009, 0.630 +- 0.007, 0.476 +- 0.005,
+of the attention 0.861 +- 0.002, 0.614 +- 0.023, 0.481 +- 0.013;
+true labels at the tokens' resolution reach 0.971, 0.841, 0.703, a grid of 7 blocks
+0.447, 0.023, 0.155.
 Time: `make demo` from a new clone 9.4 minutes on two quiet cores after installation:
 weights 5 s, scenes 0.5, features 3, training 4.3, evaluation and report 1.4 minutes.
 """

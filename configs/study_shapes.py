@@ -9,9 +9,9 @@ of each is chosen from the same two by the training loss of the first seed, whic
 four trainings more.
 
 Expected result: FG-ARI of the masks on 3 to 6 objects at 7, 11 and 20 slots of 0.774,
-0.704, 0.602 (weighted mean), 0.762, 0.697, 0.589 (layer norm), 0.830, 0.822, 0.806 (batch
-norm) and 0.801, 0.775, 0.759 (weighted sum), standard deviations of 0.01 to 0.04 over
-seeds; all four at the rate 2.5e-3.
+0.704, 0.602 (weighted mean), 0.762, 0.697, 0.589 (layer norm), 0.830, 0.822, 0.806
+(batch norm) and 0.801, 0.775, 0.759 (weighted sum), standard deviations of 0.01 to
+0.04 over seeds; all four at the rate 2.5e-3.
 Time: 70 minutes on two cores that other work shared, 133 minutes of one core in all.
 """
 

@@ -115,12 +115,22 @@ def difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str:
         old, new = recorded.get(key), given.get(key)
         if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
             old, new = {key: old}, {key: new}
-        parts += [
-            f"{name}: {old.get(name)!r} there, {new.get(name)!r} now"
-            for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name)
-        ]
+        parts += differences(old, new)
     return "; ".join(parts)
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    """Returns how two mappings differ, field by field, those within by dots."""
+    parts = []
+    for name in sorted(old.keys() | new.keys()):
+        one, two = old.get(name), new.get(name)
+        if isinstance(one, Mapping) and isinstance(two, Mapping):
+            parts += differences(one, two, f"{prefix}{name}.")
+        elif one != two:
+            parts.append(f"{prefix}{name}: {one!r} there, {two!r} now")
+    return parts
 
 
 def read_manifest(root: pathlib.Path) -> dict[str, Any]:

@@ -9,7 +9,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from data.manifest import PROJECTION, StoreError, create_whole, write_json
+from data.manifest import (
+    PROJECTION,
+    StoreError,
+    create_whole,
+    differences,
+    write_json,
+)
 
 FILE = "data.json"
 
@@ -73,13 +79,32 @@ def check_features(noted: Mapping[str, Any], given: Mapping[str, Any], where: st
       given: settings of other features.
       where: these, for the error.
     """
-    parts = [
-        f"{name}: {noted.get(name)!r} there, {given.get(name)!r} now"
-        for name in sorted(noted.keys() | given.keys())
-        if name not in _NOT_COMPARED and noted.get(name) != given.get(name)
-    ]
+    noted, given = (
+        {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
+        for settings in (noted, given)
+    )
+    parts = differences(noted, given)
     if parts:
         raise StoreError(
             f"{where}: not the features that the run was trained on "
             f"({'; '.join(parts)}); extract them with --like=WORKDIR of the run"
+        )
+
+
+def check_projection(workdir: pathlib.Path, features: Mapping[str, Any] | None):
+    """Raises `StoreError` if features are projected otherwise than those of a run.
+
+    Args:
+      workdir: folder of the run; without a note of its data nothing is checked.
+      features: settings of the feature store; None if images are read.
+    """
+    if not (workdir / FILE).exists():
+        return
+    noted = read(workdir)["features"]
+    old, new = ((settings or {}).get("projection") for settings in (noted, features))
+    if old != new:
+        raise StoreError(
+            f"{workdir}: was trained on features projected otherwise "
+            f"({'; '.join(differences({'projection': old}, {'projection': new}))}); "
+            "point config.data_dir to those features"
         )

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from data import pipeline
+from data import pipeline, run_data
 from sanorm_jax import compilation_cache, figures, metrics, tasks
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
@@ -210,7 +210,9 @@ def evaluate(
     compilation_cache.enable(config, workdir)
     devices = Devices(config.parallelism)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
-    task = tasks.create(config, tasks.open_dataset(config, stage=(split,)))
+    dataset = tasks.open_dataset(config, stage=(split,))
+    run_data.check_projection(workdir, dataset.feature_settings)
+    task = tasks.create(config, dataset)
     settings = settings_grid(config, num_slots, num_iterations)
     evaluator = Evaluator(task, devices)
     variables, step = _variables(task, workdir, step)

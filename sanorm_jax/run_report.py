@@ -193,7 +193,7 @@ def _results(part, limit, baselines: Mapping[str, Row], config) -> report.Sectio
     text = f"At {size} x {size} pixels."
     for name, values in baselines.items():
         scores = ", ".join(f"{measures.label(k)} {v:.3f}" for k, v in values.items())
-        text += f" {name.capitalize()}: {scores}." if scores else ""
+        text += f" The {name}: {scores}." if scores else ""
     return report.Section(
         f"Results{_where(limit)}",
         text=text,

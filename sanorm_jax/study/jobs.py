@@ -22,6 +22,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from data import run_data
 from sanorm_jax import evaluate as evaluate_lib
 from sanorm_jax import init_from, preemption, tasks, train, writers
 from sanorm_jax import workdir as workdir_lib
@@ -226,7 +227,9 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
         return
     config = job.evaluation_config(name, study)
     devices = Devices(config.parallelism)
-    task = tasks.create(config, tasks.open_dataset(config))
+    dataset = tasks.open_dataset(config)
+    run_data.check_projection(job.workdir, dataset.feature_settings)
+    task = tasks.create(config, dataset)
     evaluator = evaluate_lib.Evaluator(task, devices)
     step = config.num_train_steps
     variables, _ = init_from.load_variables(task, job.workdir, step)

@@ -196,7 +196,7 @@ def test_cut_files_are_damaged(root, length):
     ("changes", "difference"),
     [
         ({"settings": {"image_size": 20, "seed": 2}}, "seed: 1 there, 2 now"),
-        ({"splits": SPLITS | {"train": 22}}, "21} there, {'num_examples': 22} now"),
+        ({"splits": SPLITS | {"train": 22}}, "train.num_examples: 21 there, 22 now"),
         ({"dataset": "else"}, "dataset: 'random' there, 'else' now"),
         ({"source": {}}, "file: 'x' there, None now"),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from data import run_data
+from data import run_data, staging
 from data.manifest import PROJECTION
 from data.store import Store, StoreError
 from data.verify import verify
@@ -193,6 +193,30 @@ def test_a_fit_that_another_start_left_is_used_or_refused(data_dir):
     assert (root / PROJECTION).read_bytes() == fitted
     record = json.loads((root / "manifest.json").read_text())["settings"]["projection"]
     assert record["components"] == 3
+
+
+def test_a_staged_store_has_its_fit(data_dir, tmp_path):
+    store = Store.open(extract(data_dir, "random", "patches", OPTIONS))
+    try:
+        staged = staging.stage(store, tmp_path / "local", ["train"])
+        assert verify(staged) == []
+        fit = (staged.root / PROJECTION).read_bytes()
+        assert fit == (store.root / PROJECTION).read_bytes()
+    finally:
+        staging.release()
+
+
+def test_a_run_is_evaluated_on_its_own_projection_alone(data_dir, tmp_path):
+    store = Store.open(extract(data_dir, "random", "patches", OPTIONS))
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    run_data.check_projection(workdir, store.settings)
+    run_data.note(workdir, 16, store.settings, store.root / PROJECTION)
+    run_data.check_projection(workdir, store.settings)
+    other = {"projection": store.settings["projection"] | {"sha256": "0"}}
+    for settings in (other, {}, None):
+        with pytest.raises(StoreError, match="was trained on features projected oth"):
+            run_data.check_projection(workdir, settings)
 
 
 def test_features_of_too_few_directions_are_refused():
