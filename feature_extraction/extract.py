@@ -4,24 +4,17 @@ May be killed at any moment: a second start does what is missing. Jobs of an arr
 (`--shard=I/N`) need nothing of each other but the file system.
 """
 
-import concurrent.futures
-import dataclasses
-import hashlib
 import pathlib
-import re
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from absl import app, flags, logging
 from rich.console import Console
 
-from data import progress, run_data
-from data.manifest import PROJECTION, feature_root
-from data.store import Store, StoreError, StoreWriter
-from feature_extraction import encoders, projection
+from data import run_data
+from data.store import StoreError
+from feature_extraction.features import extract
 from feature_extraction.options import RECORDED, Options
 
 _DATASET = flags.DEFINE_string(
@@ -73,188 +66,12 @@ _DTYPE = flags.DEFINE_enum(
 )
 _DEVICE = flags.DEFINE_string("device", None, "ViT: cuda or cpu, default cuda if any.")
 
-_Job = tuple[str, int]
-
 
 def _part(value: str) -> tuple[int, int]:
     index, _, count = value.partition("/")
     if not (index.isdecimal() and count.isdecimal()) or int(index) >= int(count):
         raise StoreError(f"--shard={value}: must be I/N with I from 0 to N-1")
     return int(index), int(count)
-
-
-def extract(
-    data_dir: str | pathlib.Path,
-    name: str,
-    encoder_name: str,
-    options: Options,
-    *,
-    dataset: str | None = None,
-    splits: Sequence[str] | None = None,
-    part: tuple[int, int] = (0, 1),
-    repair: bool = False,
-    like: pathlib.Path | None = None,
-) -> pathlib.Path:
-    """Writes the features of a store of images, or what is missing of them.
-
-    Args:
-      data_dir: folder of the stores.
-      name: store of the images.
-      encoder_name: `patches`, or the name of a timm ViT.
-      options: of the encoder.
-      dataset: what the store has to hold; default anything.
-      splits: to do now; default all.
-      part: (I, N): this job does every Nth shard, from I on.
-      repair: also read the shards that are there and write damaged ones again.
-      like: folder of a run, to whose features these have to be made alike.
-
-    Returns:
-      the folder of the feature store.
-
-    Raises:
-      StoreError: one line on bad input, another store under the name, or no room.
-    """
-    source = Store.open(pathlib.Path(data_dir) / name)
-    if dataset not in (None, source.manifest["dataset"]):
-        raise StoreError(
-            f"--dataset={dataset}: {source.root} holds {source.manifest['dataset']}; "
-            "choose another --name"
-        )
-    for split in splits or ():
-        if split not in source.splits:
-            raise StoreError(
-                f"--splits={split}: {source.root} has {', '.join(source.splits)}"
-            )
-    noted = None if like is None else run_data.read(like)["features"]
-    if noted is not None and options.weights is None:
-        options = dataclasses.replace(options, weights=_weights_of(noted, data_dir))
-    encoder = encoders.create(encoder_name, source, options, noted)
-    root = feature_root(data_dir, name, encoder_name)
-    recorded = (noted or {}).get("projection")
-    if recorded is not None:
-        encoder = projection.project(
-            encoder, source, root, options, (recorded, like / PROJECTION)
-        )
-    elif options.components is not None:
-        encoder = projection.project(encoder, source, root, options)
-    if noted is not None:
-        run_data.check_features(noted, encoder.settings, f"--encoder={encoder_name}")
-    writer = StoreWriter.create(
-        root,
-        dataset=source.manifest["dataset"],
-        source={"name": name, "fingerprint": source.fingerprint},
-        settings=encoder.settings | {"source_fingerprint": source.fingerprint},
-        fields={"features": ((encoder.num_tokens, encoder.feature_dim), "float16")},
-        splits=source.splits,
-        examples_per_shard=source.examples_per_shard,
-    )
-    jobs = _jobs(writer, splits or list(writer.splits), part, repair)
-    if jobs:
-        _write(source, writer, encoder, jobs)
-    done = "" if jobs else "nothing to do, "
-    if writer.finish():
-        logging.info("%scomplete: %s", done, root)
-    else:
-        left = sum(len(writer.missing_shards(split)) for split in writer.splits)
-        logging.info("%sleft to other jobs: %d shards of %s", done, left, root)
-    return root
-
-
-def _weights_of(
-    noted: Mapping[str, Any], data_dir: str | pathlib.Path
-) -> pathlib.Path | None:
-    """Returns the file of the weights noted, if `<data_dir>/weights` has it."""
-    wanted = noted.get("weights", "")
-    files = sorted((pathlib.Path(data_dir) / "weights").glob("*.safetensors"))
-    for path in files if re.fullmatch("[0-9a-f]{64}", wanted) else ():
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == wanted:
-                logging.info("weights as noted: %s", path)
-                return path
-    return None
-
-
-def _jobs(writer, splits, part, repair) -> list[_Job]:
-    """Returns the shards that this job has to write."""
-    index, count = part
-    everything = [
-        (split, shard)
-        for split in writer.splits
-        for shard in range(writer.num_shards(split))
-    ]
-    mine = [job for job in everything[index::count] if job[0] in splits]
-    missing = {split: set(writer.missing_shards(split)) for split in splits}
-    jobs = [job for job in mine if job[1] in missing[job[0]]]
-    if repair:
-        there = [job for job in mine if job[1] not in missing[job[0]]]
-        jobs += _damaged(writer.root, there)
-    return jobs
-
-
-def _damaged(root: pathlib.Path, jobs: list[_Job]) -> list[_Job]:
-    """Returns those of the finished shards whose file is damaged."""
-    store = Store.open(root, allow_incomplete=True)
-    damaged = []
-    with progress.Progress(f"checking {root}", len(jobs), "shards") as bar:
-        for split, shard in jobs:
-            reason = store.check_shard(split, "features", shard)
-            if reason:
-                logging.warning("%s", reason)
-                damaged.append((split, shard))
-            bar.advance(1)
-    logging.info("checked %d finished shards: %d damaged", len(jobs), len(damaged))
-    return damaged
-
-
-def _images(source: Store, writer: StoreWriter, jobs: list[_Job]) -> Iterator:
-    """Yields the images of each shard; a thread reads the next one meanwhile."""
-
-    def read(job):
-        return source.read(job[0], "image", np.arange(*writer.shard_range(*job)))
-
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(read, jobs[0])
-        for i in range(len(jobs)):
-            images = ahead.result()
-            if i + 1 < len(jobs):
-                ahead = pool.submit(read, jobs[i + 1])
-            yield images
-
-
-def _write(source, writer, encoder, jobs):
-    """Writes shards; reading, encoding and writing go on side by side."""
-    name = encoder.settings["encoder"]
-    total = sum(stop - start for start, stop in (writer.shard_range(*j) for j in jobs))
-    started, num_bytes = time.monotonic(), 0
-
-    def write(split, shard, features):
-        nonlocal num_bytes
-        if not np.isfinite(features).all():
-            raise StoreError(
-                f"--encoder={name}: features of shard {shard} of {split} are not "
-                "finite in float16, in which they are stored; check the weights, or "
-                "take another --layer or --dtype"
-            )
-        writer.write_shard(split, shard, {"features": features})
-        num_bytes += features.nbytes
-        bar.advance(len(features), f"{num_bytes / 1e9:.2f} GB")
-
-    with (
-        progress.Progress(f"writing {writer.root}", total, "images") as bar,
-        concurrent.futures.ThreadPoolExecutor(1) as pool,
-    ):
-        pending = None
-        for job, images in zip(jobs, _images(source, writer, jobs), strict=True):
-            features = encoder(images)
-            if pending is not None:
-                pending.result()
-            pending = pool.submit(write, *job, features)
-        pending.result()
-    seconds = time.monotonic() - started
-    logging.info(
-        "wrote %d images, %.2f GB in %.1f s: %.1f images/s, %.1f MB/s",
-        *(total, num_bytes / 1e9, seconds, total / seconds, num_bytes / 1e6 / seconds),
-    )
 
 
 def _arguments(argv: list[str]) -> list[str]:

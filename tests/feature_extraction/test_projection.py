@@ -14,7 +14,7 @@ from data.manifest import PROJECTION
 from data.store import Store, StoreError
 from data.verify import verify
 from feature_extraction import encoders, projection
-from feature_extraction.extract import extract
+from feature_extraction.features import extract
 from feature_extraction.options import Options
 from tests import stores
 

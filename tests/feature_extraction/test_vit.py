@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from data import run_data
 from data.store import StoreError
-from feature_extraction import extract, vit
+from feature_extraction import features, vit
 from feature_extraction.options import Options
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), np.uint8)
@@ -134,9 +134,9 @@ def test_weights_as_noted_are_found_by_their_hash(weights, tmp_path):
     (folder / "a.safetensors").write_bytes(b"others")
     (folder / "b.safetensors").write_bytes(file.read_bytes())
     noted = _encoder(weights).settings
-    assert extract._weights_of(noted, tmp_path) == folder / "b.safetensors"
-    assert extract._weights_of(noted | {"weights": "0" * 64}, tmp_path) is None
-    assert extract._weights_of({"encoder": "patches"}, tmp_path) is None
+    assert features._weights_of(noted, tmp_path) == folder / "b.safetensors"
+    assert features._weights_of(noted | {"weights": "0" * 64}, tmp_path) is None
+    assert features._weights_of({"encoder": "patches"}, tmp_path) is None
 
 
 def test_features_do_not_depend_on_the_batch_size(weights):
