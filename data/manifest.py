@@ -78,6 +78,12 @@ def _write_beside(
     return temporary
 
 
+def file_sha256(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file; OSError if it is unreadable."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def projection_damage(path: pathlib.Path, sha256: str | None) -> str | None:
     """Returns what is wrong with the file of a projection, or None.
 
@@ -86,8 +92,7 @@ def projection_damage(path: pathlib.Path, sha256: str | None) -> str | None:
       sha256: that it has to have; None if any will do.
     """
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_sha256(path)
     except OSError as error:
         return (
             f"{path}: unreadable ({error.strerror}); nothing can be projected alike "

@@ -16,9 +16,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 from absl import app, flags, logging
-from rich.console import Console
 
-from data import progress, run_data, sources
+from data import commands, progress, run_data, sources
 from data.sources.base import Example, Options, Source, SourceError
 from data.store import StoreError, StoreWriter
 
@@ -30,12 +29,16 @@ _SPLITS = flags.DEFINE_list(
     "splits", None, "Examples by split: train:20,validation:5,test:5."
 )
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side of the images, pixels.")
-_MIN_OBJECTS = flags.DEFINE_integer("min_objects", None, "shapes: fewest objects.")
-_MAX_OBJECTS = flags.DEFINE_integer("max_objects", None, "shapes: most objects.")
-_OBJECTS = flags.DEFINE_list(
-    "objects", None, "shapes: objects by split, train:3-6,test:7-10."
+_MIN_OBJECTS = flags.DEFINE_integer(
+    "min_objects", None, "shapes, blocks: fewest objects."
 )
-_SEED = flags.DEFINE_integer("seed", None, "shapes: seed of the scenes.")
+_MAX_OBJECTS = flags.DEFINE_integer(
+    "max_objects", None, "shapes, blocks: most objects."
+)
+_OBJECTS = flags.DEFINE_list(
+    "objects", None, "shapes, blocks: objects by split, train:3-6,test:7-10."
+)
+_SEED = flags.DEFINE_integer("seed", None, "shapes, blocks: seed of the scenes.")
 _BACKGROUND = flags.DEFINE_string(
     "background", None, "images: colour under transparent pixels, default white."
 )
@@ -242,38 +245,30 @@ def _image_size() -> int | None:
     return run_data.read(pathlib.Path(_LIKE.value))["image_size"]
 
 
-def _say(line: str):
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    console.print(line)
+def _prepare():
+    options = Options(
+        source=pathlib.Path(_SOURCE.value) if _SOURCE.value else None,
+        splits=_split_sizes(_SPLITS.value),
+        image_size=_image_size(),
+        min_objects=_MIN_OBJECTS.value,
+        max_objects=_MAX_OBJECTS.value,
+        objects=_object_ranges(_OBJECTS.value),
+        seed=_SEED.value,
+        background=_BACKGROUND.value,
+        data_dir=pathlib.Path(_DATA_DIR.value),
+    )
+    prepare(_DATASET.value, options, name=_NAME.value, num_workers=_NUM_WORKERS.value)
 
 
 def main(argv: list[str]) -> int:
     """Runs `prepare` with the command line's flags; returns the exit code."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
-    logging.set_verbosity(logging.INFO)
     try:
-        options = Options(
-            source=pathlib.Path(_SOURCE.value) if _SOURCE.value else None,
-            splits=_split_sizes(_SPLITS.value),
-            image_size=_image_size(),
-            min_objects=_MIN_OBJECTS.value,
-            max_objects=_MAX_OBJECTS.value,
-            objects=_object_ranges(_OBJECTS.value),
-            seed=_SEED.value,
-            background=_BACKGROUND.value,
-            data_dir=pathlib.Path(_DATA_DIR.value),
-        )
-        prepare(
-            _DATASET.value, options, name=_NAME.value, num_workers=_NUM_WORKERS.value
-        )
-    except StoreError as error:
-        _say(f"error: {error}")
-        return 2
+        return commands.run(_prepare)
     except KeyboardInterrupt:
-        _say("interrupted; finished shards are kept, the same command goes on")
+        commands.say("interrupted; finished shards are kept, the same command goes on")
         return 130
-    return 0
 
 
 if __name__ == "__main__":

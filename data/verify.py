@@ -11,12 +11,12 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from absl import app, flags, logging
+from absl import app, flags
 from rich.console import Console
 
-from data import arrays, progress
+from data import arrays, commands, progress
 from data.manifest import PROJECTION, projection_damage
-from data.store import Store, StoreError
+from data.store import Store
 
 _STORE = flags.DEFINE_string("store", None, "Folder of the store.", required=True)
 _REMOVE_DAMAGED = flags.DEFINE_bool(
@@ -99,14 +99,12 @@ def main(argv: list[str]) -> int:
     """Verifies the store that the flags name; returns the exit code."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
-    logging.set_verbosity(logging.INFO)
+    return commands.run(_verify)
+
+
+def _verify() -> int:
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    try:
-        store = Store.open(_STORE.value, allow_incomplete=True)
-    except StoreError as error:
-        errors.print(f"error: {error}")
-        return 2
+    store = Store.open(_STORE.value, allow_incomplete=True)
     console.print(f"{store.root}: {_counts(store)}")
     files = len(store.fields) * sum(store.num_shards(s) for s in store.splits)
     with progress.Progress(f"reading {store.root}", files, "files") as bar:

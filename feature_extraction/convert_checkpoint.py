@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from absl import app, logging
-from rich.console import Console
 
 from data.store import StoreError
 from feature_extraction import weights
@@ -117,19 +116,12 @@ def convert(path: pathlib.Path, target: pathlib.Path) -> int | None:
 
 def main(argv: list[str]) -> int:
     """Runs `convert` on the two names given; returns the exit code."""
-    logging.set_verbosity(logging.INFO)
-    try:
-        if len(argv) != 3:
-            raise StoreError(
-                "usage: python -m feature_extraction.convert_checkpoint step_N.pkl "
-                "out.safetensors"
-            )
-        convert(pathlib.Path(argv[1]), pathlib.Path(argv[2]))
-    except StoreError as error:
-        console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-        console.print(f"error: {error}")
-        return 2
-    return 0
+    return weights.run_conversion(
+        argv,
+        "usage: python -m feature_extraction.convert_checkpoint step_N.pkl "
+        "out.safetensors",
+        convert,
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import onnx
 import torch
 from absl import app, logging
 from onnx import numpy_helper
-from rich.console import Console
 from torch.nn import functional
 
 from data.store import StoreError
@@ -252,19 +251,11 @@ def convert(path: pathlib.Path, target: pathlib.Path):
 
 def main(argv: list[str]) -> int:
     """Runs `convert` on the two names given; returns the exit code."""
-    logging.set_verbosity(logging.INFO)
-    try:
-        if len(argv) != 3:
-            raise StoreError(
-                "usage: python -m feature_extraction.convert_onnx model.onnx "
-                "out.safetensors"
-            )
-        convert(pathlib.Path(argv[1]), pathlib.Path(argv[2]))
-    except StoreError as error:
-        console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-        console.print(f"error: {error}")
-        return 2
-    return 0
+    return weights.run_conversion(
+        argv,
+        "usage: python -m feature_extraction.convert_onnx model.onnx out.safetensors",
+        convert,
+    )
 
 
 if __name__ == "__main__":

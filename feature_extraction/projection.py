@@ -9,8 +9,10 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from absl import logging
@@ -21,6 +23,8 @@ from data.manifest import (
     PROJECTION,
     StoreError,
     create_whole,
+    differences,
+    file_sha256,
     projection_damage,
     read_manifest,
 )
@@ -167,11 +171,7 @@ def project(
         _create(path, _fit_file(encoder, source, options))
     projection = _load(path, encoder, recorded and recorded["sha256"])
     wanted = _wanted(encoder, source, options)
-    differing = [
-        f"{name} {projection.record[name]} there, {value} now"
-        for name, value in wanted.items()
-        if projection.record[name] != value
-    ]
+    differing = differences({n: projection.record[n] for n in wanted}, wanted)
     if differing:
         raise StoreError(
             f"{path}: was fitted by other settings ({'; '.join(differing)}); choose "
@@ -252,15 +252,11 @@ def _read(path: pathlib.Path, sha256: str | None) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in ("mean", "matrix", "record")}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    # What NumPy, zipfile and zlib raise.
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise StoreError(
             f"{path}: is no projection, or damaged ({str(error)[:100]}); remove "
             f"{path.parent} and extract again"
-        ) from None
-    except Exception as error:  # zipfile and zlib have errors of their own
-        raise StoreError(
-            f"{path}: damaged ({type(error).__name__}); remove {path.parent} and "
-            "extract again"
         ) from None
 
 
@@ -272,6 +268,5 @@ def _load(path: pathlib.Path, encoder: Encoder, sha256: str | None) -> Projectio
             f"{path}: projects features of {arrays['matrix'].shape[0]}, "
             f"{encoder.settings['encoder']} has {width}; choose another --data_dir"
         )
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    record = json.loads(str(arrays["record"])) | {"sha256": found}
+    record = json.loads(str(arrays["record"])) | {"sha256": file_sha256(path)}
     return Projection(arrays["mean"], arrays["matrix"], record)

@@ -211,7 +211,7 @@ def _load(name: str, options: Options) -> tuple[nn.Module, str]:
     except Exception as error:
         given = f" --input_size={options.input_size}" if options.input_size else ""
         raise StoreError(
-            f"--encoder={name}{given}: not possible ({_first_line(error)})"
+            f"--encoder={name}{given}: not possible ({weights.first_line(error)})"
         ) from None
     known = inspect.signature(getattr(model, "forward_intermediates", len)).parameters
     if not hasattr(model, "num_prefix_tokens") or "norm" not in known:
@@ -231,7 +231,7 @@ def _load(name: str, options: Options) -> tuple[nn.Module, str]:
         # Whatever timm's hub raises without a network, of any of its libraries.
         raise StoreError(
             f"--encoder={name}: its weights cannot be had from timm's hub "
-            f"({_first_line(error)}); give a file of them by --weights"
+            f"({weights.first_line(error)}); give a file of them by --weights"
         ) from None
     return model.eval(), "timm pretrained"
 
@@ -261,7 +261,7 @@ def _fit(name: str, model: nn.Module, state: Mapping[str, torch.Tensor], where: 
         state = convert(dict(state), model) if convert else state
     except Exception as error:
         raise StoreError(
-            f"{where}: does not fit {name} ({_first_line(error)})"
+            f"{where}: does not fit {name} ({weights.first_line(error)})"
         ) from None
     wanted = model.state_dict()
     problems = {
@@ -295,7 +295,3 @@ def _layer(name: str, model: nn.Module, layer: int | None) -> int:
             "the last"
         )
     return layer
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]

@@ -1,17 +1,17 @@
 """Weights from files, read without running any code that a file may hold."""
 
-import hashlib
 import os
 import pathlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 
-from data.store import StoreError
+from data import commands
+from data.manifest import StoreError, file_sha256
 
 # Where training programs keep the state of the model, the usual names first.
 _STATE_NAMES = (
@@ -29,8 +29,7 @@ def sha256(path: pathlib.Path) -> str:
       StoreError: unreadable.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise StoreError(f"{path}: unreadable ({error.strerror})") from None
 
@@ -45,7 +44,7 @@ def load(path: pathlib.Path) -> Any:
         try:
             return safetensors.torch.load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
-            raise StoreError(f"{path}: unreadable ({_first_line(error)})") from None
+            raise StoreError(f"{path}: unreadable ({first_line(error)})") from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -60,7 +59,7 @@ def load(path: pathlib.Path) -> Any:
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError) as e:
         raise StoreError(
-            f"{path}: is no torch file, or damaged ({_first_line(e)})"
+            f"{path}: is no torch file, or damaged ({first_line(e)})"
         ) from None
 
 
@@ -139,5 +138,27 @@ def _is_state(content: Any) -> bool:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def run_conversion(
+    argv: Sequence[str],
+    usage: str,
+    convert: Callable[[pathlib.Path, pathlib.Path], Any],
+) -> int:
+    """Runs a command that converts one file to another; returns the exit code.
+
+    Args:
+      argv: the command line: source and target.
+      usage: what to say of another command line.
+      convert: does it.
+    """
+
+    def work():
+        if len(argv) != 3:
+            raise StoreError(usage)
+        convert(pathlib.Path(argv[1]), pathlib.Path(argv[2]))
+
+    return commands.run(work)
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of what an error says, or its kind if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -35,7 +35,6 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Several processes: which one this is, from 0."
 )
-
 _LOCAL_DEVICES = flags.DEFINE_list(
     "local_device_ids",
     [],

@@ -59,13 +59,8 @@ def groups(names: Iterable[str]) -> dict[str, dict[str, str]]:
             found.setdefault("properties", {})[label(name)] = name
         elif kind in _KINDS.values() and "repeated" not in place:
             found.setdefault(place.removesuffix(", refined"), {})[kind] = name
+    for place, kinds in found.items():
+        if place != "properties":
+            found[place] = {k: kinds[k] for k in _KINDS.values() if k in kinds}
     # Masks, the model's own segmentation, come before the attention.
-    return {
-        place: {
-            kind: found[place][kind]
-            for kind in sorted(
-                found[place], key=lambda k: [*_KINDS.values(), k].index(k)
-            )
-        }
-        for place in sorted(found, key=lambda place: place != "masks")
-    }
+    return dict(sorted(found.items(), key=lambda item: item[0] != "masks"))

@@ -65,14 +65,15 @@ def table(
             values |= {block_name(m, count): scores[m] for m in MEASURES}
         if "features" in dataset.fields:
             side = round(dataset.fields["features"][0][0] ** 0.5)
-            for measure in MEASURES:
+            for ignore, names in ((True, ("fg_ari",)), (False, ("ari", "mbo"))):
                 oracle = baselines.token_oracle(
                     labels,
                     (side, side),
                     size,
                     num_labels=num_true,
-                    ignore_background=measure == "fg_ari",
+                    ignore_background=ignore,
                 )
-                values[oracle_name(measure)] = compare(labels, oracle)[measure]
+                scores = compare(labels, oracle)
+                values |= {oracle_name(m): scores[m] for m in names}
         result.add(part, np.ones(len(part), bool), values)
     return result

@@ -1,6 +1,7 @@
 """Reads image files: checked, cropped to a square and resized, by several threads."""
 
 import concurrent.futures
+import functools
 import io
 import itertools
 import os
@@ -28,10 +29,11 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}
 
 
-def formats() -> set[str]:
+@functools.cache
+def formats() -> frozenset[str]:
     """Returns the names of the formats that are read."""
     Image.init()
-    return set(Image.OPEN) - _NOT_READ
+    return frozenset(Image.OPEN) - _NOT_READ
 
 
 def suffixes() -> set[str]:
@@ -83,16 +85,12 @@ def _decode(content, name, background) -> Image.Image:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         image = _to_8_bits(image, name)
-    if "A" in image.getbands() or "a" in image.getbands() or _has_transparency(image):
+    # An alpha channel, or a colour that is seen through.
+    if {"A", "a"} & {*image.getbands()} or "transparency" in image.info:
         image = image.convert("RGBA")
         under = Image.new("RGBA", image.size, (*background, 255))
         image = Image.alpha_composite(under, image)
     return image.convert("RGB")
-
-
-def _has_transparency(image: Image.Image) -> bool:
-    # Of a palette, of grey or colour: what colours are seen through.
-    return "transparency" in image.info
 
 
 def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
