@@ -10,15 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
-from data import properties, staging
+from data import lazy, properties, staging
 from data.manifest import PROJECTION, feature_root
 from data.store import Store, StoreError
-
-# JAX needs the whole GPU memory; TensorFlow would take it at its first operation.
-tf.config.set_visible_devices([], "GPU")
 
 # Batches read at once and batches waiting: with the one in use, they bound the memory
 # of the pipeline to this many batches.
@@ -349,6 +345,7 @@ def _run(
             raise StoreError(
                 f"the data has no field {field}; it has {', '.join(dataset.fields)}"
             )
+    tf = lazy.tensorflow()
     dtypes = {field: dataset.fields[field][1] for field in fields} | extra
     failures: list[Exception] = []
 

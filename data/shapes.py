@@ -17,12 +17,7 @@ from data import properties
 from data.sources.base import Example
 
 RADIUS = {"small": 0.35, "large": 0.7}
-# sRGB of CLEVR's colours, in the order of `properties.COLORS`.
-_RGB = (
-    *((87, 87, 87), (173, 35, 35), (42, 75, 215), (29, 105, 20)),
-    *((129, 74, 25), (129, 38, 192), (41, 208, 208), (255, 238, 51)),
-)
-_LINEAR = (np.array(_RGB) / 255.0) ** 2.2
+_LINEAR = (np.array(properties.RGB) / 255.0) ** 2.2
 _CAMERA = np.array([7.2, -6.6, 5.3])
 _TARGET = np.array([0.0, 0.0, 0.2])
 # Half the width of the picture over the distance to it: objects fill 12-20 % of it.

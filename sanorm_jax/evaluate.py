@@ -115,7 +115,7 @@ class Evaluator:
 
     def examples(self, split: str, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Returns a few examples, with the images, as one host batch."""
-        fields = {*self._task.evaluation_fields, "image"}
+        fields = {*self._task.evaluation_fields, *self._task.drawn_fields}
         stored = {
             field: self._task.dataset.read(split, field, indices)
             for field in sorted(fields)
@@ -134,13 +134,12 @@ class Evaluator:
                     variables, batch, rng, setting.num_slots, setting.num_iterations
                 )
             )
-        batch = {k: v for k, v in batch.items() if k != "image"} | {
-            k: v for k, v in batch.items() if k in self._task.evaluation_fields
-        }
+        read = (*self._task.evaluation_fields, "index")
+        batch = {name: batch[name] for name in read}
         return jax.device_get(self._compiled[key](variables, batch))
 
     def figure(self, variables: Any, split: str, setting: Any) -> Callable:
-        """Returns a function that draws scenes, segmentations and per-slot masks.
+        """Returns a function that draws scenes and what is predicted, see `Task.draw`.
 
         The predictions are made at once, the drawing can be left to another thread.
 
@@ -152,13 +151,7 @@ class Evaluator:
         count = self._config.num_figure_examples
         batch = self.examples(split, self.select(split)[:count])
         predicted = self.predict(variables, batch, setting)
-        return functools.partial(
-            figures.segmentation_grid,
-            batch["image"],
-            batch.get("segmentation"),
-            {"predicted": predicted["segmentation"]},
-            predicted["masks"],
-        )
+        return functools.partial(self._task.draw, batch, {"predicted": predicted})
 
 
 def _rows(table: metrics.Table, task: Task, **where) -> list[dict[str, Any]]:
@@ -172,10 +165,9 @@ def _rows(table: metrics.Table, task: Task, **where) -> list[dict[str, Any]]:
 
 
 def _row(columns: dict[str, np.ndarray], task: Task, **where) -> dict[str, Any]:
-    num_examples = len(next(iter(columns.values())))
     scalars = task.summarize(columns)
     scalars.pop("num_objects", None)
-    return where | {"num_examples": num_examples} | scalars
+    return where | metrics.count(columns) | scalars
 
 
 def evaluate(
@@ -306,7 +298,14 @@ def check_evaluations(config: ml_collections.ConfigDict):
 def write_results(
     directory: pathlib.Path, rows: list[dict[str, Any]], name: str = "results"
 ):
-    """Writes rows as `<name>.json` and `<name>.csv`."""
+    """Writes rows as `<name>.json` and `<name>.csv`; NaN is null, and empty there."""
+    rows = [
+        {
+            key: None if isinstance(value, float) and not np.isfinite(value) else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
     workdir_lib.write_atomically(
         directory / f"{name}.json", json.dumps(rows, indent=2) + "\n"
     )

@@ -101,14 +101,24 @@ def segmentation_grid(
                 painting.fade(image, mask[k])
                 for image, mask in zip(images, masks, strict=True)
             ]
+    figure, axes = picture_grid(rows)
+    for column, colors in enumerate(frames or ()):
+        for axis, color in zip(axes[num_plain:, column], colors, strict=False):
+            axis.spines[:].set(visible=True, color=color, linewidth=1.5)
+    return figure
+
+
+def picture_grid(rows: Mapping[str, Sequence[np.ndarray]]) -> tuple[Figure, np.ndarray]:
+    """Returns rows of pictures, named on the left, on a page; and their axes."""
+    columns = len(next(iter(rows.values())))
     label_width = 0.15 + 0.08 * max(map(len, rows))
-    cell = min((_PAGE_WIDTH - label_width) / B, _PAGE_HEIGHT / len(rows), 1.6)
-    size = (label_width + cell * B, cell * len(rows))
+    cell = min((_PAGE_WIDTH - label_width) / columns, _PAGE_HEIGHT / len(rows), 1.6)
+    size = (label_width + cell * columns, cell * len(rows))
     with _style():
         figure = Figure(figsize=size, dpi=_DPI)
         axes = figure.subplots(
             len(rows),
-            B,
+            columns,
             squeeze=False,
             gridspec_kw={
                 "left": label_width / size[0],
@@ -116,20 +126,15 @@ def segmentation_grid(
                 **{"wspace": 0.06, "hspace": 0.06},
             },
         )
-        for row, (name, pictures) in enumerate(rows.items()):
-            for column, picture in enumerate(pictures):
-                axis = axes[row, column]
+        for (name, pictures), line in zip(rows.items(), axes, strict=True):
+            for axis, picture in zip(line, pictures, strict=True):
                 axis.imshow(picture, interpolation="nearest", aspect="auto")
                 axis.set(xticks=[], yticks=[])
-                frame = None
-                if row >= num_plain and frames is not None:
-                    frame = frames[column][row - num_plain]
-                for spine in axis.spines.values():
-                    spine.set(visible=frame is not None, color=frame, linewidth=1.5)
-            axes[row, 0].set_ylabel(
+                axis.spines[:].set_visible(False)
+            line[0].set_ylabel(
                 name, rotation=0, ha="right", va="center", fontsize=min(8, 30 * cell)
             )
-    return figure
+    return figure, axes
 
 
 def segmentation_overlay(image: np.ndarray, labels: np.ndarray) -> Figure:
@@ -283,8 +288,8 @@ def heat_maps(
     """Draws heat maps with one colour scale, two in a row.
 
     Args:
-      panels: The values of each, by its title; the rest is as for `heat_map`.
-      rows: See there, like what follows.
+      panels: The values of each, by its title.
+      rows: As for `heat_map`, like what follows.
       columns: Names of the columns.
       ylabel: What the rows are.
       xlabel: What the columns are.

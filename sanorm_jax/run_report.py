@@ -181,6 +181,8 @@ def _more_slots(part, limit, baselines, config) -> list[report.Section]:
 def _line(row: Row, by: str) -> Row:
     """Returns the columns that the page shows; the CSV file has all."""
     line = {by.removeprefix("num_"): row[by], "images": row["num_examples"]}
+    if row.get("num_with_objects", row["num_examples"]) != row["num_examples"]:
+        line["with objects"] = row["num_with_objects"]
     for place, kinds in measures.groups(row).items():
         for kind, measure in kinds.items():
             line[kind if place == "properties" else f"{kind} {place}"] = row[measure]

@@ -15,7 +15,6 @@ import ml_collections
 import numpy as np
 import psutil
 from absl import logging
-from clu import parameter_overview, periodic_actions
 
 from data import pipeline, run_data
 from data.store import StoreError
@@ -211,6 +210,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         tx, schedule = optimizers.create(config.optimizer)
         # ---- State: from a checkpoint, from another run, or new -----------------
         state = create_state(task, tx, config.seed)
+        # clu takes TensorFlow along: imported where a run begins, not with this module.
+        from clu import parameter_overview
+
         logging.info("\n%s", parameter_overview.get_parameter_overview(state.params))
         checkpoints = writer = None
         meta = {
@@ -298,6 +300,8 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
         done = run.devices.on_main(lambda: _evaluated(run.workdir, config, step))
         if not done:
             run.evaluate(step)
+    from clu import periodic_actions
+
     progress = periodic_actions.ReportProgress(
         num_train_steps=config.num_train_steps, every_secs=15.0
     )

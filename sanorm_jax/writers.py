@@ -10,11 +10,9 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
-from clu import metric_writers
-from tensorflow.core.util import event_pb2
 
+from data import lazy
 from sanorm_jax import workdir as workdir_lib
 
 METRICS_FILE = "metrics.jsonl"
@@ -58,6 +56,8 @@ class Writer:
     def __init__(self, workdir: pathlib.Path, step: int):
         truncate(workdir, step)
         self._json = JsonLinesWriter(workdir / METRICS_FILE)
+        from clu import metric_writers  # takes TensorFlow along
+
         self._clu = metric_writers.create_default_writer(
             str(workdir), asynchronous=False
         )
@@ -80,9 +80,10 @@ class Writer:
 
     def _show(self, write: Callable, *args):
         """Writes for TensorBoard, whose files a run does not depend on."""
+        errors = lazy.tensorflow().errors
         try:
             write(*args)
-        except (OSError, tf.errors.OpError) as error:
+        except (OSError, errors.OpError) as error:
             logging.error("nothing written for TensorBoard: %s", error)
 
 
@@ -101,10 +102,11 @@ def truncate(workdir: pathlib.Path, step: int):
 
 
 def _truncate_events(path: pathlib.Path, step: int):
+    tf = lazy.tensorflow()
     kept, dropped = [], 0
     try:
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            event = event_pb2.Event.FromString(record)
+            event = tf.compat.v1.Event.FromString(record)
             if event.step <= step:
                 kept.append(record)
             else:

@@ -26,6 +26,7 @@ def columns(rng: np.random.Generator, count: int, size: int) -> dict[str, np.nda
         "num_objects": num_objects,
         "position": rng.uniform(-3, 3, (count, M, 3)).astype(np.float32),
         "visibility": real.astype(np.float32),
+        "pixel_coords": rng.uniform(0, size, (count, M, 3)).astype(np.float32),
     }
 
 

@@ -2,6 +2,7 @@
 
 SOURCES = {
     "shapes": "data.sources.shapes",
+    "blocks": "data.sources.blocks",
     "clevr_with_masks": "data.sources.clevr_with_masks",
     "tetrominoes": "data.sources.tetrominoes",
     "clevr": "data.sources.clevr",

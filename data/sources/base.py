@@ -16,8 +16,8 @@ class SourceError(StoreError):
     """What a dataset is read from is damaged or something else: one line naming it."""
 
 
-# Options that one dataset alone has.
-_OWNERS = {"objects": "shapes", "background": "images"}
+# Options that some datasets alone have.
+_OWNERS = {"objects": ("shapes", "blocks"), "background": ("images",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Options:
 
     def refuse(self, dataset: str, *names: str):
         """Raises `StoreError` if an option is given that the dataset does not use."""
-        others = [name for name, owner in _OWNERS.items() if owner != dataset]
+        others = [name for name, owners in _OWNERS.items() if dataset not in owners]
         for name in (*names, *others):
             if getattr(self, name) is not None:
                 raise StoreError(f"--{name}: not used by --dataset={dataset}")

@@ -11,7 +11,6 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-import tensorflow as tf
 from google.protobuf import (
     descriptor_pb2,
     descriptor_pool,
@@ -19,6 +18,7 @@ from google.protobuf import (
     message_factory,
 )
 
+from data import lazy
 from data.sources import download
 from data.sources.base import Example, Options, SourceError
 from data.store import StoreError
@@ -88,7 +88,7 @@ def _values(feature, kind: str) -> np.ndarray:
         if not ((rows[:, 0] == 0x0A) & (rows[:, 1] == 1)).all():
             raise ValueError("are no single bytes")
         return rows[:, 2]
-    packed = tf.train.FloatList.FromString(feature.float_list)
+    packed = lazy.tensorflow().train.FloatList.FromString(feature.float_list)
     return np.asarray(packed.value, np.float32)
 
 
@@ -150,6 +150,7 @@ def _parse_at(path, index, record, features):
 
 
 def _records(path, start, stop) -> Iterator[tuple[int, bytes]]:
+    tf = lazy.tensorflow()
     dataset = tf.data.TFRecordDataset(
         str(path), compression_type="GZIP", buffer_size=_BUFFER_BYTES
     )

@@ -15,10 +15,10 @@ from data.store import StoreError
 
 MAX_OBJECTS = 3
 _ENTITIES = MAX_OBJECTS + 1
-_SIZE = 35
+SIZE = 35
 FEATURES = {
-    "image": ((_SIZE, _SIZE, 3), "byte"),
-    "mask": ((_ENTITIES, _SIZE, _SIZE), "byte"),
+    "image": ((SIZE, SIZE, 3), "byte"),
+    "mask": ((_ENTITIES, SIZE, SIZE), "byte"),
     "x": ((_ENTITIES,), "float"),
     "y": ((_ENTITIES,), "float"),
     "shape": ((_ENTITIES,), "float"),
@@ -27,20 +27,45 @@ FEATURES = {
 }
 # In the store a colour is its index here; the file has red, green, blue in [0, 1].
 COLORS = ("red", "green", "blue", "yellow", "magenta", "cyan")
-_RGB = np.array(
+RGB = np.array(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], np.float32
 )
 _SPLITS = {"train": 700_000, "validation": 150_000, "test": 150_000}
 _PER_SHARD = 1024
-_FIELDS = {
-    "image": ((_SIZE, _SIZE, 3), "uint8"),
-    "segmentation": ((_SIZE, _SIZE), "uint8"),
-    "num_objects": ((), "int32"),
-    "shape": ((MAX_OBJECTS,), "int8"),
-    "color": ((MAX_OBJECTS,), "int8"),
-    "pixel_coords": ((MAX_OBJECTS, 3), "float32"),
-    "visibility": ((MAX_OBJECTS,), "float32"),
-}
+
+
+def fields(max_objects: int) -> dict[str, tuple]:
+    """Returns shape and dtype of the fields of images with up to so many objects."""
+    M = (max_objects,)
+    return {
+        "image": ((SIZE, SIZE, 3), "uint8"),
+        "segmentation": ((SIZE, SIZE), "uint8"),
+        "num_objects": ((), "int32"),
+        "shape": (M, "int8"),
+        "color": (M, "int8"),
+        "pixel_coords": ((*M, 3), "float32"),
+        "visibility": (M, "float32"),
+    }
+
+
+def example(
+    image, segmentation, shape, color, pixel_coords, visibility, max_objects
+) -> Example:
+    """Returns the fields of an image; columns of objects are filled to so many rows."""
+    columns = {
+        "shape": (shape, -1, "int8"),
+        "color": (color, -1, "int8"),
+        "pixel_coords": (pixel_coords, 0, "float32"),
+        "visibility": (visibility, 0, "float32"),
+    }
+    return {
+        "image": image,
+        "segmentation": segmentation,
+        "num_objects": np.array(len(shape), np.int32),
+    } | {
+        name: records.pad(column, max_objects, fill, dtype)
+        for name, (column, fill, dtype) in columns.items()
+    }
 
 
 def convert(values: dict[str, np.ndarray]) -> Example:
@@ -58,25 +83,20 @@ def convert(values: dict[str, np.ndarray]) -> Example:
     numbers = np.zeros(_ENTITIES, np.uint8)
     numbers[visible] = np.arange(1, len(visible) + 1)
     # [objects, colors]
-    difference = np.abs(values["color"][visible, None] - _RGB).max(-1)
+    difference = np.abs(values["color"][visible, None] - RGB).max(-1)
     if len(visible) and difference.min(-1).max() > 0.01:
         raise ValueError(f"colours {values['color'][visible].tolist()}")
     flat = np.zeros(len(visible), np.float32)
     pixels = np.stack([values["x"][visible], values["y"][visible], flat], -1)
-    columns = {
-        "shape": (values["shape"][visible] - 1, -1, "int8"),
-        "color": (difference.argmin(-1), -1, "int8"),
-        "pixel_coords": (pixels, 0, "float32"),
-        "visibility": (values["visibility"][visible], 0, "float32"),
-    }
-    return {
-        "image": values["image"],
-        "segmentation": numbers[values["mask"].argmax(0)],
-        "num_objects": np.array(len(visible), np.int32),
-    } | {
-        name: records.pad(column, MAX_OBJECTS, fill, dtype)
-        for name, (column, fill, dtype) in columns.items()
-    }
+    return example(
+        values["image"],
+        numbers[values["mask"].argmax(0)],
+        values["shape"][visible] - 1,
+        difference.argmin(-1),
+        pixels,
+        values["visibility"][visible],
+        MAX_OBJECTS,
+    )
 
 
 def build(options: Options) -> Source:
@@ -86,9 +106,9 @@ def build(options: Options) -> Source:
       StoreError: an option out of range; the file is missing or another's.
     """
     options.refuse("tetrominoes", "min_objects", "max_objects", "seed")
-    if options.image_size not in (None, _SIZE):
+    if options.image_size not in (None, SIZE):
         raise StoreError(
-            f"--image_size={options.image_size}: must be {_SIZE} for tetrominoes, "
+            f"--image_size={options.image_size}: must be {SIZE} for tetrominoes, "
             "which are not resized"
         )
     path = records.find(options, "tetrominoes")
@@ -97,11 +117,11 @@ def build(options: Options) -> Source:
         dataset="tetrominoes",
         source=records.identify(path, FEATURES),
         settings={
-            "image_size": _SIZE,
+            "image_size": SIZE,
             "max_objects": MAX_OBJECTS,
             "first_record": records.offsets(splits),
         },
-        fields=_FIELDS,
+        fields=fields(MAX_OBJECTS),
         splits=splits,
         examples_per_shard=_PER_SHARD,
         examples=functools.partial(

@@ -12,7 +12,7 @@ Z_RANGES = {"reference": (6.0, 6.0, 6.0), "correct": (6.0, 6.0, 0.35)}
 
 # Where each one-hot property lies in the 19 numbers: shape, size, material, colour.
 _ONE_HOT = (slice(0, 3), slice(3, 5), slice(5, 7), slice(7, 15))
-_POSITION = slice(15, 18)
+POSITION = slice(15, 18)
 _NUM_PROPERTIES = 19
 
 _IMAGES_AT_ONCE = 4096
@@ -69,6 +69,45 @@ def average_precision(
     )
 
 
+def kinds(properties: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the most likely index of `shape`, `size`, `material`, `color`, `[...]`.
+
+    Args:
+      properties: `[..., 19]`.
+    """
+    names = ("shape", "size", "material", "color")
+    return {
+        name: properties[..., part].argmax(-1)
+        for name, part in zip(names, _ONE_HOT, strict=True)
+    }
+
+
+def finds(
+    predictions: np.ndarray, targets: np.ndarray, threshold: float, z_range: str
+) -> np.ndarray:
+    """Tells which predictions find an object, by the rule of `average_precision`.
+
+    Args:
+      predictions: `[S, K, 19]`.
+      targets: `[S, M, 19]`.
+      threshold: distance in world units.
+      z_range: See `average_precision`.
+
+    Returns:
+      Index of the object of the image that each finds, -1 for none, `[S, K]`.
+    """
+    real = targets[..., -1] != 0
+    nearest, distance = _nearest(predictions, targets, real, Z_RANGES[z_range])
+    found = np.where(distance < threshold, nearest, -1)
+    order = np.argsort(-predictions[..., -1], axis=-1, kind="stable")
+    for image, row in zip(found, order, strict=True):
+        # The first in the order of confidence keeps the object, the others lose it.
+        _, first = np.unique(image[row], return_index=True)
+        later = np.setdiff1d(np.arange(len(row)), first)
+        image[row[later]] = -1
+    return found
+
+
 def _nearest(predictions, targets, real, scale):
     """Index and distance, both `[S, K]`, of the nearest object that looks the same."""
     S, K, _ = predictions.shape
@@ -79,8 +118,8 @@ def _nearest(predictions, targets, real, scale):
     predicted_kind, true_kind = _kind(predictions), _kind(targets)
     for start in range(0, S, _IMAGES_AT_ONCE):
         part = slice(start, start + _IMAGES_AT_ONCE)
-        p = predictions[part, :, None, _POSITION].astype(np.float64)
-        t = targets[part, None, :, _POSITION].astype(np.float64)
+        p = predictions[part, :, None, POSITION].astype(np.float64)
+        t = targets[part, None, :, POSITION].astype(np.float64)
         # [s, K, M], axis by axis: quicker than a norm over a last axis of three
         squared = sum(((t[..., i] - p[..., i]) * scale[i]) ** 2 for i in range(3))
         same = predicted_kind[part, :, None] == true_kind[part, None, :]
@@ -96,8 +135,8 @@ def _nearest(predictions, targets, real, scale):
 def _kind(properties):
     """One integer for the four arg-max properties, `[S, K]`."""
     kind = 0
-    for part in _ONE_HOT:
-        kind = kind * (part.stop - part.start) + properties[..., part].argmax(-1)
+    for part, index in zip(_ONE_HOT, kinds(properties).values(), strict=True):
+        kind = kind * (part.stop - part.start) + index
     return kind
 
 

@@ -2,7 +2,9 @@
 
 Everything follows from the contingency table of an image: how many of its pixels
 have true label t and predicted label p. Label 0 of the truth is the background.
-Pixels whose true or predicted label lies outside the stated range are left out.
+Pixels whose true label lies outside the stated range are left out. Those whose
+predicted label does belong to no segment: ARI leaves them out, an overlap counts them
+in the true object that they are of.
 """
 
 import jax
@@ -124,7 +126,7 @@ def mean_best_overlap(
     """Mean best overlap (mBO): each true object's best IoU with any segment.
 
     Pont-Tuset et al., "Multiscale combinatorial grouping" (2017). An image
-    without objects scores 1, as it does in FG-ARI.
+    without objects has none: its NaN is left out of means, see `table.mean`.
 
     Args:
       true: Integer labels `[B, H, W]` or `[B, N]`; 0 is background, no object.
@@ -137,7 +139,7 @@ def mean_best_overlap(
       num_classes: Number of classes; goes with `classes`.
 
     Returns:
-      float32 `[B]`, 0 to 1.
+      float32 `[B]`, 0 to 1, NaN for an image without objects.
     """
     overlap, present = _overlap(
         true, predicted, num_true, num_predicted, classes, num_classes
@@ -179,7 +181,7 @@ def segmentation_metrics(
 ) -> dict[str, jax.Array]:
     """All metrics of a batch of segmentations.
 
-    Under one `jit` the contingency table they share is computed once. Arguments
+    Under one `jit` the contingency tables that they share are computed once. Arguments
     as for `mean_best_overlap`.
 
     Returns:
@@ -204,8 +206,13 @@ def _overlap(true, predicted, num_true, num_predicted, classes, num_classes):
     """Returns IoU `[B, objects, num_predicted]` and which objects are present."""
     if (classes is None) != (num_classes is None):
         raise ValueError("`classes` and `num_classes` go together")
+    # One column more: pixels that no segment claims are in the union all the same.
+    claimed = (predicted >= 0) & (predicted < num_predicted)
     table = contingency_table(
-        true, predicted, num_true=num_true, num_predicted=num_predicted
+        true,
+        jnp.where(claimed, predicted, num_predicted),
+        num_true=num_true,
+        num_predicted=num_predicted + 1,
     )
     predicted_size = table.sum(1, keepdims=True)
     if classes is None:
@@ -217,13 +224,14 @@ def _overlap(true, predicted, num_true, num_predicted, classes, num_classes):
         table = jnp.einsum("bct,btp->bcp", member, table)
     true_size = table.sum(2, keepdims=True)
     union = true_size + predicted_size - table
-    return table / jnp.maximum(union, 1), true_size[..., 0] > 0
+    overlap = table / jnp.maximum(union, 1)
+    return overlap[..., :num_predicted], true_size[..., 0] > 0
 
 
 def _object_mean(values, present):
     count = present.sum(-1)
     mean = jnp.where(present, values, 0.0).sum(-1) / jnp.maximum(count, 1)
-    return jnp.where(count > 0, mean, 1.0)
+    return jnp.where(count > 0, mean, jnp.nan)
 
 
 def upscale_maps(

@@ -4,6 +4,33 @@ from collections.abc import Mapping
 
 import numpy as np
 
+# What an image without objects has not got.
+_OF_OBJECTS = ("mbo", "miou")
+
+
+def mean(name: str, values: np.ndarray) -> float:
+    """Returns the mean over examples `[n]`, in float64; NaN if none counts.
+
+    mBO and mIoU leave out images without objects, which are NaN there; elsewhere NaN
+    is a fault, and stays.
+    """
+    if name.startswith(_OF_OBJECTS):
+        values = values[~np.isnan(values)]
+    return float(np.mean(values, dtype=np.float64)) if len(values) else float("nan")
+
+
+def count(columns: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Returns how many examples columns `[n, ...]` have, and how many count in mBO.
+
+    Returns:
+      `num_examples` and, where objects were compared, `num_with_objects`.
+    """
+    counts = {"num_examples": len(next(iter(columns.values())))}
+    for name, values in columns.items():
+        if name.startswith(_OF_OBJECTS):
+            return counts | {"num_with_objects": int((~np.isnan(values)).sum())}
+    return counts
+
 
 class Table:
     """Values of metrics for each example, mergeable over batches and hosts.
@@ -88,11 +115,11 @@ class Table:
     def compute(self) -> dict[str, float]:
         """Returns the mean over examples of each one-dimensional column.
 
-        Computed in float64. Columns of more dimensions (predictions kept for
-        average precision) are left to `columns`. An empty table has no means.
+        By `mean`. Columns of more dimensions (predictions kept for average
+        precision) are left to `columns`. An empty table has no means.
         """
         return {
-            name: float(np.mean(values, dtype=np.float64))
+            name: mean(name, values)
             for name, values in self.columns().items()
             if values.ndim == 1
         }

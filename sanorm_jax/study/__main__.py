@@ -14,12 +14,9 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from sanorm_jax import command_line, preemption
-from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.study import jobs as jobs_lib
-from sanorm_jax.study import learning_rates, page, runner, slurm
-
-CONFIG_FILE = "study.json"
+from sanorm_jax.study import learning_rates, page, runner, session, slurm
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File of the study, configs/study_*.py.", lock_config=True
@@ -40,7 +37,7 @@ def _study() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
         if not _WORKDIR.value:
             raise ConfigError("give --config=configs/study_... or a study's --workdir")
         workdir = pathlib.Path(_WORKDIR.value)
-        path = workdir / CONFIG_FILE
+        path = workdir / session.CONFIG_FILE
         if not path.exists():
             raise ConfigError(f"--workdir={workdir}: no study there; give --config")
         return ml_collections.ConfigDict(json.loads(path.read_text())).lock(), workdir
@@ -49,17 +46,6 @@ def _study() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
         or f"experiments/{pathlib.Path(flags.FLAGS['config'].config_filename).stem}"
     )
     return _CONFIG.value, workdir
-
-
-def _record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(workdir_lib.config_to_dict(study), indent=2) + "\n"
-        workdir_lib.write_atomically(workdir / CONFIG_FILE, text)
-    except OSError as error:
-        raise ConfigError(
-            f"--workdir={workdir}: not writable ({error.strerror}); choose another"
-        ) from None
 
 
 def _run_one(study, jobs) -> int:
@@ -74,49 +60,12 @@ def _run_one(study, jobs) -> int:
     return jobs_lib.run(job, study, evaluate=not _TRIAL.value)
 
 
-def _numbered(some, jobs) -> list[tuple[int, jobs_lib.Job]]:
-    names = {job.name for job in some}
-    return [(i, job) for i, job in enumerate(jobs) if job.name in names]
-
-
-def _run_all(study, jobs, workdir: pathlib.Path) -> int:
-    with preemption.Preemption(0) as stop:
-        processes = runner.num_processes(study.num_processes)
-        # The jobs have the accelerator for themselves.
-        jax.config.update("jax_platforms", "cpu")
-        codes = {}
-        if study.get("learning_rates"):
-            trials = [
-                job
-                for job in learning_rates.trial_jobs(jobs)
-                if not jobs_lib.is_trained(job)
-            ]
-            logging.info(
-                "%d trials of learning rates, %d at once", len(trials), processes
-            )
-            codes |= runner.run(_numbered(trials, jobs), workdir, processes, stop, True)
-        compared = learning_rates.chosen(jobs)
-        left = [job for job in compared if not jobs_lib.is_finished(job, study)]
-        logging.info("%d of %d jobs to do", len(left), len(compared))
-        codes |= runner.run(_numbered(left, jobs), workdir, processes, stop)
-        stopped = stop.requested() is not None
-    failed = [
-        job for job in jobs if codes.get(job.name, 0) not in (0, preemption.EXIT_CODE)
-    ]
-    for job in failed if not stopped else ():
-        sys.stderr.write(f"error: {job.name}: {runner.last_words(job)}\n")
-    if stopped or preemption.EXIT_CODE in codes.values():
-        return preemption.EXIT_CODE
-    sys.stdout.write(f"{page.write(study, jobs, workdir)}\n")
-    return 1 if failed else 0
-
-
 def _run() -> int:
     study, workdir = _study()
     jobs = jobs_lib.create(study, workdir)
     if _JOB.value is not None:
         return _run_one(study, jobs)
-    _record(study, workdir)
+    session.record(study, workdir)
     if _SUBMIT.value:
         path = slurm.write(study, workdir, len(jobs))
         sys.stdout.write(
@@ -128,7 +77,10 @@ def _run() -> int:
         jax.config.update("jax_platforms", "cpu")
         sys.stdout.write(f"{page.write(study, jobs, workdir)}\n")
         return 0
-    return _run_all(study, jobs, workdir)
+    code = session.run(study, jobs, workdir)
+    if code != preemption.EXIT_CODE:
+        sys.stdout.write(f"{page.write(study, jobs, workdir)}\n")
+    return code
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The figures of a study's report, from its rows."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import ml_collections
@@ -192,19 +193,14 @@ def samples(
       study: the study's config.
       num_slots: slots that they were evaluated with.
     """
-    predicted: Mapping[str, np.ndarray] = {}
+    predicted = {}
     for job in jobs:
         columns, _ = jobs_lib.read_arrays(job.samples_path(data.name, num_slots))
-        name = measures.normalization(job.normalization)
-        predicted[name] = columns["segmentation"]
+        predicted[measures.normalization(job.normalization)] = columns
         indices = columns["index"]
-    dataset, split = data.task.dataset, data.settings.split
-    true = None
-    if "segmentation" in dataset.fields:
-        true = dataset.read(split, "segmentation", indices)
-    return figures.segmentation_grid(
-        dataset.read(split, "image", indices), true, predicted
-    )
+    read = functools.partial(data.task.dataset.read, data.settings.split)
+    examples = {field: read(field, indices) for field in data.task.drawn_fields}
+    return data.task.draw(examples, predicted)
 
 
 def training(jobs: Sequence[Job], measure: str) -> Figure | None:

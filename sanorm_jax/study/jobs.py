@@ -270,7 +270,8 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
                 {"num_slots": num_slots, "num_iterations": num_iterations}
             ),
         )
-        columns = {"index": indices, "segmentation": predicted["segmentation"]}
+        columns = {"index": indices}
+        columns |= {name: predicted[name] for name in task.drawn_predictions}
         settings = _expected(job, name, study) | {"num_samples": count}
         _write_arrays(job.samples_path(name, num_slots), columns, settings)
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
-import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
 
@@ -105,10 +104,10 @@ def write(
     )
 
     summary = results_lib.summarize(rows, study.measures)
-    _write_rows(directory, "results", rows)
-    _write_rows(directory, "summary", summary)
+    evaluate.write_results(directory, rows, "results")
+    evaluate.write_results(directory, summary, "summary")
     record = {"settings": settings, "versions": versions(done[0], study)}
-    record |= {"machine": _machine(), "wall_time_s": runner.wall_time_s(workdir)}
+    record |= {"machine": machine(), "wall_time_s": runner.wall_time_s(workdir)}
     record["jobs"] = {
         job.name: {"finished": job in done} | jobs_lib.times(job, study) for job in jobs
     }
@@ -121,7 +120,7 @@ def write(
         page.sections,
         summary=_summary(study, compared, done, rows),
         footer=f"{', '.join(f'{k} {v}' for k, v in versions(done[0], study).items())}. "
-        f"{_machine()}.",
+        f"{machine()}.",
     )
     logging.info("report: %s", path)
     return path
@@ -198,7 +197,7 @@ def _add_results(page, study, jobs, data: Data, rows, where):
             for measure in kinds.values():
                 page.table(
                     "",
-                    _table(study, part, measure),
+                    slots_table(study, part, measure),
                     f"{measures.label(measure)}, mean and standard deviation over "
                     f"{len(study.seeds)} seeds, trained with {trained} slots.",
                 )
@@ -219,7 +218,8 @@ def _add_results(page, study, jobs, data: Data, rows, where):
     )
 
 
-def _table(study, rows: Sequence[Row], measure: str) -> list[Row]:
+def slots_table(study, rows: Sequence[Row], measure: str) -> list[Row]:
+    """Returns a row a normalization: the measure at `study.table_slots` slots."""
     table = []
     for name in dict.fromkeys(row["normalization"] for row in rows):
         line: Row = {"normalization": measures.normalization(name)}
@@ -274,17 +274,6 @@ def versions(job: Job, study: ml_collections.ConfigDict) -> dict[str, Any]:
     return jobs_lib.read_arrays(path)[1]["versions"]
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Returns what this runs on, in words."""
     return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
-
-
-def _write_rows(directory: pathlib.Path, name: str, rows: Sequence[Row]):
-    """Writes rows as JSON and CSV; what is not a number is null and empty."""
-    clean = [
-        {
-            k: None if isinstance(v, float) and not np.isfinite(v) else v
-            for k, v in row.items()
-        }
-        for row in rows
-    ]
-    evaluate.write_results(directory, clean, name)

@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from sanorm_jax import references, tasks
+from sanorm_jax import metrics, references, tasks
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator
 from sanorm_jax.parallel import Devices
@@ -73,7 +73,7 @@ class Data:
         """Returns the mean of a column of `references.table`, None without it."""
         if name not in self.references:
             return None
-        return float(self.references[name][self.within(least, most)].mean())
+        return metrics.mean(name, self.references[name][self.within(least, most)])
 
 
 def collect(
@@ -102,7 +102,8 @@ def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
         )
     for least, most in data.ranges(job.config.max_objects):
         part = data.within(least, most)
-        scalars = data.task.summarize({k: v[part] for k, v in columns.items()})
+        mine = {name: values[part] for name, values in columns.items()}
+        scalars = metrics.count(mine) | data.task.summarize(mine)
         scalars.pop("num_objects", None)
         yield {
             "train_setting": job.train_setting,
@@ -119,7 +120,6 @@ def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
             "num_slots": num_slots,
             "min_objects": least,
             "max_objects": most,
-            "num_examples": int(part.sum()),
         } | scalars
 
 

@@ -1,6 +1,7 @@
 """What the training loop and the evaluation know of an experiment."""
 
 import abc
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -9,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from data import pipeline
+from sanorm_jax import metrics
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import occupancy, segmentation
 
@@ -47,6 +49,8 @@ class Task(abc.ABC):
 
     train_fields: ClassVar[tuple[str, ...]]
     evaluation_fields: ClassVar[tuple[str, ...]]
+    # What a figure needs of `predict`, and is kept of it.
+    drawn_predictions: tuple[str, ...] = ("segmentation",)
 
     def __init__(
         self,
@@ -92,6 +96,34 @@ class Task(abc.ABC):
         num_iterations: int,
     ) -> dict[str, jax.Array]:
         """Returns `segmentation` [B, H, W] and `masks` [B, K, H, W] for figures."""
+
+    @property
+    def drawn_fields(self) -> tuple[str, ...]:
+        """What `draw` reads of the dataset."""
+        names = ("image", "segmentation")
+        return tuple(name for name in names if name in self.dataset.fields)
+
+    def draw(
+        self,
+        examples: Mapping[str, np.ndarray],
+        predicted: Mapping[str, Mapping[str, np.ndarray]],
+    ) -> Any:
+        """Returns a figure of examples, and below each what was predicted.
+
+        Args:
+          examples: has `drawn_fields`, [B, ...].
+          predicted: has `drawn_predictions`, by the name of the model; of a single
+            one also its masks are shown, if they are there.
+        """
+        from sanorm_jax import figures  # training needs no matplotlib
+
+        first = next(iter(predicted.values()))
+        return figures.segmentation_grid(
+            examples["image"],
+            examples.get("segmentation"),
+            {name: p["segmentation"] for name, p in predicted.items()},
+            first.get("masks") if len(predicted) == 1 else None,
+        )
 
     def model_options(self) -> dict[str, Any]:
         """Returns the options that every model takes, and those of `config.model`."""
@@ -157,7 +189,7 @@ class Task(abc.ABC):
           columns: what `evaluate` returned, [examples, ...], in order of example.
         """
         return {
-            name: float(np.mean(values, dtype=np.float64))
+            name: metrics.mean(name, values)
             for name, values in columns.items()
             if values.ndim == 1
         }

@@ -24,6 +24,9 @@ from sanorm_jax.tasks.base import (
     to_unit_range,
 )
 
+# The camera of figures is fitted to the objects of so many.
+_CAMERA_EXAMPLES = 256
+
 
 class PropertyPredictionTask(Task):
     """Trains `SetPredictor` with a matched Huber loss; measures average precision.
@@ -51,6 +54,10 @@ class PropertyPredictionTask(Task):
         self.evaluation_fields = (self._input_field, "properties", "num_objects")
         if self.has_segmentation:
             self.evaluation_fields += self.label_fields
+        # Without their places in the image objects cannot be drawn on it.
+        self._has_places = "pixel_coords" in dataset.fields
+        if self._has_places:
+            self.drawn_predictions = ("predicted_properties",)
         self.model = SetPredictor(
             image_size=self.image_size,
             from_features=from_features,
@@ -130,7 +137,40 @@ class PropertyPredictionTask(Task):
         return super().summarize(columns) | scalars
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
-        """Returns the attention at image size and its argmax."""
+        """Returns the properties, and the attention at image size and its argmax."""
         out = self._apply(variables, batch, rng, num_slots, num_iterations)
         masks = segmentation.upscale_maps(out["attention"], self.image_size)
-        return {"segmentation": jnp.argmax(masks, axis=1), "masks": masks}
+        return {
+            "predicted_properties": out["predicted_properties"],
+            "segmentation": jnp.argmax(masks, axis=1),
+            "masks": masks,
+        }
+
+    @property
+    def drawn_fields(self):
+        """See `Task.drawn_fields`."""
+        if not self._has_places:
+            return super().drawn_fields
+        return ("image", "properties", "pixel_coords")
+
+    def draw(self, examples, predicted):
+        """Draws true and predicted objects as glyphs, see `glyphs.property_grid`."""
+        if not self._has_places:
+            return super().draw(examples, predicted)
+        from sanorm_jax import glyphs  # training needs no matplotlib
+
+        split = self.config.evaluation_split
+        some = np.arange(min(_CAMERA_EXAMPLES, self.dataset.num_examples(split)))
+        vectors = self.dataset.read(split, "properties", some)
+        pixels = self.dataset.read(split, "pixel_coords", some)
+        real = vectors[..., -1] != 0
+        camera = glyphs.fit_camera(
+            glyphs.positions(vectors[real]), pixels[real][..., :2]
+        )
+        return glyphs.property_grid(
+            examples["image"],
+            examples["properties"],
+            examples["pixel_coords"][..., :2],
+            {name: p["predicted_properties"] for name, p in predicted.items()},
+            camera,
+        )

@@ -32,13 +32,13 @@ def overlaps(true, predicted, num_true, num_predicted):
 
 def mean_best_overlap(true, predicted, num_true, num_predicted):
     iou = overlaps(true, predicted, num_true, num_predicted)
-    return 1.0 if len(iou) == 0 else iou.max(1).mean()
+    return math.nan if len(iou) == 0 else iou.max(1).mean()
 
 
 def mean_iou(true, predicted, num_true, num_predicted):
     iou = overlaps(true, predicted, num_true, num_predicted)
     if len(iou) == 0:
-        return 1.0
+        return math.nan
     rows, columns = linear_sum_assignment(iou, maximize=True)
     return iou[rows, columns].sum() / len(iou)
 

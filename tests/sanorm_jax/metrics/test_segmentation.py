@@ -45,9 +45,9 @@ def test_metrics_equal_the_plain_ones(true, predicted):
         assert result["ari"][b] == pytest.approx(adjusted_rand_score(*pair), abs=1e-6)
         assert result["fg_ari"][b] == pytest.approx(plain.fg_ari(*pair), abs=1e-6)
         mbo = plain.mean_best_overlap(*pair, NUM_TRUE, NUM_PREDICTED)
-        assert result["mbo"][b] == pytest.approx(mbo, abs=1e-6)
+        assert result["mbo"][b] == pytest.approx(mbo, abs=1e-6, nan_ok=True)
         miou = plain.mean_iou(*pair, NUM_TRUE, NUM_PREDICTED)
-        assert result["miou"][b] == pytest.approx(miou, abs=1e-6)
+        assert result["miou"][b] == pytest.approx(miou, abs=1e-6, nan_ok=True)
 
 
 @settings(max_examples=30, deadline=None)
@@ -97,11 +97,12 @@ def test_vmap_over_seeds_equals_one_after_the_other():
             np.testing.assert_array_equal(together[name][seed], values)
 
 
-def test_image_without_foreground_scores_one():
+def test_image_without_foreground_has_no_overlap():
     true = np.zeros((1, 8, 8), np.int32)
     predicted = np.arange(64).reshape(1, 8, 8) % NUM_PREDICTED
     result = jax.device_get(all_metrics(true, predicted))
-    assert result["fg_ari"] == result["mbo"] == result["miou"] == 1
+    assert result["fg_ari"] == 1
+    assert np.isnan(result["mbo"]) and np.isnan(result["miou"])
     assert result["ari"] == adjusted_rand_score(true.ravel(), predicted.ravel()) == 0
 
 
@@ -114,6 +115,23 @@ def test_pixels_of_unknown_label_are_left_out():
     marked[0, 10:20] = 255
     expected = adjusted_rand_score(true[0, 20:], predicted[0, 20:])
     assert all_metrics(marked, predicted)["ari"] == pytest.approx(expected, abs=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(label_maps(NUM_TRUE), label_maps(NUM_PREDICTED), st.integers(-3, 300))
+def test_pixels_that_no_segment_claims_lower_the_overlap(true, predicted, unclaimed):
+    # Labels that are segments stay; some become what none has.
+    predicted = np.where(predicted == 1, unclaimed, predicted)
+    result = jax.device_get(all_metrics(true, predicted))
+    for b in range(BATCH):
+        for name, slow in (("mbo", plain.mean_best_overlap), ("miou", plain.mean_iou)):
+            expected = slow(true[b], predicted[b], NUM_TRUE, NUM_PREDICTED)
+            assert result[name][b] == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
+def test_an_object_of_which_a_quarter_is_claimed_overlaps_by_a_quarter():
+    result = all_metrics(np.array([[1, 1, 1, 1]]), np.array([[0, -1, -1, -1]]))
+    assert result["mbo"] == result["miou"] == 0.25
 
 
 def test_different_numbers_of_pixels_are_refused():

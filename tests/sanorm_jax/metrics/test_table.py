@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sanorm_jax import metrics
 from sanorm_jax.metrics import Table
 
 N = 40
@@ -55,6 +56,22 @@ def test_means_are_float64_over_examples():
     result = table.compute()
     assert set(result) == {"fg_ari", "num_objects"}
     assert result["fg_ari"] == VALUES["fg_ari"].astype(np.float64).mean()
+
+
+def test_images_without_objects_are_left_out_of_overlaps_alone():
+    columns = {
+        "mbo_masks": np.array([0.2, np.nan, 0.6], np.float32),
+        "fg_ari_masks": np.array([0.2, 1.0, 0.6], np.float32),
+    }
+    table = Table()
+    table.add(np.arange(3), np.ones(3, bool), columns)
+    means = table.compute()
+    assert means["mbo_masks"] == pytest.approx(0.4)
+    assert means["fg_ari_masks"] == pytest.approx(0.6)
+    assert metrics.count(columns) == {"num_examples": 3, "num_with_objects": 2}
+    # Of anything else NaN is a fault, and shows.
+    assert np.isnan(metrics.mean("mse", np.array([0.1, np.nan])))
+    assert np.isnan(metrics.mean("miou_masks", np.array([np.nan])))
 
 
 def test_groups_hold_each_example_once():

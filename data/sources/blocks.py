@@ -1,0 +1,114 @@
+"""Scenes of tetrominoes, rendered here: of the kind of Kabra et al.'s Tetrominoes.
+
+Three tetrominoes (of 19: seven, mirrored and turned) of 5 x 5 pixels a cell and one of
+six colours each lie on a black ground of 35 x 35 pixels and do not overlap. Scenes are
+a function of (seed, split, index) alone. Source of the kind: Kabra et al.,
+multi-object datasets, 2019, whose own file `--dataset=tetrominoes` reads.
+"""
+
+import functools
+
+import numpy as np
+
+from data.sources import rendered, tetrominoes
+from data.sources.base import Example, Options, Source
+from data.sources.tetrominoes import COLORS, RGB, SIZE
+from data.store import StoreError
+
+_CELL = 5
+_DEFAULT_OBJECTS = 3
+_MOST_OBJECTS = 5
+_PER_SHARD = 1024
+_PICTURES = ("####", "##/##", "###/.#.", "##./.##", ".##/##.", "###/#..", "###/..#")
+SPLITS = {"train": 60_000, "validation": 320, "test": 320}
+
+
+def _orientations() -> list[np.ndarray]:
+    """Returns the cells [rows, columns] of the 19 tetrominoes, each way once."""
+    shapes = []
+    for picture in _PICTURES:
+        cells = np.array([[c == "#" for c in row] for row in picture.split("/")])
+        for turns in range(4):
+            turned = np.rot90(cells, turns)
+            if not any(np.array_equal(turned, shape) for shape in shapes):
+                shapes.append(turned)
+    return shapes
+
+
+SHAPES = tuple(_orientations())
+
+
+def _place(rng, labels, number, shape) -> tuple[float, float, float] | None:
+    """Draws a shape where the picture is empty; returns its place, None without."""
+    box = np.array(shape.shape) * _CELL
+    cells = np.kron(shape, np.ones((_CELL, _CELL), bool))
+    for _ in range(100):
+        top, left = rng.integers(0, SIZE - box + 1)
+        window = labels[top : top + box[0], left : left + box[1]]
+        if not window[cells].any():
+            window[cells] = number
+            return left + box[1] / 2, top + box[0] / 2, 0.0
+    return None
+
+
+def render(seed: int, split: str, index: int, least: int, most: int, num_rows: int):
+    """Renders a scene of `least` to `most` tetrominoes, numbered as they were placed.
+
+    Returns:
+      the fields of `tetrominoes.fields(num_rows)`: `shape` is the index in `SHAPES`,
+      `pixel_coords` the middle of the shape's box in pixels, and 0.
+    """
+    rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
+    count = int(rng.integers(least, most + 1))
+    places = [None]
+    while None in places:
+        labels = np.zeros((SIZE, SIZE), np.uint8)
+        kinds = rng.integers(len(SHAPES), size=count)
+        # Without room for one of them the scene begins anew.
+        places = [_place(rng, labels, i + 1, SHAPES[k]) for i, k in enumerate(kinds)]
+    colors = rng.integers(len(COLORS), size=count)
+    palette = np.concatenate([np.zeros((1, 3)), 255 * RGB[colors]]).astype(np.uint8)
+    return tetrominoes.example(
+        palette[labels],
+        labels,
+        kinds,
+        colors,
+        np.array(places),
+        np.ones(count),
+        num_rows,
+    )
+
+
+def _example_at(split: str, index: int, *, settings: dict) -> Example:
+    limits = rendered.limits(settings, split)
+    return render(settings["seed"], split, index, *limits, settings["max_objects"])
+
+
+def build(options: Options) -> Source:
+    """Returns the source of rendered tetrominoes.
+
+    Raises:
+      StoreError: an option out of range.
+    """
+    if options.image_size not in (None, SIZE):
+        raise StoreError(
+            f"--image_size={options.image_size}: must be {SIZE} for blocks"
+        )
+    settings = rendered.settings(
+        options,
+        dataset="blocks",
+        splits=SPLITS,
+        default=(_DEFAULT_OBJECTS, _DEFAULT_OBJECTS),
+        most=_MOST_OBJECTS,
+    )
+    # Another number for another picture: stores of both are not mixed.
+    settings |= {"renderer": 1, "image_size": SIZE}
+    return Source(
+        dataset="blocks",
+        source={"generator": "data.sources.blocks"},
+        settings=settings,
+        fields=tetrominoes.fields(settings["max_objects"]),
+        splits=options.splits or SPLITS,
+        examples_per_shard=_PER_SHARD,
+        example=functools.partial(_example_at, settings=settings),
+    )

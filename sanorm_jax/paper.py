@@ -1,0 +1,51 @@
+"""Runs several studies and writes one page: `python -m sanorm_jax.paper`.
+
+Each study lies in a folder of its name, as `python -m sanorm_jax.study` makes it. The
+page is written anew after each study, and whenever this is stopped; started again, it
+goes on where it stopped.
+"""
+
+import contextlib
+import pathlib
+import sys
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from sanorm_jax import command_line, preemption
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.study import jobs as jobs_lib
+from sanorm_jax.study import page, session
+from sanorm_jax.study import paper as paper_lib
+
+
+def _run(paper, workdir: pathlib.Path, report_only: bool) -> int:
+    jobs = {}
+    for name, study in paper.studies.items():
+        jobs[name] = jobs_lib.create(study, workdir / name)
+    codes = []
+    for name, study in () if report_only else paper.studies.items():
+        logging.info("study %s: %s", name, study.title)
+        session.record(study, workdir / name)
+        codes.append(session.run(study, jobs[name], workdir / name))
+        if codes[-1] == preemption.EXIT_CODE:
+            break
+        if any(jobs_lib.is_finished(job, study) for job in jobs[name]):
+            page.write(study, jobs[name], workdir / name)
+            paper_lib.write(paper, jobs, workdir)
+    # What was stopped, or failed, may have nothing to show.
+    with contextlib.suppress(*(ConfigError,) if any(codes) else ()):
+        sys.stdout.write(f"{paper_lib.write(paper, jobs, workdir)}\n")
+    return max(codes, default=0)
+
+
+if __name__ == "__main__":
+    config = config_flags.DEFINE_config_file(
+        "config", "configs/paper.py", "File of the studies.", lock_config=True
+    )
+    workdir = flags.DEFINE_string("workdir", "experiments/paper", "Folder of the runs.")
+    report = flags.DEFINE_bool("report", False, "Write the page of what is done.")
+    logging.set_verbosity(logging.INFO)
+    command_line.run(
+        lambda: _run(config.value, pathlib.Path(workdir.value), report.value), config
+    )

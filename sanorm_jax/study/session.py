@@ -1,0 +1,84 @@
+"""A study from its config to its last job, in one or several starts."""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+import ml_collections
+from absl import logging
+
+from sanorm_jax import preemption
+from sanorm_jax import workdir as workdir_lib
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.study import jobs as jobs_lib
+from sanorm_jax.study import learning_rates, runner
+from sanorm_jax.study.jobs import Job
+
+CONFIG_FILE = "study.json"
+
+
+def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
+    """Notes the study's config in its folder, where its jobs read it.
+
+    Raises:
+      ConfigError: the folder cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(workdir_lib.config_to_dict(study), indent=2) + "\n"
+        workdir_lib.write_atomically(workdir / CONFIG_FILE, text)
+    except OSError as error:
+        raise ConfigError(
+            f"--workdir={workdir}: not writable ({error.strerror}); choose another"
+        ) from None
+
+
+def run(
+    study: ml_collections.ConfigDict, jobs: Sequence[Job], workdir: pathlib.Path
+) -> int:
+    """Runs the trials of learning rates, then every job that is not done.
+
+    Args:
+      study: the study's config, as `record` noted it.
+      jobs: all its jobs.
+      workdir: folder of the study.
+
+    Returns:
+      the exit code: 0, 1 if a job failed (its error is on standard error), 124 if
+      stopped before the end.
+    """
+    with preemption.Preemption(0) as stop:
+        processes = runner.num_processes(study.num_processes)
+        # The jobs have the accelerator for themselves.
+        jax.config.update("jax_platforms", "cpu")
+        codes = {}
+        if study.get("learning_rates"):
+            trials = [
+                job
+                for job in learning_rates.trial_jobs(jobs)
+                if not jobs_lib.is_trained(job)
+            ]
+            logging.info(
+                "%d trials of learning rates, %d at once", len(trials), processes
+            )
+            codes |= runner.run(_numbered(trials, jobs), workdir, processes, stop, True)
+        compared = learning_rates.chosen(jobs)
+        left = [job for job in compared if not jobs_lib.is_finished(job, study)]
+        logging.info("%d of %d jobs to do", len(left), len(compared))
+        codes |= runner.run(_numbered(left, jobs), workdir, processes, stop)
+        stopped = stop.requested() is not None
+    failed = [
+        job for job in jobs if codes.get(job.name, 0) not in (0, preemption.EXIT_CODE)
+    ]
+    for job in failed if not stopped else ():
+        sys.stderr.write(f"error: {job.name}: {runner.last_words(job)}\n")
+    if stopped or preemption.EXIT_CODE in codes.values():
+        return preemption.EXIT_CODE
+    return 1 if failed else 0
+
+
+def _numbered(some: Sequence[Job], jobs: Sequence[Job]) -> list[tuple[int, Job]]:
+    names = {job.name for job in some}
+    return [(i, job) for i, job in enumerate(jobs) if job.name in names]
