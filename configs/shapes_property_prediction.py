@@ -1,14 +1,10 @@
-"""Property prediction on small embedded scenes of up to 3 objects, on two cores.
+"""Property prediction from ViT features of embedded scenes, up to 3 objects.
 
-    python -m data.prepare --dataset=shapes --name=shapes_64 --image_size=64 \
-        --splits=train:5000,validation:320
-    python -m sanorm_jax.main --config=configs/shapes_property_prediction.py
+    make properties
 
-Measured with seed 0: the loss falls from 0.047 after 100 steps to about 0.03 to 0.035;
-held-out loss 0.036 after 1,000 and 0.043 after 2,000 steps, average precision 0.003
-without a limit of distance. That shows the path from images to average precision, not
-a model that has learned its task: that takes far more steps than minutes allow. Time:
-8 minutes on one core.
+Trains 4 slots on 48 principal components of the features of 5,000 scenes of 1 to 3
+objects; `--config.max_objects=6 --config.evaluation_max_objects=6 --config.num_slots=7`
+takes 10,000 of up to 6. MEASURED
 """
 
 import ml_collections
@@ -18,23 +14,25 @@ from configs import property_prediction
 
 def get_config() -> ml_collections.ConfigDict:
     config = property_prediction.get_config()
-    config.dataset = "shapes_64"
-    config.batch_size = 32
+    config.dataset = "scenes"
+    config.encoder = "vit_small_patch14_dinov2.lvd142m"
+    config.batch_size = 64
     config.max_objects = 3
     config.num_slots = 4
-    config.update_normalization = "batch_norm"
-    config.num_train_steps = 2_000
+    config.num_train_steps = 6_000
     config.z_range = "correct"
-    config.model.feature_dim = 32
+    config.model.feature_dim = 128
 
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup_steps = 200
+    config.optimizer.warmup_steps = 300
     config.optimizer.half_life_steps = 0
+    config.optimizer.cosine_steps = 6_000
+    config.optimizer.clip_norm = 1.0
 
     config.evaluation_max_objects = 3
-    config.evaluation_resolution = 64
     config.evaluations.default = {"num_slots": 4, "num_iterations": 3}
     config.evaluations.more_slots = {"num_slots": 8, "num_iterations": 3}
-    config.evaluate_every_steps = 1_000
+    config.evaluate_every_steps = 500
     config.checkpoint_every_steps = 500
+    config.num_figure_examples = 6
     return config

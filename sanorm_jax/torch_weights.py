@@ -283,6 +283,11 @@ def _dinosaur(model: Dinosaur) -> Iterator[_Entry]:
 
 
 def _autoencoder(model: Autoencoder) -> Iterator:
+    if model.decoder not in autoencoder.DECODERS:
+        raise ConfigError(
+            f"decoder={model.decoder!r}: the published code has none such, only "
+            f"{', '.join(autoencoder.DECODERS)}"
+        )
     for i in range(autoencoder.NUM_ENCODER_LAYERS):
         yield from _conv(f"encoder_cnn.{2 * i}", f"encoder_{i}")
     for side, size in (

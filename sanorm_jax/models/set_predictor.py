@@ -5,6 +5,7 @@ Source: Locatello et al., "Object-Centric Learning with Slot Attention"
 """
 
 import math
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -26,6 +27,8 @@ class SetPredictor(SlotModel):
       from_features: take the features of a frozen encoder instead of images; a linear
         map takes the place of the convolutions.
       feature_dim: channels of the convolutions, or width of that map.
+      encoder_position: options of the `SoftPositionEmbedding`; features of unit
+        variance drown its ramps, a `weight` of 8 makes them as loud.
       num_properties: length P of the property vector.
       property_hidden_dim: hidden width of the MLP over slots.
       Further attributes: see `SlotAttention`.
@@ -35,6 +38,7 @@ class SetPredictor(SlotModel):
     image_size: int = 128
     from_features: bool = False
     feature_dim: int = 64
+    encoder_position: Mapping | None = None
     num_properties: int = 19
     property_hidden_dim: int = 64
 
@@ -113,5 +117,8 @@ class SetPredictor(SlotModel):
 
     @nn.nowrap
     def embedding(self, name: str) -> SoftPositionEmbedding:
-        """Return the position embedding module of the encoder."""
-        return SoftPositionEmbedding(dtype=self.dtype, name=f"{name}_embedding")
+        """Return the module `encoder_position`."""
+        options = getattr(self, name) or {}
+        return SoftPositionEmbedding(
+            **options, dtype=self.dtype, name=f"{name}_embedding"
+        )

@@ -1,10 +1,12 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sanorm_jax.errors import ConfigError
-from sanorm_jax.models.autoencoder import Autoencoder
+from sanorm_jax.models.autoencoder import Autoencoder, SubPixelDecoder
 from sanorm_jax.models.set_predictor import SetPredictor
 from tests.sanorm_jax.models.variables import random_variables
 
@@ -17,7 +19,11 @@ def _images(size):
 
 
 @pytest.mark.parametrize(
-    ("decoder", "size"), [("expanding", 32), ("stationary", 11), ("up_convolve", 32)]
+    ("decoder", "size"),
+    [
+        *(("expanding", 32), ("stationary", 11), ("up_convolve", 32)),
+        *(("sub_pixel", 35), ("sub_pixel", 32)),
+    ],
 )
 def test_autoencoder_mixes_slots_by_masks(decoder, size):
     model = Autoencoder(**SMALL, image_size=size, decoder=decoder)
@@ -36,6 +42,20 @@ def test_autoencoder_mixes_slots_by_masks(decoder, size):
     np.testing.assert_allclose(out["masks"].sum(axis=1), 1, rtol=1e-5)
     mixed = (out["masks"][..., None] * out["slot_reconstructions"]).sum(axis=1)
     np.testing.assert_allclose(out["reconstruction"], mixed, atol=1e-5)
+
+
+def test_sub_pixel_blocks_lie_where_their_pixels_were():
+    model = SubPixelDecoder(image_size=35, hidden_dim=6)
+    coarse = jax.random.normal(jax.random.key(3), (1, 7, 7, 8))
+    variables = random_variables(model, coarse)
+    decode = jax.jit(functools.partial(model.apply, variables))
+    change = np.abs(decode(coarse.at[0, 1, 5].add(1.0)) - decode(coarse))[0].max(-1)
+    assert change.shape == (35, 35)
+    assert (change[5:10, 25:30] > 0).all()
+    # Two convolutions reach two coarse pixels, the last one a pixel more.
+    rows, columns = np.nonzero(change)
+    assert rows.max() <= 5 * (1 + 3)
+    assert columns.min() >= 5 * (5 - 2) - 1
 
 
 def test_autoencoder_options_change_the_token_width():

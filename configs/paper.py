@@ -1,0 +1,44 @@
+"""The paper in small: its three tasks, four normalizations each, on one page.
+
+    make paper
+
+Runs `configs/study_shapes.py`, `configs/study_properties.py` and
+`configs/study_blocks.py`, one after another, each in a folder of its name.
+`--config.seeds="(0,)"` and `--config.data_dir=DIR` hold for all of them. MEASURED
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+from configs import study_blocks, study_properties, study_shapes
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.title = "Attention normalizations and the number of slots, in small"
+    config.seeds = config_dict.FieldReference((0, 1, 2))
+    config.data_dir = config_dict.FieldReference("datasets")
+    config.studies = ml_collections.ConfigDict()
+    for name, module, question in (
+        (
+            *("dinosaur", study_shapes),
+            "DINOSAUR on features of a ViT: trained with 7 slots on 3 to 6 objects, "
+            "does it cut objects to pieces where it is given more slots?",
+        ),
+        (
+            *("property_prediction", study_properties),
+            "Property prediction from features of a ViT: trained with 4 slots on up to "
+            "3 objects, does a set of up to twice as many slots name the same objects?",
+        ),
+        (
+            *("object_discovery", study_blocks),
+            "An autoencoder of images: trained with 4 slots on three tetrominoes, does "
+            "it find them, and more of them, with up to 11 slots?",
+        ),
+    ):
+        study = module.get_config()
+        study.question = question
+        study.seeds = config.get_ref("seeds")
+        study.base.data_dir = config.get_ref("data_dir")
+        config.studies[name] = study
+    return config

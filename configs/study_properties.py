@@ -1,0 +1,35 @@
+"""What more slots do to property prediction: embedded scenes, ViT features.
+
+    make paper
+
+Four normalizations, trained with 4 slots on scenes of up to 3 objects, evaluated with 3
+to 8 slots. MEASURED
+"""
+
+import ml_collections
+
+from configs import shapes_property_prediction, study_shapes
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = study_shapes.get_config()
+    config.title = "More slots than trained with: properties of objects"
+    config.base = shapes_property_prediction.get_config()
+    config.base.num_figure_examples = 0
+    config.base.log_every_steps = 20
+    config.learning_rates = ()  # that of base for all
+    config.train_settings = ml_collections.ConfigDict()
+    config.train_settings.objects_1_3 = {"num_slots": 4, "max_objects": 3}
+
+    config.evaluation.num_slots = (3, 4, 5, 6, 8)
+    config.evaluation.datasets = ml_collections.ConfigDict()
+    config.evaluation.datasets.scenes = {
+        "dataset": "scenes",
+        "split": "validation",
+        "min_objects": 1,
+        "max_objects": (1, 2, 3, 4, 5, 6),
+    }
+    config.evaluation.sample_slots = (4, 8)
+    config.measures = ("ap_inf", "ap_1", "ap_0.5", "ap_0.25")
+    config.table_slots = (3, 4, 6, 8)
+    return config
