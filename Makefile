@@ -8,6 +8,7 @@ WORKDIR ?= experiments/shapes
 IMAGES ?=
 NAME ?= $(notdir $(abspath $(WORKDIR)))_$(notdir $(abspath $(IMAGES)))
 STUDY_WORKDIR ?= experiments/study_shapes
+PAPER_WORKDIR ?= experiments/paper
 
 # Large pages save XLA's CPU buffers from being mapped and zeroed anew each step.
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
@@ -17,7 +18,8 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 ENCODER := vit_small_patch14_dinov2.lvd142m
 VIT := $(DATA_DIR)/weights/$(ENCODER).safetensors
 
-.PHONY: demo study segment shapes weights test lint clean
+.PHONY: demo study properties blocks paper segment test lint clean
+.PHONY: weights shapes scenes tetrominoes
 
 $(VENV)/.run: requirements.txt feature_extraction/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +53,39 @@ demo: shapes
 study: shapes
 	$(BIN)/python -m sanorm_jax.study --config=configs/study_shapes.py \
 		--workdir=$(STUDY_WORKDIR) --config.base.data_dir=$(DATA_DIR)
+
+# Scenes of 1 to 6 objects and their features, for property prediction.
+scenes: weights
+	$(BIN)/python -m data.prepare --dataset=shapes --name=scenes \
+		--data_dir=$(DATA_DIR) --image_size=128 \
+		--splits=train:10000,validation:960 --objects=train:1-6,validation:1-6
+	$(BIN)/python -m feature_extraction.extract --dataset=shapes --name=scenes \
+		--encoder=$(ENCODER) --weights=$(VIT) --input_size=224 --dtype=bfloat16 \
+		--components=96 --data_dir=$(DATA_DIR)
+
+properties: scenes
+	$(BIN)/python -m sanorm_jax.main --config=configs/shapes_property_prediction.py \
+		--workdir=experiments/properties --config.data_dir=$(DATA_DIR)
+	$(BIN)/python -m sanorm_jax.main --mode=evaluate \
+		--workdir=experiments/properties --num_slots=7,14 --max_objects=3,6
+	$(BIN)/python -m sanorm_jax.main --mode=report --workdir=experiments/properties
+
+tetrominoes: $(VENV)/.run
+	$(BIN)/python -m data.prepare --dataset=blocks --data_dir=$(DATA_DIR) \
+		--splits=train:60000,validation:480 --objects=train:3-3,validation:3-5
+
+blocks: tetrominoes
+	$(BIN)/python -m sanorm_jax.main --config=configs/blocks.py \
+		--workdir=experiments/blocks --config.data_dir=$(DATA_DIR)
+	$(BIN)/python -m sanorm_jax.main --mode=evaluate --workdir=experiments/blocks \
+		--num_slots=4,5,7,11 --max_objects=3,5
+	$(BIN)/python -m sanorm_jax.main --mode=report --workdir=experiments/blocks
+
+# The three tasks in small, four normalizations each; started again, it goes on.
+paper: shapes scenes tetrominoes
+	$(BIN)/python -m sanorm_jax.paper --config=configs/paper.py \
+		--workdir=$(PAPER_WORKDIR) --config.data_dir=$(DATA_DIR) \
+		$(if $(SEEDS),--config.seeds="($(SEEDS),)")
 
 # WEIGHTS: the file of a ViT's weights, if the run's features were made with one.
 segment: $(VENV)/.run

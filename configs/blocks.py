@@ -16,15 +16,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.dataset = "blocks"
     config.batch_size = 32
     config.num_slots = 4
+    config.update_normalization = "batch_norm"
     config.max_objects = 3
     config.num_train_steps = 4_000
     config.augmentations = ()
     config.model.feature_dim = 32
     config.model.encoder_kernel_size = 3
+    # Else slots hold together what has one colour, and miss where it lies.
+    config.model.encoder_position.weight = 4.0
     config.model.decoder = "sub_pixel"
 
     config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 1.5e-3
     config.optimizer.warmup_steps = 500
     config.optimizer.half_life_steps = 0
     config.optimizer.cosine_steps = 4_000

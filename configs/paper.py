@@ -27,8 +27,8 @@ def get_config() -> ml_collections.ConfigDict:
         ),
         (
             *("property_prediction", study_properties),
-            "Property prediction from features of a ViT: trained with 4 slots on up to "
-            "3 objects, does a set of up to twice as many slots name the same objects?",
+            "Property prediction from features of a ViT: trained with 7 slots on up to "
+            "6 objects, does a set of up to twice as many slots name the same objects?",
         ),
         (
             *("object_discovery", study_blocks),

@@ -42,6 +42,8 @@ class Autoencoder(SlotModel):
       image_size: height and width of the images in pixels.
       feature_dim: channels of the convolutions.
       encoder_kernel_size: kernel side of the encoder's convolutions.
+      encoder_stride: of the encoder's first convolution; 2 leaves a quarter of the
+        tokens, each of which sees more of the image.
       decoder: `expanding` (starts at a sixteenth of the size), `stationary`
         (keeps the size), `up_convolve` (as `expanding`, with unpooling) or `sub_pixel`
         (from a coarse map to the image in one step; not of the published code).
@@ -53,6 +55,7 @@ class Autoencoder(SlotModel):
     image_size: int = 128
     feature_dim: int = 64
     encoder_kernel_size: int = 5
+    encoder_stride: int = 1
     decoder: str = "expanding"
     encoder_position: Mapping | None = None
     decoder_position: Mapping | None = None
@@ -81,7 +84,8 @@ class Autoencoder(SlotModel):
         Returns:
           `reconstruction` `[B, H, W, 3]`, `masks` `[B, K, H, W]` (softmax over
           slots), `slot_reconstructions` `[B, K, H, W, 3]`, `slots` `[B, K, D]` and
-          `attention` `[B, K, H W]`, all float32.
+          `attention` `[B, K, N]` of N tokens, a pixel each without a stride, all
+          float32.
 
         Raises:
           ConfigError: an image of another size, or a size that the decoder cannot
@@ -94,6 +98,7 @@ class Autoencoder(SlotModel):
             layers.Conv(
                 self.feature_dim,
                 self.encoder_kernel_size,
+                stride=self.encoder_stride if i == 0 else 1,
                 dtype=self.dtype,
                 name=f"encoder_{i}",
             )

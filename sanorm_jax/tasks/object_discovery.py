@@ -115,9 +115,8 @@ class ObjectDiscoveryTask(Task):
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Returns MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
 
-        Both maps have the images' resolution and are brought to
-        `evaluation_resolution`; of classes as `mbo_class_...` where the data names
-        them. Occupancy of the slots.
+        Both maps are brought to `evaluation_resolution`; of classes as
+        `mbo_class_...` where the data names them. Occupancy of the slots.
         """
         image, out = self._apply(variables, batch, rng, num_slots, num_iterations)
         size = self.config.evaluation_resolution
@@ -126,7 +125,7 @@ class ObjectDiscoveryTask(Task):
             "num_objects": batch["num_objects"],
         }
         # [B, K, H W]
-        out["masks"] = out["masks"].reshape(out["attention"].shape)
+        out["masks"] = out["masks"].reshape(*out["masks"].shape[:2], -1)
         for name in ("masks", "attention"):
             predicted = segmentation.upscale_segmentation(out[name], size)
             measures = self.segmentation_measures(batch, size, predicted, num_slots)

@@ -15,7 +15,7 @@ FOLDER = pathlib.Path(importlib.import_module("configs").__file__).parent
 NAMES = sorted(
     path.stem
     for path in FOLDER.glob("*.py")
-    if path.stem not in ("__init__", "common") and "study" not in path.stem
+    if path.stem not in ("__init__", "common", "paper") and "study" not in path.stem
 )
 
 
