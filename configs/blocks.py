@@ -14,29 +14,26 @@ from configs import object_discovery
 def get_config() -> ml_collections.ConfigDict:
     config = object_discovery.get_config()
     config.dataset = "blocks"
-    config.batch_size = 32
+    config.batch_size = 8
     config.num_slots = 4
-    config.update_normalization = "batch_norm"
     config.max_objects = 3
-    config.num_train_steps = 4_000
+    config.num_train_steps = 16_000
     config.augmentations = ()
     config.model.feature_dim = 32
     config.model.encoder_kernel_size = 3
-    # Else slots hold together what has one colour, and miss where it lies.
-    config.model.encoder_position.weight = 4.0
     config.model.decoder = "sub_pixel"
 
     config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 1.5e-3
+    config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_steps = 500
     config.optimizer.half_life_steps = 0
-    config.optimizer.cosine_steps = 4_000
+    config.optimizer.cosine_steps = 16_000
     config.optimizer.clip_norm = 1.0
 
     config.evaluation_max_objects = 3
     config.evaluation_resolution = 35
     config.evaluations.default = {"num_slots": 4, "num_iterations": 3}
     config.evaluations.like_training = {"num_slots": 4, "num_iterations": 3}
-    config.evaluate_every_steps = 500
-    config.checkpoint_every_steps = 500
+    config.evaluate_every_steps = 2_000
+    config.checkpoint_every_steps = 1_000
     return config

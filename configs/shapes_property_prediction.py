@@ -16,24 +16,24 @@ def get_config() -> ml_collections.ConfigDict:
     config = property_prediction.get_config()
     config.dataset = "scenes"
     config.encoder = "vit_small_patch14_dinov2.lvd142m"
-    config.batch_size = 64
+    config.batch_size = 16
     config.max_objects = 6
     config.num_slots = 7
-    config.num_train_steps = 8_000
+    config.num_train_steps = 13_000
     config.z_range = "correct"
     config.model.feature_dim = 128
     config.model.encoder_position = {"weight": 8.0}
 
-    config.optimizer.learning_rate = 8e-4
+    config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_steps = 300
     config.optimizer.half_life_steps = 0
-    config.optimizer.cosine_steps = 8_000
-    config.optimizer.clip_norm = 0.2
+    config.optimizer.cosine_steps = 13_000
+    config.optimizer.clip_norm = 1.0
 
     config.evaluation_max_objects = 6
     config.evaluations.default = {"num_slots": 7, "num_iterations": 3}
     config.evaluations.more_slots = {"num_slots": 14, "num_iterations": 3}
-    config.evaluate_every_steps = 500
-    config.checkpoint_every_steps = 500
+    config.evaluate_every_steps = 2_000
+    config.checkpoint_every_steps = 1_000
     config.num_figure_examples = 6
     return config

@@ -16,7 +16,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.title = "More slots and objects than trained with: tetrominoes"
     config.base = blocks.get_config()
     config.base.num_figure_examples = 0
-    config.base.log_every_steps = 20
+    config.base.log_every_steps = 50
+    config.base.evaluate_every_steps = 2_000
     config.learning_rates = ()  # that of base for all
     config.train_settings = ml_collections.ConfigDict()
     config.train_settings.objects_3 = {"num_slots": 4, "max_objects": 3}

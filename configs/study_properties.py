@@ -16,7 +16,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.title = "More slots than trained with: properties of objects"
     config.base = shapes_property_prediction.get_config()
     config.base.num_figure_examples = 0
-    config.base.log_every_steps = 20
+    config.base.log_every_steps = 50
+    config.base.evaluate_every_steps = 2_000
     config.learning_rates = ()  # that of base for all
     config.train_settings = ml_collections.ConfigDict()
     config.train_settings.objects_1_6 = {"num_slots": 7, "max_objects": 6}

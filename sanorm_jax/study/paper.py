@@ -134,8 +134,8 @@ def _numbers(study, data, rows, where) -> list[report.Section]:
                     table_caption=f"{measures.label(measure)} on "
                     f"{part[0]['num_examples']} images with "
                     f"{charts.range_label(least, most)}, trained with "
-                    f"{part[0]['train_slots']} slots; {len(study.seeds)} "
-                    f"{'seeds' if len(study.seeds) > 1 else 'seed'}.",
+                    f"{part[0]['train_slots']} slots; seeds: "
+                    f"{', '.join(str(s) for s in sorted({r['seed'] for r in part}))}.",
                 )
             )
     return sections
