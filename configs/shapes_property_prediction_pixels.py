@@ -1,8 +1,8 @@
-"""Property prediction on small embedded scenes of up to 3 objects, on two cores.
+"""Property prediction from pixels of embedded scenes of up to 3 objects, on two cores.
 
     python -m data.prepare --dataset=shapes --name=shapes_64 --image_size=64 \
         --splits=train:5000,validation:320
-    python -m sanorm_jax.main --config=configs/shapes_property_prediction.py
+    python -m sanorm_jax.main --config=configs/shapes_property_prediction_pixels.py
 
 Measured with seed 0: the loss falls from 0.047 after 100 steps to about 0.03 to 0.035;
 held-out loss 0.036 after 1,000 and 0.043 after 2,000 steps, average precision 0.003
