@@ -37,6 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
         ),
     ):
         study = module.get_config()
+        study.title = question.partition(":")[0]
         study.question = question
         study.seeds = config.get_ref("seeds")
         study.base.data_dir = config.get_ref("data_dir")

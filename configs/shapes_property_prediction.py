@@ -1,10 +1,17 @@
-"""Property prediction from ViT features of embedded scenes, up to 3 objects.
+"""Property prediction from ViT features of embedded scenes, on two cores.
 
     make properties
 
-Trains 4 slots on 48 principal components of the features of 5,000 scenes of 1 to 3
-objects; `--config.max_objects=6 --config.evaluation_max_objects=6 --config.num_slots=7`
-takes 10,000 of up to 6. MEASURED
+Trains 7 slots on 96 principal components of the features of 10,000 scenes of 1 to 6
+objects, in many small steps: in the same time a batch of 16 had learned twice as much
+as one of 64. Measured with seed 0 on 960 held-out scenes: average precision without
+distance limit 0.314, within one unit 0.045; on those of up to 3 objects 0.460 and
+0.080. It still rises at the end (0.276 after 10,000 steps). What an object is comes
+first, where it lies comes late: places are drawn to the middle of the picture, and the
+attention is not yet sharp (FG-ARI 0.60, ARI 0.29).
+
+Time, on one core beside other work: scenes 3, features 15, training with its
+evaluations 12.7 minutes.
 """
 
 import ml_collections

@@ -3,7 +3,12 @@
     make paper
 
 Four normalizations, trained with 7 slots on scenes of up to 6 objects, evaluated with 6
-to 14 slots. MEASURED
+to 14 slots. Measured with seed 0, average precision without distance limit at 7 and 14
+slots: 0.314, 0.313 (weighted mean), 0.302, 0.334 (layer norm), 0.282, 0.311 (batch
+norm), 0.048, 0.058 (weighted sum, whose updates are the smallest: it is late). None has
+learned to its end, so this does not decide between them.
+
+Time: 54.5 minutes on one core beside other work.
 """
 
 import ml_collections

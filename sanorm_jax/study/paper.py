@@ -94,7 +94,9 @@ def _study(name, study, done, workdir) -> list[report.Section]:
             part = select(rows, train_setting=setting, dataset=one.name)
             several = len(study.train_settings) * len(data) > 1
             where = setting.replace("_", " ") if several else ""
-            sections += _numbers(study, one, part, where)
+            sections.append(
+                report.Section(charts.titled(study.title, where), text=study.question)
+            )
             place, kinds = next(iter(measures.groups(study.measures).items()))
             for title, (low, high) in charts.ranges(part, one, part[0]).items():
                 add(
@@ -114,17 +116,18 @@ def _study(name, study, done, workdir) -> list[report.Section]:
                     charts.samples([j for j in mine if j.seed == seed], one, study, k),
                     f"Held-out images with {k} slots, seed {seed}.",
                 )
+            sections += _tables(study, one, part)
         curve = charts.training(mine, study.measures[0])
         if curve:
             add("", f"{setting}_training", curve, "On held-out images while training.")
     return sections
 
 
-def _numbers(study, data, rows, where) -> list[report.Section]:
+def _tables(study, data, rows) -> list[report.Section]:
     least, most = data.settings.min_objects, rows[0]["train_max_objects"]
     most = int(data.num_objects.max()) if most == "all" else most
     part = select(rows, min_objects=least, max_objects=most)
-    sections = [report.Section(charts.titled(study.title, where), text=study.question)]
+    sections = []
     for kinds in measures.groups(study.measures).values():
         for measure in kinds.values():
             sections.append(
