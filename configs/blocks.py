@@ -2,8 +2,15 @@
 
     make blocks
 
-Trains 4 slots on 60,000 rendered images of 35 x 35 pixels, as many as the objects and
-the ground. MEASURED
+Trains 4 slots on 60,000 rendered images of 35 x 35 pixels, in many small steps.
+Measured with seed 0 on 147 held-out scenes of three: FG-ARI, mBO of the masks 0.843,
+0.293, of the attention 0.830, 0.283; with 11 slots FG-ARI of the masks 0.773. ARI is
+0.07: black ground costs nothing, and any slot may draw it. Below the 0.95 and more that
+the literature reports for the published Tetrominoes after far longer training: slots
+still cut some objects in two. With weighted mean, 16,000 steps: FG-ARI 0.796 of the
+masks, 0.893 of the attention, and 0.599, 0.639 with 11 slots.
+
+Time: 26 minutes on one core beside other work.
 """
 
 import ml_collections
