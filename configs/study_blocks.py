@@ -13,18 +13,13 @@ from configs import blocks, study_shapes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = study_shapes.get_config()
-    config.title = "More slots and objects than trained with: tetrominoes"
-    config.base = blocks.get_config()
-    config.base.num_figure_examples = 0
-    config.base.log_every_steps = 50
-    config.base.evaluate_every_steps = 2_000
-    config.learning_rates = ()  # that of base for all
-    config.train_settings = ml_collections.ConfigDict()
+    config = study_shapes.about(
+        blocks.get_config(),
+        "More slots and objects than trained with: tetrominoes",
+    )
     config.train_settings.objects_3 = {"num_slots": 4, "max_objects": 3}
 
     config.evaluation.num_slots = (4, 5, 6, 7, 9, 11)
-    config.evaluation.datasets = ml_collections.ConfigDict()
     config.evaluation.datasets.blocks = {
         "dataset": "blocks",
         "split": "validation",

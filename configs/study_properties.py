@@ -17,18 +17,13 @@ from configs import shapes_property_prediction, study_shapes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = study_shapes.get_config()
-    config.title = "More slots than trained with: properties of objects"
-    config.base = shapes_property_prediction.get_config()
-    config.base.num_figure_examples = 0
-    config.base.log_every_steps = 50
-    config.base.evaluate_every_steps = 2_000
-    config.learning_rates = ()  # that of base for all
-    config.train_settings = ml_collections.ConfigDict()
+    config = study_shapes.about(
+        shapes_property_prediction.get_config(),
+        "More slots than trained with: properties of objects",
+    )
     config.train_settings.objects_1_6 = {"num_slots": 7, "max_objects": 6}
 
     config.evaluation.num_slots = (6, 7, 9, 11, 14)
-    config.evaluation.datasets = ml_collections.ConfigDict()
     config.evaluation.datasets.scenes = {
         "dataset": "scenes",
         "split": "validation",

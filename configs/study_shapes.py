@@ -20,6 +20,23 @@ import ml_collections
 from configs import shapes
 
 
+def about(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigDict:
+    """Returns this study of another experiment, at the one learning rate of its own.
+
+    Its `train_settings` and `evaluation.datasets` are empty.
+    """
+    config = get_config()
+    config.title = title
+    config.base = base
+    config.base.num_figure_examples = 0
+    config.base.log_every_steps = 50
+    config.base.evaluate_every_steps = 2_000
+    config.learning_rates = ()
+    config.train_settings = ml_collections.ConfigDict()
+    config.evaluation.datasets = ml_collections.ConfigDict()
+    return config
+
+
 def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.title = "More slots and objects than trained with: embedded scenes"

@@ -8,6 +8,9 @@ _KINDS = {"fg_ari": "FG-ARI", "ari": "ARI", "mbo": "mBO"}
 _OTHERS = {"mbo_class": "class mBO", "miou_class": "class mIoU", "miou": "mIoU"}
 _OTHERS |= {"ap": "AP", "mse": "MSE", "huber": "Huber loss"}
 
+# Where average precision is measured: the place of its group.
+PROPERTIES = "properties"
+
 
 def split(measure: str) -> tuple[str, str]:
     """Returns kind and place: `fg_ari_masks_refined` as FG-ARI, "masks, refined"."""
@@ -56,11 +59,11 @@ def groups(names: Iterable[str]) -> dict[str, dict[str, str]]:
     for name in names:
         kind, place = split(name)
         if kind == "AP":
-            found.setdefault("properties", {})[label(name)] = name
+            found.setdefault(PROPERTIES, {})[label(name)] = name
         elif kind in _KINDS.values() and "repeated" not in place:
             found.setdefault(place.removesuffix(", refined"), {})[kind] = name
     for place, kinds in found.items():
-        if place != "properties":
+        if place != PROPERTIES:
             found[place] = {k: kinds[k] for k in _KINDS.values() if k in kinds}
     # Masks, the model's own segmentation, come before the attention.
     return dict(sorted(found.items(), key=lambda item: item[0] != "masks"))

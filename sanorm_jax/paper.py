@@ -23,20 +23,24 @@ def _run(paper, workdir: pathlib.Path, report_only: bool) -> int:
     jobs = {}
     for name, study in paper.studies.items():
         jobs[name] = jobs_lib.create(study, workdir / name)
-    codes = []
+    codes, path = [0], None
     for name, study in () if report_only else paper.studies.items():
         logging.info("study %s: %s", name, study.title)
         session.record(study, workdir / name)
         codes.append(session.run(study, jobs[name], workdir / name))
-        if codes[-1] == preemption.EXIT_CODE:
-            break
-        if any(jobs_lib.is_finished(job, study) for job in jobs[name]):
+        stopped = codes[-1] == preemption.EXIT_CODE
+        if not stopped and any(jobs_lib.is_finished(j, study) for j in jobs[name]):
             page.write(study, jobs[name], workdir / name)
-            paper_lib.write(paper, jobs, workdir)
-    # What was stopped, or failed, may have nothing to show.
-    with contextlib.suppress(*(ConfigError,) if any(codes) else ()):
-        sys.stdout.write(f"{paper_lib.write(paper, jobs, workdir)}\n")
-    return max(codes, default=0)
+        # What was stopped, or failed, may have nothing to show.
+        with contextlib.suppress(*(ConfigError,) if any(codes) else ()):
+            path = paper_lib.write(paper, jobs, workdir)
+        if stopped:
+            break
+    if report_only:
+        path = paper_lib.write(paper, jobs, workdir)
+    if path:
+        sys.stdout.write(f"{path}\n")
+    return max(codes)
 
 
 if __name__ == "__main__":

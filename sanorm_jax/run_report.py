@@ -48,7 +48,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     num_slots = same[0]["num_slots"]
     baselines = _baselines(task, whole)
 
-    sections = _picture(folder, num_slots)
+    sections = _picture(task, folder, num_slots)
     for limit in dict.fromkeys(row["max_objects"] for row in whole):
         part = [row for row in whole if row["max_objects"] == limit]
         sections += _more_slots(part, limit, baselines.get(limit, {}), config)
@@ -132,16 +132,22 @@ def _features(task: tasks.Task) -> str:
     return f"{text}."
 
 
-def _picture(folder: pathlib.Path, num_slots: int) -> list[report.Section]:
+def _picture(
+    task: tasks.Task, folder: pathlib.Path, num_slots: int
+) -> list[report.Section]:
     pictures = sorted(folder.glob(f"*_slots_{num_slots}_*.png"))
+    text = "Held-out scenes, their true objects, and what the model found."
+    if "segmentation" in task.drawn_predictions:
+        text += (
+            " The outlines of its segments lie over the image, those of the true "
+            "objects are white; below, the mask of each slot."
+        )
     return [
         report.Section(
             "Scenes taken apart",
-            text="Held-out scenes, their true objects, and what the model found: one "
-            "colour a slot. The outlines of its segments lie over the image, those of "
-            "the true objects are white; below, the mask of each slot.",
+            text=text,
             figure=picture,
-            caption=f"{num_slots} slots.",
+            caption=f"With {num_slots} slots: {task.drawing}.",
         )
         for picture in pictures[:1]
     ]
@@ -185,7 +191,9 @@ def _line(row: Row, by: str) -> Row:
         line["with objects"] = row["num_with_objects"]
     for place, kinds in measures.groups(row).items():
         for kind, measure in kinds.items():
-            line[kind if place == "properties" else f"{kind} {place}"] = row[measure]
+            line[kind if place == measures.PROPERTIES else f"{kind} {place}"] = row[
+                measure
+            ]
     losses = (name for name in ("mse", "huber") if name in row)
     return line | {measures.label(name): row[name] for name in losses}
 

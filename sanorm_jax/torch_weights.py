@@ -291,7 +291,7 @@ def _autoencoder(model: Autoencoder) -> Iterator:
     for i in range(autoencoder.NUM_ENCODER_LAYERS):
         yield from _conv(f"encoder_cnn.{2 * i}", f"encoder_{i}")
     for side, size in (
-        ("encoder", -(-model.image_size // model.encoder_stride)),
+        ("encoder", model.image_size),
         ("decoder", model.initial_size()),
     ):
         embedding = model.embedding(f"{side}_position")

@@ -6,8 +6,6 @@ a function of (seed, split, index) alone. Source of the kind: Kabra et al.,
 multi-object datasets, 2019, whose own file `--dataset=tetrominoes` reads.
 """
 
-import functools
-
 import numpy as np
 
 from data.sources import rendered, tetrominoes
@@ -94,21 +92,16 @@ def build(options: Options) -> Source:
         raise StoreError(
             f"--image_size={options.image_size}: must be {SIZE} for blocks"
         )
-    settings = rendered.settings(
+    return rendered.source(
         options,
         dataset="blocks",
+        generator="data.sources.blocks",
+        renderer=1,
+        image_size=SIZE,
         splits=SPLITS,
         default=(_DEFAULT_OBJECTS, _DEFAULT_OBJECTS),
         most=_MOST_OBJECTS,
-    )
-    # Another number for another picture: stores of both are not mixed.
-    settings |= {"renderer": 1, "image_size": SIZE}
-    return Source(
-        dataset="blocks",
-        source={"generator": "data.sources.blocks"},
-        settings=settings,
-        fields=tetrominoes.fields(settings["max_objects"]),
-        splits=options.splits or SPLITS,
+        fields=tetrominoes.fields,
         examples_per_shard=_PER_SHARD,
-        example=functools.partial(_example_at, settings=settings),
+        example=_example_at,
     )

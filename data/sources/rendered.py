@@ -1,9 +1,57 @@
 """What datasets that are rendered here share: their options, checked."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 
-from data.sources.base import Options
+from data.sources.base import Example, Options, Source
 from data.store import StoreError
+
+
+def source(
+    options: Options,
+    *,
+    dataset: str,
+    generator: str,
+    renderer: int,
+    image_size: int,
+    splits: Mapping[str, int],
+    default: tuple[int, int],
+    most: int,
+    fields: Callable[[int], Mapping[str, tuple]],
+    examples_per_shard: int,
+    example: Callable[..., Example],
+) -> Source:
+    """Returns a dataset that is rendered example by example.
+
+    Args:
+      options: of the command line.
+      dataset: its name.
+      generator: module that renders it.
+      renderer: another number for another picture: stores of both are not mixed.
+      image_size: side of the images in pixels.
+      splits: examples by split that the dataset knows.
+      default: fewest and most objects where nothing is given.
+      most: objects that a scene has room for.
+      fields: of a store, by the most objects of a scene.
+      examples_per_shard: examples of a shard file.
+      example: `example(split, index, settings=...)`.
+
+    Raises:
+      StoreError: an option out of range.
+    """
+    found = settings(
+        options, dataset=dataset, splits=splits, default=default, most=most
+    )
+    found |= {"renderer": renderer, "image_size": image_size}
+    return Source(
+        dataset=dataset,
+        source={"generator": generator},
+        settings=found,
+        fields=fields(found["max_objects"]),
+        splits=options.splits or splits,
+        examples_per_shard=examples_per_shard,
+        example=functools.partial(example, settings=found),
+    )
 
 
 def settings(

@@ -28,21 +28,16 @@ def build(options: Options) -> Source:
     image_size = options.image_size or 128
     if not 16 <= image_size <= 1024:
         raise StoreError(f"--image_size={image_size}: must be 16 to 1024")
-    settings = rendered.settings(
+    return rendered.source(
         options,
         dataset="shapes",
+        generator="data.shapes",
+        renderer=3,
+        image_size=image_size,
         splits=shapes.SPLITS,
         default=(1, _MOST_OBJECTS),
         most=_MOST_OBJECTS,
-    )
-    # Another number for another picture: stores of both are not mixed.
-    settings |= {"renderer": 3, "image_size": image_size}
-    return Source(
-        dataset="shapes",
-        source={"generator": "data.shapes"},
-        settings=settings,
-        fields=object_fields(image_size, settings["max_objects"]),
-        splits=options.splits or shapes.SPLITS,
+        fields=functools.partial(object_fields, image_size),
         examples_per_shard=_PER_SHARD,
-        example=functools.partial(_example_at, settings=settings),
+        example=_example_at,
     )

@@ -81,11 +81,9 @@ def adjusted_rand_index(
     Returns:
       float32 `[B]`, at most 1.
     """
-    table = contingency_table(
-        true, predicted, num_true=num_true, num_predicted=num_predicted
-    )
+    table = _table_with_unclaimed(true, predicted, num_true, num_predicted)
     exact = true[0].size <= _EXACT_PIXELS
-    return _adjusted_rand_index(table, ignore_background, exact)
+    return _adjusted_rand_index(table[..., :num_predicted], ignore_background, exact)
 
 
 def _adjusted_rand_index(table, ignore_background, exact):
@@ -181,7 +179,7 @@ def segmentation_metrics(
 ) -> dict[str, jax.Array]:
     """All metrics of a batch of segmentations.
 
-    Under one `jit` the contingency tables that they share are computed once. Arguments
+    Under one `jit` the contingency table that they share is computed once. Arguments
     as for `mean_best_overlap`.
 
     Returns:
@@ -202,18 +200,22 @@ def segmentation_metrics(
     return values
 
 
-def _overlap(true, predicted, num_true, num_predicted, classes, num_classes):
-    """Returns IoU `[B, objects, num_predicted]` and which objects are present."""
-    if (classes is None) != (num_classes is None):
-        raise ValueError("`classes` and `num_classes` go together")
-    # One column more: pixels that no segment claims are in the union all the same.
+def _table_with_unclaimed(true, predicted, num_true, num_predicted):
+    """Counts pixels that no segment claims in a column behind the others."""
     claimed = (predicted >= 0) & (predicted < num_predicted)
-    table = contingency_table(
+    return contingency_table(
         true,
         jnp.where(claimed, predicted, num_predicted),
         num_true=num_true,
         num_predicted=num_predicted + 1,
     )
+
+
+def _overlap(true, predicted, num_true, num_predicted, classes, num_classes):
+    """Returns IoU `[B, objects, num_predicted]` and which objects are present."""
+    if (classes is None) != (num_classes is None):
+        raise ValueError("`classes` and `num_classes` go together")
+    table = _table_with_unclaimed(true, predicted, num_true, num_predicted)
     predicted_size = table.sum(1, keepdims=True)
     if classes is None:
         table = table[:, 1:]

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.models import layers
-from sanorm_jax.models.position_embedding import SoftPositionEmbedding
 from sanorm_jax.models.slot_attention import SlotModel
 
 NUM_ENCODER_LAYERS = 4
@@ -29,7 +28,7 @@ DECODERS = {
     "up_convolve": [(5, True, "torch")] * 4 + [(3, False, "glorot")],
 }
 # `sub_pixel` works on a map of at most so many pixels a side, then gives each of them
-# its block of the image at once: on a CPU a step takes a quarter of `stationary`'s.
+# its block of the image at once, which takes far fewer products than `stationary`.
 SUB_PIXEL = "sub_pixel"
 SUB_PIXEL_SIDE = 8
 SUB_PIXEL_CHANNELS = 16
@@ -42,8 +41,6 @@ class Autoencoder(SlotModel):
       image_size: height and width of the images in pixels.
       feature_dim: channels of the convolutions.
       encoder_kernel_size: kernel side of the encoder's convolutions.
-      encoder_stride: of the encoder's first convolution; 2 leaves a quarter of the
-        tokens, each of which sees more of the image.
       decoder: `expanding` (starts at a sixteenth of the size), `stationary`
         (keeps the size), `up_convolve` (as `expanding`, with unpooling) or `sub_pixel`
         (from a coarse map to the image in one step; not of the published code).
@@ -55,7 +52,6 @@ class Autoencoder(SlotModel):
     image_size: int = 128
     feature_dim: int = 64
     encoder_kernel_size: int = 5
-    encoder_stride: int = 1
     decoder: str = "expanding"
     encoder_position: Mapping | None = None
     decoder_position: Mapping | None = None
@@ -84,8 +80,7 @@ class Autoencoder(SlotModel):
         Returns:
           `reconstruction` `[B, H, W, 3]`, `masks` `[B, K, H, W]` (softmax over
           slots), `slot_reconstructions` `[B, K, H, W, 3]`, `slots` `[B, K, D]` and
-          `attention` `[B, K, N]` of N tokens, a pixel each without a stride, all
-          float32.
+          `attention` `[B, K, H W]`, all float32.
 
         Raises:
           ConfigError: an image of another size, or a size that the decoder cannot
@@ -98,7 +93,6 @@ class Autoencoder(SlotModel):
             layers.Conv(
                 self.feature_dim,
                 self.encoder_kernel_size,
-                stride=self.encoder_stride if i == 0 else 1,
                 dtype=self.dtype,
                 name=f"encoder_{i}",
             )
@@ -118,14 +112,6 @@ class Autoencoder(SlotModel):
         )
         result = self._decode(slots)
         return result | {"slots": slots, "attention": attention}
-
-    @nn.nowrap
-    def embedding(self, name: str) -> SoftPositionEmbedding:
-        """Return the module `encoder_position` or `decoder_position`."""
-        options = getattr(self, name) or {}
-        return SoftPositionEmbedding(
-            **options, dtype=self.dtype, name=f"{name}_embedding"
-        )
 
     @nn.nowrap
     def initial_size(self) -> int:

@@ -13,7 +13,6 @@ import jax
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.models import layers
 from sanorm_jax.models.autoencoder import encode_tokens
-from sanorm_jax.models.position_embedding import SoftPositionEmbedding
 from sanorm_jax.models.slot_attention import SlotModel
 
 ENCODER_STRIDES = (1, 2, 2, 1)
@@ -114,11 +113,3 @@ class SetPredictor(SlotModel):
             for i, stride in enumerate(ENCODER_STRIDES)
         ]
         return layers.apply_convs(encoder, image, last_relu=True)
-
-    @nn.nowrap
-    def embedding(self, name: str) -> SoftPositionEmbedding:
-        """Return the module `encoder_position`."""
-        options = getattr(self, name) or {}
-        return SoftPositionEmbedding(
-            **options, dtype=self.dtype, name=f"{name}_embedding"
-        )

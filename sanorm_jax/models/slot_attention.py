@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.models import layers, normalization
+from sanorm_jax.models.position_embedding import SoftPositionEmbedding
 
 
 class SlotAttention(nn.Module):
@@ -154,6 +155,14 @@ class SlotModel(nn.Module):
     implicit: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
+
+    @nn.nowrap
+    def embedding(self, name: str) -> SoftPositionEmbedding:
+        """Return the module whose options are the model's `encoder_position`, say."""
+        options = getattr(self, name) or {}
+        return SoftPositionEmbedding(
+            **options, dtype=self.dtype, name=f"{name}_embedding"
+        )
 
     def make_slot_attention(self) -> SlotAttention:
         """Return the Slot Attention module `slot_attention` with these options."""

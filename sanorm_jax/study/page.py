@@ -21,9 +21,14 @@ from sanorm_jax.study.jobs import Job
 from sanorm_jax.study.results import Data, Row, select
 
 DIRECTORY = "report"
+SPREAD = "Lines join the means over seeds, bands reach from the least to the largest."
+_REFERENCES = (
+    " The grid of blocks sees no image; the oracle is the true labels at the tokens' "
+    "resolution."
+)
 
 
-class _Page:
+class Page:
     """Collects sections; each figure is also written as a file."""
 
     def __init__(self, directory: pathlib.Path):
@@ -77,7 +82,7 @@ def write(
             )
     directory = workdir / DIRECTORY
     directory.mkdir(parents=True, exist_ok=True)
-    page = _Page(directory)
+    page = Page(directory)
     for setting in dict.fromkeys(job.train_setting for job in done):
         mine = [job for job in done if job.train_setting == setting]
         for one in data:
@@ -174,9 +179,6 @@ def _add_results(page, study, jobs, data: Data, rows, where):
         f"{charts.range_label(least, most)}, {size} x {size} pixels, "
         f"{study.evaluation.num_iterations} iterations"
     )
-    spread = (
-        "Lines join the means over seeds, bands reach from the least to the largest."
-    )
     page.table(
         charts.titled("What more slots do", where),
         _gains(whole, first),
@@ -190,9 +192,8 @@ def _add_results(page, study, jobs, data: Data, rows, where):
                 charts.titled(f"{title}: {place}", where),
                 f"{place.replace(' ', '_')}_{low}_{high}_{tag}",
                 charts.by_slots(rows, data, rows[0], kinds, low, high),
-                f"{part[0]['num_examples']} images, {size} x {size} pixels. {spread} "
-                "The grid of blocks sees no image; the oracle is the true labels at "
-                "the tokens' resolution.",
+                f"{part[0]['num_examples']} images, {size} x {size} pixels. {SPREAD}"
+                f"{_REFERENCES if place != measures.PROPERTIES else ''}",
             )
             for measure in kinds.values():
                 page.table(
@@ -208,7 +209,7 @@ def _add_results(page, study, jobs, data: Data, rows, where):
         f"{measures.label(first)} at {size} x {size} pixels, mean over seeds, on "
         "images of at most so many objects.",
     )
-    _add_samples(page, study, jobs, data, tag, where)
+    add_samples(page, study, jobs, data, f"samples_slots_{{}}_{tag}", where)
     appendix.add_occupancy(page, study, jobs, data, rows, tag, where)
     page.table(
         charts.titled("By number of objects", where),
@@ -253,17 +254,20 @@ def _by_objects(rows: Sequence[Row], measure: str) -> list[Row]:
     ]
 
 
-def _add_samples(page, study, jobs, data, tag, where):
+def add_samples(page, study, jobs, data, name, where):
+    """Shows the same images under each normalization, of the first seed.
+
+    A figure's file is called `name`, which has braces where the slots go.
+    """
     seed = min(job.seed for job in jobs)
     shown = [job for job in jobs if job.seed == seed]
     for k in study.evaluation.sample_slots if study.evaluation.num_samples else ():
         page.figure(
             charts.titled(f"The same images with {k} slots", where),
-            f"samples_slots_{k}_{tag}",
+            name.format(k),
             charts.samples(shown, data, study, k),
-            f"Held-out images under each normalization, seed {seed}, {k} slots: true "
-            "objects and predicted segments. A segment has the colour of the object it "
-            "is matched with; other colours are segments left over.",
+            f"Held-out images under each normalization, seed {seed}, {k} slots: "
+            f"{data.task.drawing}.",
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import ml_collections
 
-from sanorm_jax import figures, measures, report
+from sanorm_jax import measures, report
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.study import charts, learning_rates, page, runner
 from sanorm_jax.study import jobs as jobs_lib
@@ -76,69 +76,48 @@ def write(
 
 
 def _study(name, study, done, workdir) -> list[report.Section]:
-    """Returns the sections of a study: numbers, curves, pictures."""
-    sections = []
+    """Returns the sections of a study: curves, pictures, numbers."""
+    shown = page.Page(workdir / FIGURES)
     data = [Data(dataset, done[0], study) for dataset in study.evaluation.datasets]
     rows = results_lib.collect(study, done, data)
-
-    def add(title, tag, figure, caption, text=""):
-        for suffix in (".png", ".pdf"):
-            figures.save(figure, workdir / FIGURES / f"{name}_{tag}{suffix}")
-        sections.append(
-            report.Section(title, text=text, figure=figure, caption=caption)
-        )
-
+    several = len(study.train_settings) * len(data) > 1
     for setting in dict.fromkeys(job.train_setting for job in done):
         mine = [job for job in done if job.train_setting == setting]
+        where = setting.replace("_", " ") if several else ""
         for one in data:
             part = select(rows, train_setting=setting, dataset=one.name)
-            several = len(study.train_settings) * len(data) > 1
-            where = setting.replace("_", " ") if several else ""
-            sections.append(
+            tag = f"{name}_{setting}_{one.name}"
+            shown.sections.append(
                 report.Section(charts.titled(study.title, where), text=study.question)
             )
             place, kinds = next(iter(measures.groups(study.measures).items()))
             for title, (low, high) in charts.ranges(part, one, part[0]).items():
-                add(
+                shown.figure(
                     "",
-                    f"{setting}_{one.name}_{low}_{high}",
+                    f"{tag}_{low}_{high}",
                     charts.by_slots(part, one, part[0], kinds, low, high),
-                    f"{title}, {place}. Lines join the means over seeds, bands reach "
-                    "from the least to the largest.",
+                    f"{title}, {place}. {page.SPREAD}",
                 )
-            seed = min(job.seed for job in mine)
-            for k in (
-                study.evaluation.sample_slots if study.evaluation.num_samples else ()
-            ):
-                add(
-                    "",
-                    f"{setting}_{one.name}_samples_{k}",
-                    charts.samples([j for j in mine if j.seed == seed], one, study, k),
-                    f"Held-out images with {k} slots, seed {seed}.",
-                )
-            sections += _tables(study, one, part)
+            page.add_samples(shown, study, mine, one, f"{tag}_samples_{{}}", where)
+            _add_tables(shown, study, one, part)
         curve = charts.training(mine, study.measures[0])
         if curve:
-            add("", f"{setting}_training", curve, "On held-out images while training.")
-    return sections
+            caption = "On held-out images while training."
+            shown.figure("", f"{name}_{setting}_training", curve, caption)
+    return shown.sections
 
 
-def _tables(study, data, rows) -> list[report.Section]:
+def _add_tables(shown, study, data, rows):
     least, most = data.settings.min_objects, rows[0]["train_max_objects"]
     most = int(data.num_objects.max()) if most == "all" else most
     part = select(rows, min_objects=least, max_objects=most)
-    sections = []
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in part}))
     for kinds in measures.groups(study.measures).values():
         for measure in kinds.values():
-            sections.append(
-                report.Section(
-                    "",
-                    table=page.slots_table(study, part, measure),
-                    table_caption=f"{measures.label(measure)} on "
-                    f"{part[0]['num_examples']} images with "
-                    f"{charts.range_label(least, most)}, trained with "
-                    f"{part[0]['train_slots']} slots; seeds: "
-                    f"{', '.join(str(s) for s in sorted({r['seed'] for r in part}))}.",
-                )
+            shown.table(
+                "",
+                page.slots_table(study, part, measure),
+                f"{measures.label(measure)} on {part[0]['num_examples']} images with "
+                f"{charts.range_label(least, most)}, trained with "
+                f"{part[0]['train_slots']} slots; seeds: {seeds}.",
             )
-    return sections

@@ -51,6 +51,11 @@ class Task(abc.ABC):
     evaluation_fields: ClassVar[tuple[str, ...]]
     # What a figure needs of `predict`, and is kept of it.
     drawn_predictions: tuple[str, ...] = ("segmentation",)
+    # What `draw` shows, for captions.
+    drawing: str = (
+        "true objects and predicted segments. A segment has the colour of the object "
+        "it is matched with; other colours are segments left over"
+    )
 
     def __init__(
         self,

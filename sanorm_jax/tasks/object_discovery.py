@@ -125,7 +125,7 @@ class ObjectDiscoveryTask(Task):
             "num_objects": batch["num_objects"],
         }
         # [B, K, H W]
-        out["masks"] = out["masks"].reshape(*out["masks"].shape[:2], -1)
+        out["masks"] = out["masks"].reshape(out["attention"].shape)
         for name in ("masks", "attention"):
             predicted = segmentation.upscale_segmentation(out[name], size)
             measures = self.segmentation_measures(batch, size, predicted, num_slots)

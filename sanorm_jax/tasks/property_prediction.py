@@ -58,6 +58,12 @@ class PropertyPredictionTask(Task):
         self._has_places = "pixel_coords" in dataset.fields
         if self._has_places:
             self.drawn_predictions = ("predicted_properties",)
+            self.drawing = (
+                "true and predicted objects. Square: cube, disc: sphere, upright: "
+                "cylinder; a white dot marks metal. A white rim marks what finds its "
+                "object within one unit, a cross what does not, a dotted ring an "
+                "object that none finds"
+            )
         self.model = SetPredictor(
             image_size=self.image_size,
             from_features=from_features,
