@@ -87,18 +87,17 @@ def _study(name, study, done, workdir) -> list[report.Section]:
         for one in data:
             part = select(rows, train_setting=setting, dataset=one.name)
             tag = f"{name}_{setting}_{one.name}"
-            shown.sections.append(
-                report.Section(charts.titled(study.title, where), text=study.question)
-            )
+            title = charts.titled(study.title, where)
+            shown.sections.append(report.Section(title, text=study.question))
             place, kinds = next(iter(measures.groups(study.measures).items()))
-            for title, (low, high) in charts.ranges(part, one, part[0]).items():
+            for objects, (low, high) in charts.ranges(part, one, part[0]).items():
                 shown.figure(
                     "",
                     f"{tag}_{low}_{high}",
                     charts.by_slots(part, one, part[0], kinds, low, high),
-                    f"{title}, {place}. {page.SPREAD}",
+                    f"{objects}, {place}. {page.SPREAD}",
                 )
-            page.add_samples(shown, study, mine, one, f"{tag}_samples_{{}}", where)
+            page.add_samples(shown, study, mine, one, f"{tag}_samples_{{}}", title)
             _add_tables(shown, study, one, part)
         curve = charts.training(mine, study.measures[0])
         if curve:
