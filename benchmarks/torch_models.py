@@ -5,6 +5,7 @@ maps, so that both sides can be given the same weights. Slot Attention with the
 weighted mean; torch's GRU cell.
 """
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import nn
@@ -130,10 +131,17 @@ class SetPredictor(nn.Module):
             *torch.broadcast_tensors(predicted[:, :, None], targets[:, None]),
             reduction="none",
         ).mean(dim=-1)
-        matched = [
-            cost[linear_sum_assignment(cost.detach().numpy())].mean() for cost in costs
-        ]
-        return torch.stack(matched).mean()
+        rows, columns = match(costs.detach())
+        examples = torch.arange(len(costs), device=costs.device)[:, None]
+        return costs[examples, rows, columns].mean()
+
+
+@torch.compiler.disable  # scipy is no part of a graph
+def match(costs):
+    """Return rows and columns, [B, min(K, M)], of the cheapest pairs of [B, K, M]."""
+    pairs = [linear_sum_assignment(cost) for cost in costs.float().cpu().numpy()]
+    rows, columns = np.stack(pairs, axis=1)
+    return (torch.from_numpy(x).to(costs.device) for x in (rows, columns))
 
 
 class MLPDecoder(nn.Module):

@@ -32,6 +32,7 @@ class Case:
     tokens: int = 784
     feature_dim: int = 768
     remat: bool = False
+    dtype: str = "float32"
 
     def __str__(self):
         size = (
@@ -40,7 +41,8 @@ class Case:
             else f"{self.image_size} x {self.image_size}"
         )
         text = f"{self.task}, {size}, {self.num_slots} slots, batch {self.batch_size}"
-        return f"{text}, remat" if self.remat else text
+        text = f"{text}, remat" if self.remat else text
+        return text if self.dtype == "float32" else f"{text}, {self.dtype}"
 
 
 PAPER = [
@@ -48,6 +50,7 @@ PAPER = [
     Case("set_predictor", 8, 10),
     Case("dinosaur", 2, 11),
 ]
+PUBLISHED_BATCH_SIZES = {"autoencoder": 64, "set_predictor": 512, "dinosaur": 64}
 CASES = {
     "paper": PAPER,
     "small": [
@@ -72,6 +75,7 @@ CASES = {
 def make_model(case: Case) -> nn.Module:
     """Return our model, with PyTorch's GRU."""
     options = {"num_slots": case.num_slots, "gru": "torch"}
+    options["dtype"] = jnp.dtype(case.dtype)
     if case.task == "dinosaur":
         return Dinosaur(**options, remat=case.remat)
     if case.task == "autoencoder":
@@ -102,13 +106,16 @@ def _loss(out: dict[str, jax.Array], x, targets=None) -> jax.Array:
 TX = optax.adam(LEARNING_RATE)
 
 
-def lower_step(model: nn.Module, state: Any, inputs) -> jax.stages.Lowered:
+def lower_step(
+    model: nn.Module, state: Any, inputs, loss: Callable[..., jax.Array] = _loss
+) -> jax.stages.Lowered:
     """Return the step `(state, *inputs) -> (state, loss)`, to be compiled.
 
     Args:
       model: of `make_model`.
       state: parameters and state of the optimizer `TX`, or their shapes.
       inputs: of `make_inputs`, or their shapes.
+      loss: of the model's outputs, the input and the targets.
     """
 
     def step(state, x, noise, *targets):
@@ -116,7 +123,7 @@ def lower_step(model: nn.Module, state: Any, inputs) -> jax.stages.Lowered:
 
         def loss_of(params):
             out = model.apply({"params": params}, x, train=True, noise=noise)
-            return _loss(out, x, *targets)
+            return loss(out, x, *targets)
 
         value, grads = jax.value_and_grad(loss_of)(params)
         updates, opt_state = TX.update(grads, opt_state)

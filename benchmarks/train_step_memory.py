@@ -19,6 +19,7 @@ from rich.table import Table
 
 from benchmarks.train_step_cases import (
     PAPER,
+    PUBLISHED_BATCH_SIZES,
     TX,
     Case,
     lower_step,
@@ -35,7 +36,6 @@ MEMORY_CASES = [
 ]
 # Buffers are assigned before machine code is made, so that need not be good.
 QUICK = {"xla_backend_optimization_level": "0"}
-PUBLISHED_BATCH_SIZES = {"autoencoder": 64, "set_predictor": 512, "dinosaur": 64}
 # Dense TF32 and bfloat16 products in FLOP/s, memory in bytes/s, of the data sheets.
 GPUS = {
     "A100 40 GB": (156e12, 312e12, 1.555e12),

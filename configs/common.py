@@ -32,6 +32,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_iterations = 3
     config.update_normalization = "weighted_mean"
     config.dtype = "float32"
+    # Of float32 products on GPUs: default (TF32, as fast as XLA can), high, highest.
+    config.matmul_precision = "default"
     config.init_from = ""  # a workdir, or a converted PyTorch checkpoint
 
     # Optimization.

@@ -251,6 +251,32 @@ def _host_rows(batch_size: int, host_index: int, num_hosts: int) -> range:
     return range(host_index * rows, (host_index + 1) * rows)
 
 
+def train_reader(
+    dataset: Dataset,
+    split: str,
+    indices: np.ndarray,
+    fields: Sequence[str],
+    batch_size: int,
+    seed: int,
+    host_index: int = 0,
+    num_hosts: int = 1,
+) -> Callable[[int], Batch]:
+    """Returns `read(step)`, which reads the training batch of a step, on any thread.
+
+    Arguments and batches as of `train_batches`.
+    """
+    rows = _host_rows(batch_size, host_index, num_hosts)
+    position = np.arange(rows.start, rows.stop, dtype=np.int32)
+    order = _Order(indices, seed)
+
+    def read(step: int) -> Batch:
+        chosen = order(step * batch_size + rows.start, len(rows))
+        batch = {field: dataset.read(split, field, chosen) for field in fields}
+        return batch | {"position": position}
+
+    return read
+
+
 def train_batches(
     dataset: Dataset,
     split: str,
@@ -285,15 +311,9 @@ def train_batches(
     Raises:
       StoreError: the store is damaged, missing a field, or gone.
     """
-    rows = _host_rows(batch_size, host_index, num_hosts)
-    position = np.arange(rows.start, rows.stop, dtype=np.int32)
-    order = _Order(indices, seed)
-
-    def read(step: int) -> Batch:
-        chosen = order(step * batch_size + rows.start, len(rows))
-        batch = {field: dataset.read(split, field, chosen) for field in fields}
-        return batch | {"position": position}
-
+    read = train_reader(
+        *(dataset, split, indices, fields, batch_size, seed, host_index, num_hosts)
+    )
     return _run(read, dataset, fields, {"position": "int32"}, start_step, num_steps)
 
 

@@ -162,13 +162,8 @@ class Devices:
         if not self.pmapped:
             options = compiler_options()
             return jax.jit(step, donate_argnums=0, compiler_options=options)
-        compiled = jax.pmap(step, axis_name=AXIS, donate_argnums=0)
-
-        def run(state, batch):
-            state, scalars = compiled(state, batch)
-            return state, _first(scalars)
-
-        return run
+        # The scalars are alike on all devices: one copy leaves, and nothing else runs.
+        return jax.pmap(step, axis_name=AXIS, donate_argnums=0, out_axes=(0, None))
 
     def compile_evaluation(self, evaluate: Callable) -> Callable:
         """Compiles `evaluate(variables, batch) -> {name: [B, ...]}`."""

@@ -39,7 +39,7 @@ FREE_FIELDS = frozenset(
 
 
 # Fields that runs recorded before they were there lack, with what those runs did.
-LATER_FIELDS = {"optimizer": {"cosine_steps": 0}}
+LATER_FIELDS = {"matmul_precision": "default", "optimizer": {"cosine_steps": 0}}
 
 
 def write_atomically(path: pathlib.Path, text: str):

@@ -4,6 +4,7 @@ import abc
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -15,6 +16,8 @@ from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import occupancy, segmentation
 
 Batch = dict[str, jax.Array]
+# JAX's names: XLA's choice (TF32 on GPUs), three bfloat16 or TF32 passes, true float32.
+MATMUL_PRECISIONS = ("default", "high", "highest")
 
 
 def slot_noise(rng: jax.Array, ids: jax.Array, num_slots: int, slot_dim: int):
@@ -45,8 +48,12 @@ class Task(abc.ABC):
       config: the experiment's config.
       dataset: where examples come from.
       axis_name: of the devices in training, None for one device.
+
+    Attributes:
+      model: the Flax module, made by the subclass.
     """
 
+    model: nn.Module
     train_fields: ClassVar[tuple[str, ...]]
     evaluation_fields: ClassVar[tuple[str, ...]]
     # What a figure needs of `predict`, and is kept of it.
@@ -67,6 +74,11 @@ class Task(abc.ABC):
         self.dataset = dataset
         self.axis_name = axis_name
         self.dtype = check_dtype(config.dtype)
+        if config.matmul_precision not in MATMUL_PRECISIONS:
+            raise ConfigError(
+                f"config.matmul_precision={config.matmul_precision}: must be one of "
+                f"{', '.join(MATMUL_PRECISIONS)}"
+            )
         for name in ("num_slots", "num_iterations"):
             check_positive(f"config.{name}", config[name])
 
@@ -101,6 +113,64 @@ class Task(abc.ABC):
         num_iterations: int,
     ) -> dict[str, jax.Array]:
         """Returns `segmentation` [B, H, W] and `masks` [B, K, H, W] for figures."""
+
+    def forward(
+        self,
+        variables: Any,
+        inputs: jax.Array,
+        ids: jax.Array,
+        rng: jax.Array,
+        num_slots: int,
+        num_iterations: int,
+    ) -> dict[str, jax.Array]:
+        """Returns the model's outputs, in evaluation.
+
+        Args:
+          variables: of the model.
+          inputs: [B, ...] as the model takes them.
+          ids: [B] int32, examples in their split; their slots' noise hangs on them.
+          rng: key of the evaluation.
+          num_slots: K.
+          num_iterations: of Slot Attention.
+        """
+        with jax.default_matmul_precision(self.config.matmul_precision):
+            return self.model.apply(
+                variables,
+                inputs,
+                train=False,
+                noise=slot_noise(rng, ids, num_slots, self.model.slot_dim),
+                num_slots=num_slots,
+                num_iterations=num_iterations,
+            )
+
+    def train_forward(
+        self,
+        params: Any,
+        batch_stats: Any,
+        inputs: jax.Array,
+        ids: jax.Array,
+        rng: jax.Array,
+    ) -> tuple[dict[str, jax.Array], Any]:
+        """Returns the model's outputs in training, and its new running statistics.
+
+        Args:
+          params: of the model.
+          batch_stats: its statistics, empty without batch norm.
+          inputs: [B, ...] as the model takes them.
+          ids: [B] int32, rows in the global batch.
+          rng: key of the step.
+        """
+        noise = slot_noise(rng, ids, self.config.num_slots, self.model.slot_dim)
+        # The products of the gradient inherit the precision.
+        with jax.default_matmul_precision(self.config.matmul_precision):
+            out, updated = self.model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                inputs,
+                train=True,
+                noise=noise,
+                mutable=["batch_stats"],
+            )
+        return out, updated.get("batch_stats", {})
 
     @property
     def drawn_fields(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.models.dinosaur import Dinosaur
-from sanorm_jax.tasks.base import Task, occupancy_measures, slot_noise
+from sanorm_jax.tasks.base import Task, occupancy_measures
 
 
 class DinosaurTask(Task):
@@ -53,30 +53,16 @@ class DinosaurTask(Task):
         del step
         # [B, N, F]
         features = batch["features"].astype(jnp.float32)
-        config = self.config
-        noise = slot_noise(
-            rng, batch["position"], config.num_slots, self.model.slot_dim
-        )
-        out, updated = self.model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            features,
-            train=True,
-            noise=noise,
-            mutable=["batch_stats"],
+        out, batch_stats = self.train_forward(
+            params, batch_stats, features, batch["position"], rng
         )
         loss = jnp.mean(jnp.square(out["reconstruction"] - features))
-        return loss, (updated.get("batch_stats", {}), {})
+        return loss, (batch_stats, {})
 
     def _apply(self, variables, batch, rng, num_slots, num_iterations):
         features = batch["features"].astype(jnp.float32)
-        noise = slot_noise(rng, batch["index"], num_slots, self.model.slot_dim)
-        out = self.model.apply(
-            variables,
-            features,
-            train=False,
-            noise=noise,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
+        out = self.forward(
+            variables, features, batch["index"], rng, num_slots, num_iterations
         )
         return features, out
 

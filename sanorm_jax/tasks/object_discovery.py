@@ -11,12 +11,7 @@ from sanorm_jax import optimizers
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.models.autoencoder import Autoencoder
-from sanorm_jax.tasks.base import (
-    Task,
-    occupancy_measures,
-    slot_noise,
-    to_unit_range,
-)
+from sanorm_jax.tasks.base import Task, occupancy_measures, to_unit_range
 
 AUGMENTATIONS = ("flip", "rotate_90")
 
@@ -84,31 +79,18 @@ class ObjectDiscoveryTask(Task):
             batch["position"],
             self.config.augmentations,
         )
-        noise = slot_noise(
-            noise_rng, batch["position"], self.config.num_slots, self.model.slot_dim
-        )
-        out, updated = self.model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            image,
-            train=True,
-            noise=noise,
-            mutable=["batch_stats"],
+        out, batch_stats = self.train_forward(
+            params, batch_stats, image, batch["position"], noise_rng
         )
         mse = jnp.mean(jnp.square(out["reconstruction"] - image))
         weight = self.loss_weight(step)
         scalars = {"mse": mse, "loss_weight": weight}
-        return weight * mse, (updated.get("batch_stats", {}), scalars)
+        return weight * mse, (batch_stats, scalars)
 
     def _apply(self, variables, batch, rng, num_slots, num_iterations):
         image = to_unit_range(batch["image"])
-        noise = slot_noise(rng, batch["index"], num_slots, self.model.slot_dim)
-        out = self.model.apply(
-            variables,
-            image,
-            train=False,
-            noise=noise,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
+        out = self.forward(
+            variables, image, batch["index"], rng, num_slots, num_iterations
         )
         return image, out
 

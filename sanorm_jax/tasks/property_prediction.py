@@ -17,12 +17,7 @@ from sanorm_jax.metrics.average_precision import (
 )
 from sanorm_jax.metrics.matching import huber_set_loss
 from sanorm_jax.models.set_predictor import SetPredictor
-from sanorm_jax.tasks.base import (
-    Task,
-    occupancy_measures,
-    slot_noise,
-    to_unit_range,
-)
+from sanorm_jax.tasks.base import Task, occupancy_measures, to_unit_range
 
 # The camera of figures is fitted to the objects of so many.
 _CAMERA_EXAMPLES = 256
@@ -85,28 +80,17 @@ class PropertyPredictionTask(Task):
     def loss(self, params, batch_stats, batch, rng, step):
         """Huber loss of matched properties, mean over slots and properties."""
         del step
-        noise = slot_noise(
-            rng, batch["position"], self.config.num_slots, self.model.slot_dim
-        )
-        out, updated = self.model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            self._inputs(batch),
-            train=True,
-            noise=noise,
-            mutable=["batch_stats"],
+        inputs = self._inputs(batch)
+        out, batch_stats = self.train_forward(
+            params, batch_stats, inputs, batch["position"], rng
         )
         loss = huber_set_loss(out["predicted_properties"], batch["properties"]).mean()
-        return loss, (updated.get("batch_stats", {}), {})
+        return loss, (batch_stats, {})
 
     def _apply(self, variables, batch, rng, num_slots, num_iterations):
-        noise = slot_noise(rng, batch["index"], num_slots, self.model.slot_dim)
-        return self.model.apply(
-            variables,
-            self._inputs(batch),
-            train=False,
-            noise=noise,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
+        inputs = self._inputs(batch)
+        return self.forward(
+            variables, inputs, batch["index"], rng, num_slots, num_iterations
         )
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):

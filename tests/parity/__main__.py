@@ -17,7 +17,7 @@ from rich.table import Table
 from tests.parity import models, others
 from tests.parity.vectors import Row, Vectors
 
-_VECTORS = flags.DEFINE_string("vectors", None, "Folder of .npz files.", required=True)
+_VECTORS = flags.DEFINE_string("vectors", None, "Folder of .npz files.")
 _EVERY = flags.DEFINE_bool(
     "every_quantity", False, "A line for every array; else the worst of each group."
 )
@@ -107,4 +107,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    flags.mark_flag_as_required("vectors")
     app.run(main)

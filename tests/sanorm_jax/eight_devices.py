@@ -58,7 +58,11 @@ def run(config, devices: Devices) -> dict[str, np.ndarray]:
     )
     result = {}
     for number, batch in enumerate(batches):
-        state, scalars = step(state, devices.put_batch(batch))
+        old, batch = state, devices.put_batch(batch)
+        # Nothing but the batch goes to the devices, and the state's memory is reused.
+        with jax.transfer_guard("disallow"):
+            state, scalars = step(old, batch)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
         result |= {f"step {number} {k}": np.asarray(v) for k, v in scalars.items()}
     for path, leaf in jax.tree_util.tree_leaves_with_path(devices.get_state(state)):
         result[jax.tree_util.keystr(path)] = np.asarray(leaf)

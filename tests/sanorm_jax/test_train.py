@@ -210,6 +210,7 @@ def test_other_data_under_the_same_name_is_noticed(data_dir, tmp_path):
         ({"evaluation_split": "test"}, "no split test"),
         ({"evaluations": {"x": {"num_slots": 5}}}, "evaluations.x: has no num_iter"),
         ({"optimizer__cosine_steps": 2}, "config.optimizer.cosine_steps=2"),
+        ({"matmul_precision": "tf32"}, "config.matmul_precision=tf32"),
     ],
 )
 def test_bad_options_are_named_in_one_line(changes, message, data_dir, tmp_path):
@@ -224,10 +225,11 @@ def test_a_run_recorded_before_a_field_was_there_goes_on(data_dir, tmp_path):
     config = tiny.config(data_dir)
     (tmp_path / "checkpoints" / "2").mkdir(parents=True)
     recorded = workdir.config_to_dict(config)
-    del recorded["optimizer"]["cosine_steps"]
+    del recorded["optimizer"]["cosine_steps"], recorded["matmul_precision"]
     (tmp_path / workdir.CONFIG_FILE).write_text(json.dumps(recorded))
     workdir.check_config(tmp_path, config)
     assert workdir.load_config(tmp_path).optimizer.cosine_steps == 0
+    assert workdir.load_config(tmp_path).matmul_precision == "default"
     changed = tiny.config(data_dir, optimizer__cosine_steps=9)
     with pytest.raises(ConfigError, match=r"cosine_steps: 0 there, 9 now"):
         workdir.check_config(tmp_path, changed)

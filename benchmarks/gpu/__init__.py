@@ -1,0 +1,1 @@
+"""One command that proves training on the accelerator at hand, and times it."""

@@ -1,0 +1,136 @@
+"""Proves and times training on the accelerator at hand, in one go.
+
+    python -m benchmarks.gpu --out=gpu.json
+    python -m benchmarks.gpu --parts=card,step_dinosaur_float32 --minutes=4
+
+Each part runs in a process of its own: one that fails, or takes too long, leaves the
+others alone, and is named in the last table. What was found so far is in the JSON file
+after each part. Parts that time nothing run side by side. `--size=small` is a try on a
+CPU. Needs PyTorch, and `tests/` for the published code's vectors; no TensorFlow.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from absl import app, flags
+from rich.console import Console
+
+from benchmarks.gpu import parts, tables
+from sanorm_jax.tasks.base import MATMUL_PRECISIONS
+from sanorm_jax.workdir import write_atomically
+
+_OUT = flags.DEFINE_string("out", "gpu.json", "JSON file of what was found.")
+_MINUTES = flags.DEFINE_float("minutes", 8.0, "Parts that would end later are ended.")
+_SIZE = flags.DEFINE_enum("size", "paper", list(parts.SIZES), "How large it all is.")
+
+# Parts that time nothing run together.
+PARITIES = {
+    f"parity_{precision}": functools.partial(parts.parity, precision=precision)
+    for precision in MATMUL_PRECISIONS
+}
+TOGETHER = {"parallel": parts.parallel, **PARITIES}
+STEPS = {
+    f"step_{task}_{dtype}" + ("_remat" if remat else ""): functools.partial(
+        parts.training_step, task=task, dtype=dtype, remat=remat
+    )
+    for remat in (False, True)
+    for dtype in ("float32", "bfloat16")
+    for task in parts.SIZES["paper"].steps
+    if task == "dinosaur" or not remat
+}
+ALONE = {
+    "card": parts.card,
+    "matching": parts.matching,
+    "reading": parts.reading,
+    "scores": parts.scores,
+    **STEPS,
+}
+PARTS = TOGETHER | ALONE
+
+_PARTS = flags.DEFINE_list("parts", list(PARTS), "Which parts, of: " + ", ".join(PARTS))
+_PART = flags.DEFINE_enum("run_part", None, list(PARTS), "Run one part, in here.")
+
+
+_NO_TIME = "no time left, see --minutes"
+
+
+class _Process:
+    """A part at work; its result comes as a file, its output on standard error."""
+
+    def __init__(self, name: str, folder: pathlib.Path):
+        self.name = name
+        self._out, self._log = folder / f"{name}.json", folder / f"{name}.log"
+        self._started = time.monotonic()
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "benchmarks.gpu", f"--run_part={name}"),
+                    *(f"--size={_SIZE.value}", f"--out={self._out}"),
+                ],
+                **{"stdout": log, "stderr": log, "start_new_session": True},
+                # PyTorch and other parts need the card's memory too.
+                env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+            )
+
+    def result(self, deadline: float) -> dict[str, Any]:
+        """Waits, not past `deadline`; returns `result` or `error`, and `seconds`."""
+        try:
+            code = self._process.wait(max(deadline - time.monotonic(), 0.0))
+            outcome = {} if code == 0 else {"error": self._last_words(code)}
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            outcome = {"error": _NO_TIME}
+        if not outcome:
+            outcome = {"result": json.loads(self._out.read_text())}
+        return outcome | {"seconds": time.monotonic() - self._started}
+
+    def _last_words(self, code: int) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return f"exit code {code}: {lines[-1][:300] if lines else 'said nothing'}"
+
+
+def run(names: list[str], deadline: float) -> dict[str, dict[str, Any]]:
+    """Runs parts, those that time nothing first; returns what `_Process` found."""
+    together = [name for name in names if name in TOGETHER]
+    groups = [together, *([name] for name in names if name in ALONE)]
+    results: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for group in filter(None, groups):
+            if time.monotonic() >= deadline:
+                results |= {name: {"error": _NO_TIME} for name in group}
+                continue
+            at_work = [_Process(name, pathlib.Path(folder)) for name in group]
+            results |= {part.name: part.result(deadline) for part in at_work}
+            text = json.dumps({"size": _SIZE.value, "parts": results}, indent=2)
+            write_atomically(pathlib.Path(_OUT.value), text + "\n")
+    return results
+
+
+def main(argv):
+    """Runs the parts and prints their tables; exit status 1 if one failed."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument: {argv[1]}")
+    if _PART.value:
+        found = PARTS[_PART.value](parts.SIZES[_SIZE.value])
+        write_atomically(pathlib.Path(_OUT.value), json.dumps(found))
+        return
+    unknown = [name for name in _PARTS.value if name not in PARTS]
+    if unknown:
+        raise app.UsageError(f"--parts: no {unknown[0]}; there are {', '.join(PARTS)}")
+    results = run(_PARTS.value, time.monotonic() + 60 * _MINUTES.value)
+    for table in tables.make(results):
+        Console(width=None if sys.stdout.isatty() else 160).print(table)
+    sys.exit(any("error" in found for found in results.values()))
+
+
+if __name__ == "__main__":
+    app.run(main)

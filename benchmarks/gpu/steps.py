@@ -1,0 +1,185 @@
+"""The paper-size training steps beside PyTorch's, eager and compiled, on one device."""
+
+import collections
+import contextlib
+import copy
+import dataclasses
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from benchmarks.gpu.tables import SIDES
+from benchmarks.train_step import make_torch_model
+from benchmarks.train_step_cases import (
+    LEARNING_RATE,
+    TX,
+    Case,
+    lower_step,
+    make_inputs,
+    make_model,
+)
+from sanorm_jax import torch_weights
+
+# By which the sides' first losses may differ, relatively; TF32 keeps 10 bits.
+TOLERANCES = {"float32": 2e-3, "bfloat16": 2e-2}
+TURN_S = 0.4
+NUM_KERNELS = 6
+
+
+@dataclasses.dataclass
+class Side:
+    """One way to make the steps of a case.
+
+    Attributes:
+      step: starts a step and returns its loss, on the device.
+      wait: waits for the losses of `step`.
+      compile_s: seconds before the first step, or of it, that compile.
+      peak_bytes: the most memory of the device so far; NaN where it does not tell.
+      first_loss: of the first step.
+    """
+
+    step: Callable[[], Any]
+    wait: Callable[[Any], Any]
+    compile_s: float = 0.0
+    peak_bytes: float = float("nan")
+    first_loss: float = float("nan")
+
+    def turn(self, count: int) -> float:
+        """Returns the seconds of a step, of so many in a row."""
+        start = time.perf_counter()
+        for _ in range(count):
+            loss = self.step()
+        self.wait(loss)
+        return (time.perf_counter() - start) / count
+
+
+def measure(case: Case, rounds: int) -> dict[str, Any]:
+    """Returns times, memory, counts and first losses of the sides of a case.
+
+    A side that fails is there with its `error`; the others go on.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True  # as XLA's default does
+    torch_model = make_torch_model(case)
+    weights = {k: v.numpy().copy() for k, v in torch_model.state_dict().items()}
+    model = make_model(case)
+    inputs = make_inputs(case, model.slot_dim)
+    result: dict[str, Any] = {"case": dataclasses.asdict(case), "name": str(case)}
+    makers = {
+        "ours": lambda: _ours(case, model, weights, inputs, result),
+        "eager": lambda: _theirs(case, copy.deepcopy(torch_model), inputs, False),
+        "compile": lambda: _theirs(case, copy.deepcopy(torch_model), inputs, True),
+    }
+    sides: dict[str, Side] = {}
+    for name in SIDES:
+        try:
+            side = sides[name] = makers[name]()
+            result[name] = {
+                "compile_s": side.compile_s,
+                "peak_gb": side.peak_bytes / 1e9,
+                "first_loss": side.first_loss,
+            }
+        except Exception as error:  # out of memory, or no compiler: one side less
+            result[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
+    losses = [side.first_loss for side in sides.values()]
+    tolerance = TOLERANCES[case.dtype]
+    result["losses_agree"] = bool(np.allclose(losses, losses[0], rtol=tolerance))
+    counts = {
+        name: int(np.clip(TURN_S / side.turn(1), 1, 50)) for name, side in sides.items()
+    }
+    seconds = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            seconds[name].append(side.turn(counts[name]))
+    for name, values in seconds.items():
+        result[name] |= {"seconds": float(np.median(values)), "all": values}
+    if "ours" in sides:
+        result["kernels"] = top_kernels(lambda: sides["ours"].turn(3))
+    return result
+
+
+def _ours(case, model, weights, inputs, result) -> Side:
+    # A copy: the step overwrites its state.
+    params = jax.tree.map(
+        lambda x: jnp.array(x, copy=True), torch_weights.to_flax(model, weights)
+    )["params"]
+    state = (params, TX.init(params))
+    inputs = jax.device_put(inputs)
+    lowered = lower_step(model, state, inputs)
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    compile_s = time.perf_counter() - start
+    result["flops"] = lowered.cost_analysis()["flops"]
+    result["bytes"] = compiled.cost_analysis()["bytes accessed"]
+
+    def step():
+        nonlocal state
+        state, loss = compiled(state, *inputs)
+        return loss
+
+    first_loss = float(step())
+    stats = jax.local_devices()[0].memory_stats() or {}
+    peak = stats.get("peak_bytes_in_use", float("nan"))
+    return Side(step, jax.block_until_ready, compile_s, peak, first_loss)
+
+
+def _theirs(case, model, inputs, compiled: bool) -> Side:
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    model = model.to(device)
+    if case.task != "dinosaur":
+        inputs = (np.ascontiguousarray(inputs[0].transpose(0, 3, 1, 2)), *inputs[1:])
+    inputs = [torch.from_numpy(x).to(device) for x in inputs]
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=on_gpu)
+    loss_of = torch.compile(model.loss) if compiled else model.loss
+    half = case.dtype == "bfloat16"
+    wait = torch.cuda.synchronize if on_gpu else lambda: None
+
+    def step():
+        optimizer.zero_grad()
+        autocast = torch.autocast(device.type, torch.bfloat16)
+        with autocast if half else contextlib.nullcontext():
+            loss = loss_of(*inputs)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    first_loss = float(step())
+    first_s = time.perf_counter() - start
+    peak = torch.cuda.max_memory_allocated() if on_gpu else float("nan")
+    return Side(
+        step,
+        lambda loss: wait(),
+        first_s if compiled else 0.0,
+        peak,
+        first_loss,
+    )
+
+
+def top_kernels(run: Callable[[], Any]) -> list[tuple[str, float]]:
+    """Returns the longest kernels of a call, with their shares of all kernels' time."""
+    total = collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            run()
+        (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+            on_gpu = plane.name.startswith("/device:GPU")
+            for line in plane.lines:
+                if line.name.startswith("Stream" if on_gpu else "tf_XLA"):
+                    for event in line.events:
+                        # On CPU these enclose the kernels.
+                        if not event.name.startswith("ThunkExecutor"):
+                            total[event.name] += event.duration_ns
+    everything = max(sum(total.values()), 1)
+    return [(name, ns / everything) for name, ns in total.most_common(NUM_KERNELS)]
