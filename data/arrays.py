@@ -1,13 +1,15 @@
-"""How a field lies in a Zarr v3 array."""
+"""How a field lies in a Zarr v3 array, and a store in groups of them."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorstore as ts
 
-# The file of an array that says what it is.
+from data.manifest import write_json
+
+# The file of an array, or a group, that says what it is.
 METADATA = "zarr.json"
 
 # Columns of few bytes an example are read whole; one chunk holds a shard of them.
@@ -70,6 +72,32 @@ def metadata(
         },
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
     }
+
+
+def fill_value(dtype: str) -> dict[str, Any]:
+    """Returns the metadata of what other readers give for a missing shard file.
+
+    NaN for floats, which gives a missing feature away; zeros cannot be told from data.
+    """
+    return {"fill_value": "NaN"} if np.dtype(dtype).kind == "f" else {}
+
+
+def write_groups(
+    root: pathlib.Path, splits: Iterable[str], attributes: Mapping[str, Any]
+):
+    """Makes a store and its splits groups for other readers; what is there stays.
+
+    Args:
+      root: folder of the store.
+      splits: names of the splits.
+      attributes: of the store's group, as JSON.
+    """
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    for split in splits:
+        if (root / split).is_dir() and not (root / split / METADATA).exists():
+            write_json(root / split / METADATA, group)
+    if not (root / METADATA).exists():
+        write_json(root / METADATA, group | {"attributes": dict(attributes)})
 
 
 def reason(error: Exception) -> str:

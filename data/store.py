@@ -3,6 +3,7 @@
 A store is a folder:
 
     manifest.json           what it was made from and holds, and with which settings
+    zarr.json               the same for readers of Zarr groups, once it is complete
     <split>/<field>/        one Zarr v3 array [examples, ...]
     <split>/<field>/c/...   its shard files, `examples_per_shard` examples each
 
@@ -10,6 +11,7 @@ A shard file is written at once and appears whole or not at all; each example in
 a checksum of its own. The shard files that exist are thus the record of the work done.
 """
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
@@ -183,9 +185,12 @@ class StoreWriter(_Layout):
     def _array(self, split: str, field: str) -> ts.TensorStore:
         shape, dtype = self.fields[field]
         count = self.num_examples(split)
-        spec = arrays.spec(self.root / split / field) | {
-            "metadata": arrays.metadata(shape, dtype, count, self.examples_per_shard)
-        }
+        path = self.root / split / field
+        metadata = arrays.metadata(shape, dtype, count, self.examples_per_shard)
+        # What an earlier version has begun keeps its own.
+        if not (path / arrays.METADATA).exists():
+            metadata |= arrays.fill_value(dtype)
+        spec = arrays.spec(path) | {"metadata": metadata}
         return ts.open(spec, create=True, open=True, context=arrays.context()).result()
 
     def write_shard(self, split: str, shard: int, columns: Mapping[str, np.ndarray]):
@@ -231,6 +236,8 @@ class StoreWriter(_Layout):
         if not self.manifest["complete"]:
             self.manifest["complete"] = True
             write_json(self.root / MANIFEST, self.manifest)
+        with contextlib.suppress(OSError):  # a store to read only
+            arrays.write_groups(self.root, self.splits, self.manifest)
         return True
 
 

@@ -1,0 +1,83 @@
+"""Stores as zarr-python, a reader of other make, sees them."""
+
+import errno
+import json
+
+import numpy as np
+import pytest
+import zarr
+
+from data import arrays
+from data.store import Store
+from tests import stores
+
+
+@pytest.fixture
+def root(tmp_path):
+    source = stores.write_source(tmp_path / "random", {"train": 20, "validation": 5})
+    stores.write_features(tmp_path / "features", source)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["random", "features"])
+def test_all_is_found_from_the_root(root, name):
+    group = zarr.open_group(root / name, mode="r")
+    store = Store.open(root / name)
+    assert group.attrs["fingerprint"] == store.fingerprint
+    assert group.attrs["settings"] == store.settings
+    assert sorted(group.group_keys()) == sorted(store.splits)
+    for split in store.splits:
+        assert sorted(group[split].array_keys()) == sorted(store.fields)
+        for field in store.fields:
+            values = group[f"{split}/{field}"][:]
+            np.testing.assert_array_equal(values, store.column(split, field))
+
+
+def test_a_missing_shard_of_features_reads_as_nan(root):
+    store = Store.open(root / "features")
+    store.shard_file("train", "features", 1).unlink()
+    values = zarr.open_group(root / "features", mode="r")["train/features"][:]
+    gone = np.isnan(values).all((1, 2))
+    assert np.flatnonzero(gone).tolist() == list(range(*store.shard_range("train", 1)))
+
+
+def test_a_store_of_an_earlier_version_is_gone_on_with(root):
+    """Without groups, and with zeros for what is missing."""
+    features = root / "features"
+    expected = Store.open(features).column("train", "features")
+    for folder in (features, features / "train", features / "validation"):
+        (folder / arrays.METADATA).unlink()
+    path = features / "train/features" / arrays.METADATA
+    metadata = json.loads(path.read_text())
+    assert metadata["fill_value"] == "NaN"
+    path.write_text(json.dumps(metadata | {"fill_value": 0.0}))
+    Store.open(features).shard_file("train", "features", 1).unlink()
+    before = path.read_bytes()
+
+    source = stores.write_source(root / "random", {"train": 20, "validation": 5})
+    stores.write_features(features, source)
+    assert path.read_bytes() == before
+    group = zarr.open_group(features, mode="r")
+    np.testing.assert_array_equal(group["train/features"][:], expected)
+
+
+def test_groups_appear_when_the_store_is_complete(root):
+    path = root / "random" / arrays.METADATA
+    path.unlink()
+    Store.open(root / "random").shard_file("train", "image", 0).unlink()
+    source = stores.write_source(root / "random", {"train": 20, "validation": 5})
+    assert source.complete
+    assert json.loads(path.read_text())["node_type"] == "group"
+
+
+def test_a_complete_store_that_is_only_read_is_left_as_it_is(root, monkeypatch):
+    path = root / "random" / arrays.METADATA
+    path.unlink()
+
+    def refuse(path, content):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(arrays, "write_json", refuse)
+    source = stores.write_source(root / "random", {"train": 20, "validation": 5})
+    assert source.complete
+    assert not path.exists()
