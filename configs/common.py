@@ -65,5 +65,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.keep_checkpoint_every_steps = 10_000
     config.time_limit_h = 0.0  # 0: none
     config.parallelism = "auto"
+    config.wandb = ""  # project that mirrors scalars and figures; needs `wandb`
     config.compilation_cache = True  # in the workdir's parent, for the next start
     return config

@@ -24,6 +24,7 @@ from sanorm_jax import (
     optimizers,
     preemption,
     tasks,
+    wandb_writer,
     writers,
 )
 from sanorm_jax import workdir as workdir_lib
@@ -147,6 +148,7 @@ def _check(config: ml_collections.ConfigDict):
     ):
         check_positive(f"config.{name}", config[name])
     check_evaluations(config)
+    wandb_writer.check(config)
     for name in ("time_limit_h", "min_objects", "max_objects"):
         if config[name] < 0:
             raise ConfigError(f"config.{name}={config[name]}: must not be negative")
@@ -246,7 +248,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             workdir_lib.note_start(workdir, int(state.step))
             size = dataset.settings["image_size"]
             run_data.note(workdir, size, dataset.feature_settings, dataset.projection)
-            writer = writers.Writer(workdir, int(state.step))
+            writer = writers.Writer(workdir, int(state.step), config)
             stack.callback(writer.close)
 
         devices.together(start)

@@ -34,12 +34,17 @@ FREE_FIELDS = frozenset(
         "parallelism",
         "stage_dir",
         "time_limit_h",
+        "wandb",
     }
 )
 
 
 # Fields that runs recorded before they were there lack, with what those runs did.
-LATER_FIELDS = {"matmul_precision": "default", "optimizer": {"cosine_steps": 0}}
+LATER_FIELDS = {
+    "matmul_precision": "default",
+    "optimizer": {"cosine_steps": 0},
+    "wandb": "",
+}
 
 
 def write_atomically(path: pathlib.Path, text: str):

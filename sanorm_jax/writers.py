@@ -1,4 +1,4 @@
-"""Metric writers: TensorBoard and the log by clu, and a JSON-lines file.
+"""Metric writers: TensorBoard and the log by clu, a JSON-lines file, and wandb.
 
 The JSON-lines file `metrics.jsonl` is the record: one line a step and a kind of
 metric, cut back to the checkpoint when a run resumes, so that no step is in it twice.
@@ -9,11 +9,13 @@ import json
 import pathlib
 from collections.abc import Callable, Mapping
 
+import ml_collections
 import numpy as np
 from absl import logging
 
 from data import lazy
 from sanorm_jax import workdir as workdir_lib
+from sanorm_jax.wandb_writer import WandbWriter
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -46,15 +48,22 @@ class JsonLinesWriter:
 
 
 class Writer:
-    """Writes scalars to all three places, and images to TensorBoard.
+    """Writes scalars to all places, and images to all but the record.
 
     Args:
       workdir: folder of the run.
       step: the step it resumes from; what was logged after it is cut off.
+      config: of the experiment.
+
+    Raises:
+      ConfigError: `config.wandb` is set and wandb does not start.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int):
+    def __init__(
+        self, workdir: pathlib.Path, step: int, config: ml_collections.ConfigDict
+    ):
         truncate(workdir, step)
+        self._wandb = WandbWriter(workdir, config) if config.wandb else None
         self._json = JsonLinesWriter(workdir / METRICS_FILE)
         from clu import metric_writers  # takes TensorFlow along
 
@@ -66,14 +75,20 @@ class Writer:
         """Writes scalars by name."""
         self._json.write_scalars(step, scalars)
         self._show(self._clu.write_scalars, step, dict(scalars))
+        if self._wandb:
+            self._wandb.write_scalars(step, scalars)
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]):
         """Writes images [N, H, W, 3], uint8 or floats in [0, 1], by name."""
         self._show(self._clu.write_images, step, dict(images))
         self._show(self._clu.flush)
+        if self._wandb:
+            self._wandb.write_images(step, images)
 
     def close(self):
         """Flushes and closes all."""
+        if self._wandb:
+            self._wandb.close()
         self._show(self._clu.flush)
         self._show(self._clu.close)
         self._json.close()

@@ -1,0 +1,106 @@
+"""A mirror of a run's scalars and figures in Weights & Biases, if the user asks."""
+
+import importlib
+import json
+import pathlib
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from sanorm_jax import workdir as workdir_lib
+from sanorm_jax.errors import ConfigError
+
+# The run's id there, by which a restart goes on with it.
+ID_FILE = "wandb.json"
+
+
+def _library(project: str):
+    try:
+        return importlib.import_module("wandb")
+    except ImportError:
+        raise ConfigError(
+            f"config.wandb={project}: wandb is not installed; pip install wandb, or "
+            "leave the option out"
+        ) from None
+
+
+def check(config: ml_collections.ConfigDict):
+    """Raises `ConfigError` if `config.wandb` is set and wandb is not installed."""
+    if config.wandb:
+        _library(config.wandb)
+
+
+class WandbWriter:
+    """Sends scalars and images to a run of the project `config.wandb`.
+
+    The run has the name of the workdir; a restart goes on with it. `WANDB_MODE`,
+    `WANDB_ENTITY` and wandb's other variables hold. What cannot be sent is logged and
+    the training goes on: the record is `metrics.jsonl`.
+
+    Args:
+      workdir: folder of the run; wandb's own files lie below it.
+      config: of the experiment, sent as the run's config.
+
+    Raises:
+      ConfigError: wandb is not installed, or does not start.
+    """
+
+    def __init__(self, workdir: pathlib.Path, config: ml_collections.ConfigDict):
+        self._wandb = _library(config.wandb)
+        try:
+            self._run = self._wandb.init(
+                project=config.wandb,
+                name=workdir.absolute().name,
+                id=_run_id(workdir),
+                resume="allow",
+                dir=str(workdir),
+                config=workdir_lib.config_to_dict(config),
+                settings=self._wandb.Settings(silent=True, console="off"),
+            )
+        except Exception as error:  # wandb's errors share no class
+            raise ConfigError(
+                f"config.wandb={config.wandb}: wandb did not start "
+                f"({str(error).splitlines()[0]}); log in with `wandb login`, or set "
+                "WANDB_MODE=offline"
+            ) from None
+        # A restart takes steps again that wandb has seen: its own count only rises.
+        self._run.define_metric("*", step_metric="step")
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]):
+        """Sends scalars by name."""
+        self._log(step, {name: float(value) for name, value in scalars.items()})
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]):
+        """Sends images [N, H, W, 3], uint8, by name."""
+        self._log(
+            step,
+            {
+                name: [self._wandb.Image(image) for image in batch]
+                for name, batch in images.items()
+            },
+        )
+
+    def close(self):
+        """Waits until all is sent, or, offline, written."""
+        try:
+            self._run.finish()
+        except Exception as error:
+            logging.error("wandb did not end well: %s", error)
+
+    def _log(self, step: int, values: dict[str, Any]):
+        try:
+            self._run.log({"step": step, **values})
+        except Exception as error:
+            logging.error("nothing sent to wandb: %s", error)
+
+
+def _run_id(workdir: pathlib.Path) -> str:
+    path = workdir / ID_FILE
+    if not path.exists():
+        text = json.dumps({"id": uuid.uuid4().hex[:16]}) + "\n"
+        workdir_lib.write_atomically(path, text)
+    return json.loads(path.read_text())["id"]
