@@ -21,14 +21,13 @@ VIT := $(DATA_DIR)/weights/$(ENCODER).safetensors
 .PHONY: demo study properties blocks paper segment test lint clean
 .PHONY: weights shapes scenes tetrominoes
 
-$(VENV)/.run: requirements.txt feature_extraction/requirements.txt
+$(VENV)/.run: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt \
-		--requirement feature_extraction/requirements.txt
+	$(BIN)/python -m pip install --quiet --editable ".[extract]"
 	touch $@
 
-$(VENV)/.test: $(VENV)/.run tests/requirements.txt
-	$(BIN)/python -m pip install --quiet --requirement tests/requirements.txt
+$(VENV)/.test: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $@
 
 weights: $(VENV)/.run

@@ -20,11 +20,10 @@ import tensorstore as ts
 from absl import app, flags
 from rich.console import Console
 from rich.table import Table
-
-from data import arrays
-from data.sources.base import Options as SourceOptions
-from data.sources.shapes import build
-from data.store import Store
+from sanorm_jax.data import arrays
+from sanorm_jax.data.sources.base import Options as SourceOptions
+from sanorm_jax.data.sources.shapes import build
+from sanorm_jax.data.store import Store
 
 _STORE = flags.DEFINE_string("store", None, "Features to measure, of its first split.")
 _FRAMES = flags.DEFINE_integer("frames", 16, "How many.", 1)
@@ -52,9 +51,8 @@ def random_features(model: str, count: int) -> tuple[np.ndarray, float, float]:
     """
     import timm
     import torch
-
-    from feature_extraction.options import Options
-    from feature_extraction.vit import VitEncoder
+    from sanorm_jax.feature_extraction.options import Options
+    from sanorm_jax.feature_extraction.vit import VitEncoder
 
     source = build(SourceOptions(image_size=224, splits={"train": count}))
     images = np.stack([source.example("train", i)["image"] for i in range(count)])

@@ -11,8 +11,7 @@ this was written on.
 """
 
 import ml_collections
-
-from configs import common
+from sanorm_jax.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -11,8 +11,7 @@ here, since the data cannot be had on the machine this was written on.
 """
 
 import ml_collections
-
-from configs import common
+from sanorm_jax.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:

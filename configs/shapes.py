@@ -14,8 +14,7 @@ weights 5 s, scenes 0.5, features 3, training 4.3, evaluation and report 1.4 min
 """
 
 import ml_collections
-
-from configs import common
+from sanorm_jax.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:

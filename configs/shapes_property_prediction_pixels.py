@@ -12,8 +12,7 @@ a model that has learned its task: that takes far more steps than minutes allow.
 """
 
 import ml_collections
-
-from configs import property_prediction
+from sanorm_jax.configs import property_prediction
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -8,8 +8,7 @@ reached is in `configs/blocks.py`. Expected time: a run takes 26 minutes of one 
 """
 
 import ml_collections
-
-from configs import blocks, study_shapes
+from sanorm_jax.configs import blocks, study_shapes
 
 
 def get_config() -> ml_collections.ConfigDict:

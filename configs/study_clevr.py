@@ -10,8 +10,7 @@ cannot be had on the machine this was written on.
 """
 
 import ml_collections
-
-from configs import object_discovery
+from sanorm_jax.configs import object_discovery
 
 
 def get_config() -> ml_collections.ConfigDict:

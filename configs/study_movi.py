@@ -16,8 +16,7 @@ was written on.
 """
 
 import ml_collections
-
-from configs import dinosaur
+from sanorm_jax.configs import dinosaur
 
 
 def get_config() -> ml_collections.ConfigDict:

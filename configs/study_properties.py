@@ -12,8 +12,7 @@ Time: 54.5 minutes on one core beside other work.
 """
 
 import ml_collections
-
-from configs import shapes_property_prediction, study_shapes
+from sanorm_jax.configs import shapes_property_prediction, study_shapes
 
 
 def get_config() -> ml_collections.ConfigDict:

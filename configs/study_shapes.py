@@ -16,8 +16,7 @@ Time: 70 minutes on two cores that other work shared, 133 minutes of one core in
 """
 
 import ml_collections
-
-from configs import shapes
+from sanorm_jax.configs import shapes
 
 
 def about(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigDict:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from data.manifest import write_json
+from .manifest import write_json
 
 # The file of an array, or a group, that says what it is.
 METADATA = "zarr.json"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from absl import logging
 from rich.console import Console
 
-from data.manifest import StoreError
+from .manifest import StoreError
 
 
 def say(line: str):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from data import lazy, properties, staging
-from data.manifest import PROJECTION, feature_root
-from data.store import Store, StoreError
+from . import lazy, properties, staging
+from .manifest import PROJECTION, feature_root
+from .store import Store, StoreError
 
 # Batches read at once and batches waiting: with the one in use, they bound the memory
 # of the pipeline to this many batches.

@@ -17,9 +17,9 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 from absl import app, flags, logging
 
-from data import commands, progress, run_data, sources
-from data.sources.base import Example, Options, Source, SourceError
-from data.store import StoreError, StoreWriter
+from . import commands, progress, run_data, sources
+from .sources.base import Example, Options, Source, SourceError
+from .store import StoreError, StoreWriter
 
 _DATASET = flags.DEFINE_string("dataset", None, "Name of the dataset.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Folder of the stores.")
@@ -197,7 +197,9 @@ def prepare(
             f"--dataset={dataset}: must be one of {', '.join(sources.SOURCES)}"
         )
     options = dataclasses.replace(options, dataset=dataset)
-    source = importlib.import_module(sources.SOURCES[dataset]).build(options)
+    source = importlib.import_module(sources.SOURCES[dataset], sources.__name__).build(
+        options
+    )
     if num_workers is not None and num_workers < 1:
         raise StoreError(f"--num_workers={num_workers}: must be at least 1")
     root = options.data_dir / (name or dataset)

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from data.manifest import (
+from .manifest import (
     PROJECTION,
     StoreError,
     create_whole,
@@ -29,6 +29,7 @@ def note(
     image_size: int,
     features: Mapping[str, Any] | None,
     projection: pathlib.Path | None = None,
+    fields: Mapping[str, Any] | None = None,
 ):
     """Writes `data.json` in the folder of a run, and a copy of the projection's file.
 
@@ -37,6 +38,7 @@ def note(
       image_size: side of the images in pixels.
       features: settings of the feature store; None if the run reads images.
       projection: file of the features' projection; None if they have none.
+      fields: shape and dtype of an example's fields, by name.
 
     Raises:
       StoreError: the projection's file is missing.
@@ -50,11 +52,14 @@ def note(
                 "the features again"
             ) from None
         create_whole(workdir / PROJECTION, lambda file: file.write(content))
-    write_json(workdir / FILE, {"image_size": image_size, "features": features})
+    noted = {"image_size": image_size, "features": features, "fields": fields}
+    write_json(workdir / FILE, noted)
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns `image_size` and `features` as noted.
+    """Returns `image_size`, `features` and `fields` as noted.
+
+    `fields` are None where an earlier version trained the run.
 
     Raises:
       StoreError: there is no such note.
@@ -62,7 +67,11 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
     path = workdir / FILE
     try:
         noted = json.loads(path.read_text())
-        return {"image_size": noted["image_size"], "features": noted["features"]}
+        return {
+            "image_size": noted["image_size"],
+            "features": noted["features"],
+            "fields": noted.get("fields"),
+        }
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(
             f"{path}: not there; {workdir} must be the folder of a run that has begun"

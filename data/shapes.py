@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from data import properties
-from data.sources.base import Example
+from . import properties
+from .sources.base import Example
 
 RADIUS = {"small": 0.35, "large": 0.7}
 _LINEAR = (np.array(properties.RGB) / 255.0) ** 2.2

@@ -17,9 +17,9 @@ from typing import IO
 
 from absl import logging
 
-from data import arrays, progress
-from data.manifest import MANIFEST, PROJECTION, StoreError, write_json
-from data.store import Store
+from . import arrays, progress
+from .manifest import MANIFEST, PROJECTION, StoreError, write_json
+from .store import Store
 
 FOLDER = "sanorm_staged"
 # Copies under way; a network file system answers each slowly, many at once well.

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from data import arrays, gather
-from data.manifest import (
+from . import arrays, gather
+from .manifest import (
     FORMAT,
     MANIFEST,
     VERSION,

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from absl import app, flags
 from rich.console import Console
 
-from data import arrays, commands, progress
-from data.manifest import PROJECTION, projection_damage
-from data.store import Store
+from . import arrays, commands, progress
+from .manifest import PROJECTION, projection_damage
+from .store import Store
 
 _STORE = flags.DEFINE_string("store", None, "Folder of the store.", required=True)
 _REMOVE_DAMAGED = flags.DEFINE_bool(

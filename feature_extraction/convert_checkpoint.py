@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from absl import app, logging
+from sanorm_jax.data.store import StoreError
 
-from data.store import StoreError
-from feature_extraction import weights
+from . import weights
 
 # Where the published trainers keep the model: DINOSAUR, property prediction, object
 # discovery. Other names are those of `weights.find_state`.

@@ -18,10 +18,10 @@ import onnx
 import torch
 from absl import app, logging
 from onnx import numpy_helper
+from sanorm_jax.data.store import StoreError
 from torch.nn import functional
 
-from data.store import StoreError
-from feature_extraction import layouts, weights
+from . import layouts, weights
 
 _PATCHES = "embeddings.patch_embeddings.projection.weight"
 _AFFINE = ("weight", "bias")

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
+from sanorm_jax.data.store import Store, StoreError
 
-from data.store import Store, StoreError
-from feature_extraction.options import Options
+from .options import Options
 
 __all__ = ["Encoder", "Options", "create"]
 
@@ -45,7 +45,7 @@ def create(
     """
     options.check(name)
     if name == "patches":
-        from feature_extraction.patches import PatchEncoder
+        from .patches import PatchEncoder
 
         if like is None and "train" not in source.splits:
             raise StoreError(
@@ -64,10 +64,9 @@ def create(
             like=like,
         )
     try:
-        from feature_extraction.vit import VitEncoder
+        from .vit import VitEncoder
     except ModuleNotFoundError as error:
         raise StoreError(
-            f"--encoder={name}: needs {error.name}; pip install -r "
-            "feature_extraction/requirements.txt"
+            f"--encoder={name}: needs {error.name}; pip install -e .[extract]"
         ) from None
     return VitEncoder(name, options)

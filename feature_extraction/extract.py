@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from absl import app, flags, logging
+from sanorm_jax.data import commands, run_data
+from sanorm_jax.data.store import StoreError
 
-from data import commands, run_data
-from data.store import StoreError
-from feature_extraction.features import extract
-from feature_extraction.options import RECORDED, Options
+from .features import extract
+from .options import RECORDED, Options
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, "Dataset of the images, as prepared.", required=True

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from absl import logging
+from sanorm_jax.data import progress, run_data
+from sanorm_jax.data.manifest import PROJECTION, feature_root, file_sha256
+from sanorm_jax.data.store import Store, StoreError, StoreWriter
 
-from data import progress, run_data
-from data.manifest import PROJECTION, feature_root, file_sha256
-from data.store import Store, StoreError, StoreWriter
-from feature_extraction import encoders, projection
-from feature_extraction.options import Options
+from . import encoders, projection
+from .options import Options
 
 _Job = tuple[str, int]
 

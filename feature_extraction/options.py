@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from data.store import StoreError
+from sanorm_jax.data.store import StoreError
 
 _PATCHES = {"patch_size"}
 _ANY = {"batch_size", "components", "whitening", "projection_images"}

@@ -16,9 +16,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 from absl import logging
-
-from data import progress
-from data.manifest import (
+from sanorm_jax.data import progress
+from sanorm_jax.data.manifest import (
     MANIFEST,
     PROJECTION,
     StoreError,
@@ -28,9 +27,10 @@ from data.manifest import (
     projection_damage,
     read_manifest,
 )
-from data.store import Store
-from feature_extraction.encoders import Encoder
-from feature_extraction.options import Options
+from sanorm_jax.data.store import Store
+
+from .encoders import Encoder
+from .options import Options
 
 # Images encoded at once while fitting; their tokens are summed up and forgotten.
 _IMAGES_AT_ONCE = 32

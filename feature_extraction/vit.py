@@ -12,12 +12,12 @@ import numpy as np
 import timm
 import torch
 from absl import logging
+from sanorm_jax.data.store import StoreError
 from torch import nn
 from torch.nn import functional
 
-from data.store import StoreError
-from feature_extraction import layouts, weights
-from feature_extraction.options import Options
+from . import layouts, weights
+from .options import Options
 
 # Where a checkpoint keeps an encoder among other parts: DINO's and DINOSAUR's.
 _PREFIXES = ("backbone.", "encoder.")

@@ -9,9 +9,8 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-
-from data import commands
-from data.manifest import StoreError, file_sha256
+from sanorm_jax.data import commands
+from sanorm_jax.data.manifest import StoreError, file_sha256
 
 # Where training programs keep the state of the model, the usual names first.
 _STATE_NAMES = (

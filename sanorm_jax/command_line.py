@@ -1,12 +1,13 @@
 """What every command does around its work."""
 
 import logging as std_logging
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from sanorm_jax import overrides
+from sanorm_jax import configs, overrides
 from sanorm_jax.errors import ConfigError
 
 
@@ -16,9 +17,34 @@ def _is_of_interest(record: std_logging.LogRecord) -> bool:
     return not chatty or record.levelno >= std_logging.ERROR
 
 
+def find_config(path: str) -> str:
+    """Returns a config's path, or where `configs/NAME.py` was installed to.
+
+    Args:
+      path: of a file, or `configs/NAME.py` where there is no such folder.
+    """
+    given = pathlib.Path(path)
+    if given.exists() or given.parent != pathlib.Path("configs"):
+        return path
+    shipped = pathlib.Path(configs.__file__).with_name(given.name)
+    return str(shipped) if shipped.exists() else path
+
+
+def _find_configs(argv: list[str]) -> list[str]:
+    found = []
+    for before, argument in zip(["", *argv], argv, strict=False):
+        flag, is_set, path = argument.partition("=")
+        if is_set and flag in ("--config", "-config"):
+            argument = f"{flag}={find_config(path)}"
+        elif before in ("--config", "-config"):
+            argument = find_config(argument)
+        found.append(argument)
+    return found
+
+
 def _parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
     """Parses the command line; what is wrong with it is said in one line."""
-    argv, evaluations = overrides.take_evaluations(argv)
+    argv, evaluations = overrides.take_evaluations(_find_configs(argv))
     # The flag of the config looks for its fields there.
     sys.argv = list(argv)
     try:
@@ -52,7 +78,7 @@ def _parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
 
 
 def _main(command: Callable[[], int], argv: Sequence[str]) -> int:
-    from data.store import StoreError
+    from sanorm_jax.data.store import StoreError
 
     logging.get_absl_logger().addFilter(_is_of_interest)
     if len(argv) > 1:

@@ -13,9 +13,9 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from data import pipeline, run_data
 from sanorm_jax import compilation_cache, figures, metrics, tasks
 from sanorm_jax import workdir as workdir_lib
+from sanorm_jax.data import pipeline, run_data
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.init_from import load, load_variables
 from sanorm_jax.parallel import Devices

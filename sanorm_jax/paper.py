@@ -45,7 +45,10 @@ def _run(paper, workdir: pathlib.Path, report_only: bool) -> int:
 
 if __name__ == "__main__":
     config = config_flags.DEFINE_config_file(
-        "config", "configs/paper.py", "File of the studies.", lock_config=True
+        "config",
+        command_line.find_config("configs/paper.py"),
+        "File of the studies.",
+        lock_config=True,
     )
     workdir = flags.DEFINE_string("workdir", "experiments/paper", "Folder of the runs.")
     report = flags.DEFINE_bool("report", False, "Write the page of what is done.")

@@ -13,8 +13,8 @@ from absl import logging
 from jax._src import distributed  # its key-value store has no public name
 from jax.experimental import multihost_utils
 
-from data.store import StoreError
 from sanorm_jax import hosts
+from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.preemption import Preempted
 

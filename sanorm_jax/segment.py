@@ -14,8 +14,8 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from data import pipeline, progress, run_data
 from sanorm_jax import compilation_cache, figures, tasks
+from sanorm_jax.data import pipeline, progress, run_data
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import settings_grid
 from sanorm_jax.init_from import load_variables

@@ -16,8 +16,6 @@ import numpy as np
 import psutil
 from absl import logging
 
-from data import pipeline, run_data
-from data.store import StoreError
 from sanorm_jax import (
     compilation_cache,
     figures,
@@ -29,6 +27,8 @@ from sanorm_jax import (
 )
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.checkpoints import Checkpoints
+from sanorm_jax.data import pipeline, run_data
+from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator, check_evaluations
 from sanorm_jax.init_from import init_from
@@ -247,7 +247,10 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
                 state = init_from(state, config, task)
             workdir_lib.note_start(workdir, int(state.step))
             size = dataset.settings["image_size"]
-            run_data.note(workdir, size, dataset.feature_settings, dataset.projection)
+            run_data.note(
+                *(workdir, size, dataset.feature_settings),
+                *(dataset.projection, dataset.fields),
+            )
             writer = writers.Writer(workdir, int(state.step), config)
             stack.callback(writer.close)
 

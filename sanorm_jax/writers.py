@@ -13,8 +13,8 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from data import lazy
 from sanorm_jax import workdir as workdir_lib
+from sanorm_jax.data import lazy
 from sanorm_jax.wandb_writer import WandbWriter
 
 METRICS_FILE = "metrics.jsonl"

@@ -3,9 +3,8 @@
 import pathlib
 
 import numpy as np
-
-from data import pipeline
-from data.store import StoreWriter
+from sanorm_jax.data import pipeline
+from sanorm_jax.data.store import StoreWriter
 
 MAX_OBJECTS = 10
 

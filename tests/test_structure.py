@@ -15,14 +15,34 @@ FORBIDDEN = {
 }
 
 
+# Folders of the top that are packages within `sanorm_jax`.
+WITHIN = {"data", "configs", "feature_extraction"}
+
+
 def _imports(path: pathlib.Path) -> set[str]:
+    """Returns the packages that a file imports; of `sanorm_jax.data`, `data`."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
+            names |= {_package(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            imported = (f"{node.module}.{alias.name}" for alias in node.names)
+            names |= {_package(name) for name in imported}
     return names
+
+
+def _package(module: str) -> str:
+    first, *rest = module.split(".")
+    return rest[0] if first == "sanorm_jax" and rest and rest[0] in WITHIN else first
+
+
+def test_the_packages_within_are_told_apart(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(
+        "import sanorm_jax.data.store\nfrom sanorm_jax import configs, tasks\n"
+        "from . import other\nfrom torch.nn import functional\n"
+    )
+    assert _imports(path) == {"data", "configs", "sanorm_jax", "torch"}
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)

@@ -20,7 +20,7 @@ def config(
       name: of the config, which is that of its task.
       **changes: values by field, `optimizer__name` for `optimizer.name`.
     """
-    result = importlib.import_module(f"configs.{name}").get_config()
+    result = importlib.import_module(f"sanorm_jax.configs.{name}").get_config()
     result.data_dir = str(data_dir)
     result.dataset = "random"
     result.encoder = "random" if name == "dinosaur" else ""

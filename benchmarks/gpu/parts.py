@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from sanorm_jax.data import pipeline
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks.train_step_cases import (
@@ -25,7 +26,6 @@ from benchmarks.train_step_cases import (
     make_inputs,
     make_model,
 )
-from data import pipeline
 from sanorm_jax import optimizers, tasks
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.metrics.matching import match

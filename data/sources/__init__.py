@@ -1,13 +1,13 @@
 """Where datasets come from: a module each, with `build(options) -> Source`."""
 
 SOURCES = {
-    "shapes": "data.sources.shapes",
-    "blocks": "data.sources.blocks",
-    "clevr_with_masks": "data.sources.clevr_with_masks",
-    "tetrominoes": "data.sources.tetrominoes",
-    "clevr": "data.sources.clevr",
-    "movi_c": "data.sources.movi",
-    "movi_d": "data.sources.movi",
-    "movi_e": "data.sources.movi",
-    "images": "data.sources.images",
+    "shapes": ".shapes",
+    "blocks": ".blocks",
+    "clevr_with_masks": ".clevr_with_masks",
+    "tetrominoes": ".tetrominoes",
+    "clevr": ".clevr",
+    "movi_c": ".movi",
+    "movi_d": ".movi",
+    "movi_e": ".movi",
+    "images": ".images",
 }

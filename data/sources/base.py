@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data.store import StoreError
+from ..store import StoreError
 
 Example = dict[str, np.ndarray]
 

@@ -8,10 +8,10 @@ multi-object datasets, 2019, whose own file `--dataset=tetrominoes` reads.
 
 import numpy as np
 
-from data.sources import rendered, tetrominoes
-from data.sources.base import Example, Options, Source
-from data.sources.tetrominoes import COLORS, RGB, SIZE
-from data.store import StoreError
+from ..store import StoreError
+from . import rendered, tetrominoes
+from .base import Example, Options, Source
+from .tetrominoes import COLORS, RGB, SIZE
 
 _CELL = 5
 _DEFAULT_OBJECTS = 3

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from data import properties
-from data.sources import files
-from data.sources.base import Example, Options, Source, SourceError, object_fields
-from data.sources.records import pad
-from data.store import StoreError
+from .. import properties
+from ..store import StoreError
+from . import files
+from .base import Example, Options, Source, SourceError, object_fields
+from .records import pad
 
 MAX_OBJECTS = 10
 _CROP = 192

@@ -13,10 +13,10 @@ import functools
 
 import numpy as np
 
-from data import properties
-from data.sources import records
-from data.sources.base import Example, Options, Source, object_fields
-from data.store import StoreError
+from .. import properties
+from ..store import StoreError
+from . import records
+from .base import Example, Options, Source, object_fields
 
 MAX_OBJECTS = 10
 _ENTITIES = MAX_OBJECTS + 1

@@ -6,8 +6,8 @@ import pathlib
 import urllib.error
 import urllib.request
 
-from data import progress
-from data.store import StoreError
+from .. import progress
+from ..store import StoreError
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60.0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
-from data.sources.base import Example, SourceError
+from .base import Example, SourceError
 
 # What `square` and `decode` do, for the settings of stores.
 RESIZE = "bilinear with antialiasing (Pillow)"

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from absl import logging
 from PIL import ImageColor
 
-from data.sources import files
-from data.sources.base import Example, Options, Source
-from data.store import StoreError
+from ..store import StoreError
+from . import files
+from .base import Example, Options, Source
 
 _PER_SHARD = 64
 

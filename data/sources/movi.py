@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data.sources.base import Example, Options, Source, SourceError
-from data.sources.records import pad
-from data.store import StoreError
+from ..store import StoreError
+from .base import Example, Options, Source, SourceError
+from .records import pad
 
 BUCKET = "kubric-public/tfds"
 # Most objects of a scene: C drops 3 to 10; D and E have 10 to 20 and drop 1 to 3 more.

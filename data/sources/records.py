@@ -18,10 +18,10 @@ from google.protobuf import (
     message_factory,
 )
 
-from data import lazy
-from data.sources import download
-from data.sources.base import Example, Options, SourceError
-from data.store import StoreError
+from .. import lazy
+from ..store import StoreError
+from . import download
+from .base import Example, Options, SourceError
 
 URL = "https://storage.googleapis.com/multi-object-datasets"
 

@@ -3,8 +3,8 @@
 import functools
 from collections.abc import Callable, Mapping
 
-from data.sources.base import Example, Options, Source
-from data.store import StoreError
+from ..store import StoreError
+from .base import Example, Options, Source
 
 
 def source(

@@ -2,10 +2,10 @@
 
 import functools
 
-from data import shapes
-from data.sources import rendered
-from data.sources.base import Example, Options, Source, object_fields
-from data.store import StoreError
+from .. import shapes
+from ..store import StoreError
+from . import rendered
+from .base import Example, Options, Source, object_fields
 
 _PER_SHARD = 64
 _MOST_OBJECTS = 10

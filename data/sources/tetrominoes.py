@@ -9,9 +9,9 @@ import functools
 
 import numpy as np
 
-from data.sources import records
-from data.sources.base import Example, Options, Source
-from data.store import StoreError
+from ..store import StoreError
+from . import records
+from .base import Example, Options, Source
 
 MAX_OBJECTS = 3
 _ENTITIES = MAX_OBJECTS + 1

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from data import pipeline
+from sanorm_jax.data import pipeline
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.tasks.base import Task
 from sanorm_jax.tasks.dinosaur import DinosaurTask

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from data import pipeline
 from sanorm_jax import metrics
+from sanorm_jax.data import pipeline
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import occupancy, segmentation
 
@@ -51,9 +51,11 @@ class Task(abc.ABC):
 
     Attributes:
       model: the Flax module, made by the subclass.
+      input_field: of the dataset, what the model takes.
     """
 
     model: nn.Module
+    input_field: str  # `features` or `image`
     train_fields: ClassVar[tuple[str, ...]]
     evaluation_fields: ClassVar[tuple[str, ...]]
     # What a figure needs of `predict`, and is kept of it.
@@ -114,11 +116,17 @@ class Task(abc.ABC):
     ) -> dict[str, jax.Array]:
         """Returns `segmentation` [B, H, W] and `masks` [B, K, H, W] for figures."""
 
+    def inputs(self, batch: Batch) -> jax.Array:
+        """Returns what the model takes: features, or images in [-1, 1], as float32."""
+        given = batch[self.input_field]
+        if self.input_field == "image":
+            return to_unit_range(given)
+        return given.astype(jnp.float32)
+
     def forward(
         self,
         variables: Any,
-        inputs: jax.Array,
-        ids: jax.Array,
+        batch: Batch,
         rng: jax.Array,
         num_slots: int,
         num_iterations: int,
@@ -127,18 +135,19 @@ class Task(abc.ABC):
 
         Args:
           variables: of the model.
-          inputs: [B, ...] as the model takes them.
-          ids: [B] int32, examples in their split; their slots' noise hangs on them.
+          batch: has `input_field` [B, ...] and `index` [B] int32, the examples in their
+            split; their slots' noise hangs on them.
           rng: key of the evaluation.
           num_slots: K.
           num_iterations: of Slot Attention.
         """
+        noise = slot_noise(rng, batch["index"], num_slots, self.model.slot_dim)
         with jax.default_matmul_precision(self.config.matmul_precision):
             return self.model.apply(
                 variables,
-                inputs,
+                self.inputs(batch),
                 train=False,
-                noise=slot_noise(rng, ids, num_slots, self.model.slot_dim),
+                noise=noise,
                 num_slots=num_slots,
                 num_iterations=num_iterations,
             )

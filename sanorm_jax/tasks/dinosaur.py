@@ -22,6 +22,7 @@ class DinosaurTask(Task):
     side in pixels at which segmentations are compared.
     """
 
+    input_field = "features"
     train_fields = ("features",)
 
     def __init__(self, config, dataset, axis_name=None):
@@ -52,19 +53,12 @@ class DinosaurTask(Task):
         """Mean squared error of the reconstructed features (equation 2)."""
         del step
         # [B, N, F]
-        features = batch["features"].astype(jnp.float32)
+        features = self.inputs(batch)
         out, batch_stats = self.train_forward(
             params, batch_stats, features, batch["position"], rng
         )
         loss = jnp.mean(jnp.square(out["reconstruction"] - features))
         return loss, (batch_stats, {})
-
-    def _apply(self, variables, batch, rng, num_slots, num_iterations):
-        features = batch["features"].astype(jnp.float32)
-        out = self.forward(
-            variables, features, batch["index"], rng, num_slots, num_iterations
-        )
-        return features, out
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Returns MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
@@ -74,7 +68,8 @@ class DinosaurTask(Task):
         argmax; of classes as `mbo_class_...` where the data names them. Occupancy of
         the slots at token resolution.
         """
-        features, out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        out = self.forward(variables, batch, rng, num_slots, num_iterations)
+        features = self.inputs(batch)
         size = self.config.evaluation_resolution
         values = {
             "mse": jnp.mean(jnp.square(out["reconstruction"] - features), axis=(1, 2)),
@@ -91,7 +86,7 @@ class DinosaurTask(Task):
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
         """Returns the decoder's masks and their argmax at the evaluation's size."""
-        _, out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        out = self.forward(variables, batch, rng, num_slots, num_iterations)
         size = self.config.evaluation_resolution
         masks = segmentation.upscale_maps(out["masks"], size)
         return {"segmentation": jnp.argmax(masks, axis=1), "masks": masks}

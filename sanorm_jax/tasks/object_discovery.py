@@ -11,7 +11,7 @@ from sanorm_jax import optimizers
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.models.autoencoder import Autoencoder
-from sanorm_jax.tasks.base import Task, occupancy_measures, to_unit_range
+from sanorm_jax.tasks.base import Task, occupancy_measures
 
 AUGMENTATIONS = ("flip", "rotate_90")
 
@@ -47,6 +47,7 @@ class ObjectDiscoveryTask(Task):
     some of `AUGMENTATIONS`; `loss_weight` holds knots ((step, weight), ...).
     """
 
+    input_field = "image"
     train_fields = ("image",)
 
     def __init__(self, config, dataset, axis_name=None):
@@ -74,7 +75,7 @@ class ObjectDiscoveryTask(Task):
         noise_rng, augment_rng = jax.random.split(rng)
         # [B, H, W, 3]
         image = augment(
-            to_unit_range(batch["image"]),
+            self.inputs(batch),
             augment_rng,
             batch["position"],
             self.config.augmentations,
@@ -87,20 +88,14 @@ class ObjectDiscoveryTask(Task):
         scalars = {"mse": mse, "loss_weight": weight}
         return weight * mse, (batch_stats, scalars)
 
-    def _apply(self, variables, batch, rng, num_slots, num_iterations):
-        image = to_unit_range(batch["image"])
-        out = self.forward(
-            variables, image, batch["index"], rng, num_slots, num_iterations
-        )
-        return image, out
-
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Returns MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
 
         Both maps are brought to `evaluation_resolution`; of classes as
         `mbo_class_...` where the data names them. Occupancy of the slots.
         """
-        image, out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        out = self.forward(variables, batch, rng, num_slots, num_iterations)
+        image = self.inputs(batch)
         size = self.config.evaluation_resolution
         values = {
             "mse": jnp.mean(jnp.square(out["reconstruction"] - image), axis=(1, 2, 3)),
@@ -116,7 +111,7 @@ class ObjectDiscoveryTask(Task):
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
         """Returns the decoder's masks, their argmax, and the reconstruction."""
-        _, out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        out = self.forward(variables, batch, rng, num_slots, num_iterations)
         masks = out["masks"]
         return {
             "segmentation": jnp.argmax(masks, axis=1),

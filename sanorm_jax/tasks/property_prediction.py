@@ -17,7 +17,7 @@ from sanorm_jax.metrics.average_precision import (
 )
 from sanorm_jax.metrics.matching import huber_set_loss
 from sanorm_jax.models.set_predictor import SetPredictor
-from sanorm_jax.tasks.base import Task, occupancy_measures, to_unit_range
+from sanorm_jax.tasks.base import Task, occupancy_measures
 
 # The camera of figures is fitted to the objects of so many.
 _CAMERA_EXAMPLES = 256
@@ -32,7 +32,7 @@ class PropertyPredictionTask(Task):
     """
 
     train_fields = ("image", "properties")
-    _input_field = "image"
+    input_field = "image"
 
     def __init__(self, config, dataset, axis_name=None):
         super().__init__(config, dataset, axis_name)
@@ -44,9 +44,9 @@ class PropertyPredictionTask(Task):
         self.has_segmentation = "segmentation" in dataset.fields
         from_features = "features" in dataset.fields
         if from_features:
-            self._input_field = "features"
+            self.input_field = "features"
             self.train_fields = ("features", "properties")
-        self.evaluation_fields = (self._input_field, "properties", "num_objects")
+        self.evaluation_fields = (self.input_field, "properties", "num_objects")
         if self.has_segmentation:
             self.evaluation_fields += self.label_fields
         # Without their places in the image objects cannot be drawn on it.
@@ -68,30 +68,19 @@ class PropertyPredictionTask(Task):
     def init(self, rng):
         """See `Task.init`."""
         params_rng, slots_rng = jax.random.split(rng)
-        shape, _ = self.dataset.fields[self._input_field]
+        shape, _ = self.dataset.fields[self.input_field]
         rngs = {"params": params_rng, "slots": slots_rng}
         return self.model.init(rngs, jnp.zeros((1, *shape)), train=True)
-
-    def _inputs(self, batch):
-        if self._input_field == "image":
-            return to_unit_range(batch["image"])
-        return batch["features"].astype(jnp.float32)
 
     def loss(self, params, batch_stats, batch, rng, step):
         """Huber loss of matched properties, mean over slots and properties."""
         del step
-        inputs = self._inputs(batch)
+        inputs = self.inputs(batch)
         out, batch_stats = self.train_forward(
             params, batch_stats, inputs, batch["position"], rng
         )
         loss = huber_set_loss(out["predicted_properties"], batch["properties"]).mean()
         return loss, (batch_stats, {})
-
-    def _apply(self, variables, batch, rng, num_slots, num_iterations):
-        inputs = self._inputs(batch)
-        return self.forward(
-            variables, inputs, batch["index"], rng, num_slots, num_iterations
-        )
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Returns the loss, predictions and truth for AP, and of the attention:
@@ -99,7 +88,7 @@ class PropertyPredictionTask(Task):
         occupancy of the slots and, with masks, FG-ARI, ARI, mBO and mIoU at
         `evaluation_resolution`.
         """
-        out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        out = self.forward(variables, batch, rng, num_slots, num_iterations)
         predictions = out["predicted_properties"]
         values = {
             "huber": huber_set_loss(predictions, batch["properties"]),
@@ -128,7 +117,7 @@ class PropertyPredictionTask(Task):
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
         """Returns the properties, and the attention at image size and its argmax."""
-        out = self._apply(variables, batch, rng, num_slots, num_iterations)
+        out = self.forward(variables, batch, rng, num_slots, num_iterations)
         masks = segmentation.upscale_maps(out["attention"], self.image_size)
         return {
             "predicted_properties": out["predicted_properties"],

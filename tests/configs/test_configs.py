@@ -11,7 +11,7 @@ from sanorm_jax import optimizers, tasks
 from sanorm_jax.train_step import create_state
 from tests import stores
 
-FOLDER = pathlib.Path(importlib.import_module("configs").__file__).parent
+FOLDER = pathlib.Path(importlib.import_module("sanorm_jax.configs").__file__).parent
 NAMES = sorted(
     path.stem
     for path in FOLDER.glob("*.py")
@@ -21,7 +21,7 @@ NAMES = sorted(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_config_builds_and_its_docstring_is_a_recipe(name, tmp_path):
-    module = importlib.import_module(f"configs.{name}")
+    module = importlib.import_module(f"sanorm_jax.configs.{name}")
     config = module.get_config()
     assert "python -m" in module.__doc__ or "make " in module.__doc__
     size = 32 if config.task != "dinosaur" else 16

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sanorm_jax.data import prepare
+from sanorm_jax.data.sources.base import Options
+from sanorm_jax.feature_extraction import features
+from sanorm_jax.feature_extraction.options import Options as EncoderOptions
 
-from data import prepare
-from data.sources.base import Options
-from feature_extraction import features
-from feature_extraction.options import Options as EncoderOptions
 from sanorm_jax import optimizers, tasks
 from sanorm_jax.metrics.matching import huber_set_loss
 from sanorm_jax.train_step import create_state, make_train_step
@@ -69,7 +69,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_it_learns_what_no_constant_can(name, folder):
     dataset, encoder, width, constant = CASES[name]
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"sanorm_jax.configs.{name}").get_config()
     config.update({"data_dir": str(folder), "dataset": dataset, "encoder": encoder})
     config.optimizer.update({"warmup_steps": 10, "cosine_steps": 0})
     config.optimizer.learning_rate = 2e-3

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-
-from data import gather
-from data.store import Store, StoreError, StoreWriter
+from sanorm_jax.data import gather
+from sanorm_jax.data.store import Store, StoreError, StoreWriter
 
 SHAPE = (40, 32)
 

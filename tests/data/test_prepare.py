@@ -8,10 +8,9 @@ import sys
 
 import numpy as np
 import pytest
-
-from data import prepare
-from data.sources.base import Options, Source
-from data.store import Store, StoreError, StoreWriter
+from sanorm_jax.data import prepare
+from sanorm_jax.data.sources.base import Options, Source
+from sanorm_jax.data.store import Store, StoreError, StoreWriter
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLAGS = ("--dataset=shapes", "--image_size=16", "--num_workers=2")
@@ -154,7 +153,7 @@ def _stream(asked, broken_at=None):
 def _prepare_numbers(monkeypatch, tmp_path, source):
     monkeypatch.setitem(prepare.sources.SOURCES, "numbers", "numbers")
     module = type("Module", (), {"build": staticmethod(lambda options: source)})
-    monkeypatch.setattr(prepare.importlib, "import_module", lambda name: module)
+    monkeypatch.setattr(prepare.importlib, "import_module", lambda *name: module)
     return prepare.prepare("numbers", Options(data_dir=tmp_path))
 
 

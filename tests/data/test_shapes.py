@@ -2,11 +2,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-
-from data import prepare, properties, shapes
-from data.sources import shapes as shapes_source
-from data.sources.base import Options
-from data.store import Store, StoreError
+from sanorm_jax.data import prepare, properties, shapes
+from sanorm_jax.data.sources import shapes as shapes_source
+from sanorm_jax.data.sources.base import Options
+from sanorm_jax.data.store import Store, StoreError
 
 SIZE = 48
 

@@ -10,9 +10,9 @@ import time
 
 import numpy as np
 import pytest
+from sanorm_jax.data import staging
+from sanorm_jax.data.store import Store, StoreError
 
-from data import staging
-from data.store import Store, StoreError
 from tests import stores
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -23,8 +23,8 @@ PER_SHARD = 2
 _STAGE = """
 import sys
 from absl import logging
-from data import staging
-from data.store import Store, StoreError
+from sanorm_jax.data import staging
+from sanorm_jax.data.store import Store, StoreError
 logging.set_verbosity(logging.INFO)
 try:
     store = staging.stage(Store.open(sys.argv[1]), sys.argv[2], sys.argv[3:])

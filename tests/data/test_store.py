@@ -9,9 +9,9 @@ import sys
 
 import numpy as np
 import pytest
+from sanorm_jax.data import manifest, store
+from sanorm_jax.data.store import Store, StoreError, StoreWriter
 
-from data import manifest, store
-from data.store import Store, StoreError, StoreWriter
 from tests import stores
 
 SPLITS = {"train": 21, "validation": 5}
@@ -131,7 +131,7 @@ _WRITE_FOREVER = """
 import pathlib
 import sys
 import numpy as np
-from data.store import StoreWriter, read_manifest
+from sanorm_jax.data.store import StoreWriter, read_manifest
 root = pathlib.Path(sys.argv[1])
 writer = StoreWriter(root, read_manifest(root))
 content = np.load(sys.argv[2])

@@ -9,9 +9,8 @@ import pytest
 import safetensors
 import safetensors.numpy
 import torch
-
-from data.store import StoreError
-from feature_extraction import convert_checkpoint
+from sanorm_jax.data.store import StoreError
+from sanorm_jax.feature_extraction import convert_checkpoint
 
 VECTORS = pathlib.Path(__file__).parent.parent / "vectors"
 # Their file of vectors, and the name that the published trainer gives the model.

@@ -10,8 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-
-from data.store import Store, StoreError, StoreWriter
+from sanorm_jax.data.store import Store, StoreError, StoreWriter
 
 ROOT = pathlib.Path(__file__).parents[2]
 SPLITS = {"train": 900, "validation": 30}

@@ -3,9 +3,8 @@ import sys
 
 import numpy as np
 import pytest
-
-from data.store import StoreError
-from feature_extraction import patches
+from sanorm_jax.data.store import StoreError
+from sanorm_jax.feature_extraction import patches
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (5, 24, 16, 3), np.uint8)

@@ -7,15 +7,15 @@ import sys
 
 import numpy as np
 import pytest
+from sanorm_jax.data import run_data, staging
+from sanorm_jax.data.manifest import PROJECTION
+from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.data.verify import verify
+from sanorm_jax.feature_extraction import encoders, projection
+from sanorm_jax.feature_extraction.features import extract
+from sanorm_jax.feature_extraction.options import Options
 from sklearn.decomposition import PCA
 
-from data import run_data, staging
-from data.manifest import PROJECTION
-from data.store import Store, StoreError
-from data.verify import verify
-from feature_extraction import encoders, projection
-from feature_extraction.features import extract
-from feature_extraction.options import Options
 from tests import stores
 
 SPLITS = {"train": 40, "validation": 6}

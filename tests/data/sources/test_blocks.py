@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
-
-from data import prepare
-from data.sources import blocks, tetrominoes
-from data.sources.base import Options
-from data.store import Store, StoreError
+from sanorm_jax.data import prepare
+from sanorm_jax.data.sources import blocks, tetrominoes
+from sanorm_jax.data.sources.base import Options
+from sanorm_jax.data.store import Store, StoreError
 
 NUM_ROWS = 5
 

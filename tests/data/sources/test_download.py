@@ -4,11 +4,10 @@ import threading
 
 import numpy as np
 import pytest
-
-from data.prepare import prepare
-from data.sources import download, records
-from data.sources.base import Options
-from data.store import Store, StoreError
+from sanorm_jax.data.prepare import prepare
+from sanorm_jax.data.sources import download, records
+from sanorm_jax.data.sources.base import Options
+from sanorm_jax.data.store import Store, StoreError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 

@@ -6,11 +6,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
-
-from data.prepare import prepare
-from data.sources import files
-from data.sources.base import Options, SourceError
-from data.store import Store, StoreError
+from sanorm_jax.data.prepare import prepare
+from sanorm_jax.data.sources import files
+from sanorm_jax.data.sources.base import Options, SourceError
+from sanorm_jax.data.store import Store, StoreError
 
 
 def _content(image, suffix, **options):

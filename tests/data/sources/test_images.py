@@ -5,11 +5,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-
-from data.prepare import prepare
-from data.sources import files
-from data.sources.base import Options, SourceError
-from data.store import Store, StoreError
+from sanorm_jax.data.prepare import prepare
+from sanorm_jax.data.sources import files
+from sanorm_jax.data.sources.base import Options, SourceError
+from sanorm_jax.data.store import Store, StoreError
 
 ROOT = pathlib.Path(__file__).parents[3]
 # Names in the order of the store: by path, whatever the order of writing.

@@ -2,9 +2,10 @@
 
 import importlib
 
-from data.prepare import prepare
-from data.sources.base import Options
-from data.store import Store
+from sanorm_jax.data.prepare import prepare
+from sanorm_jax.data.sources.base import Options
+from sanorm_jax.data.store import Store
+
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.study import jobs, page
 from tests import stores
@@ -21,7 +22,7 @@ SMALL = {
 
 def _study(name, data_dir, **base):
     """Returns a shipped study with small models, few steps and few evaluations."""
-    study = importlib.import_module(f"configs.{name}").get_config()
+    study = importlib.import_module(f"sanorm_jax.configs.{name}").get_config()
     config = study.base
     config.update({"data_dir": str(data_dir), "num_train_steps": 2, "batch_size": 4})
     config.update({"evaluation_batch_size": 4, "num_figure_examples": 0} | base)

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from sanorm_jax.data import pipeline
 
-from data import pipeline
 from sanorm_jax import references
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import segmentation
