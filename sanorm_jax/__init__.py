@@ -5,7 +5,8 @@ What is below is imported when it is first used, so `import sanorm_jax` costs no
     SlotAttention        the module, with `update_normalization`
     load                 a trained run, to segment images with
     Store                a store of images or features, to read
-    metrics              FG-ARI, ARI, mBO, mIoU of label maps; average precision
+
+`sanorm_jax.metrics.segmentation` has FG-ARI, ARI, mBO and mIoU of label maps.
 """
 
 import importlib
