@@ -32,9 +32,9 @@ import numpy as np
 from absl import app, flags
 from rich.console import Console
 from rich.table import Table
+
 from sanorm_jax.data import arrays, pipeline
 from sanorm_jax.data.store import Store, StoreWriter
-
 from sanorm_jax.parallel import Devices
 
 _FOLDER = flags.DEFINE_string(

@@ -20,6 +20,7 @@ import tensorstore as ts
 from absl import app, flags
 from rich.console import Console
 from rich.table import Table
+
 from sanorm_jax.data import arrays
 from sanorm_jax.data.sources.base import Options as SourceOptions
 from sanorm_jax.data.sources.shapes import build
@@ -51,6 +52,7 @@ def random_features(model: str, count: int) -> tuple[np.ndarray, float, float]:
     """
     import timm
     import torch
+
     from sanorm_jax.feature_extraction.options import Options
     from sanorm_jax.feature_extraction.vit import VitEncoder
 

@@ -13,6 +13,7 @@ had on the machine this was written on.
 """
 
 import ml_collections
+
 from sanorm_jax.configs import common
 
 

@@ -11,6 +11,7 @@ this was written on.
 """
 
 import ml_collections
+
 from sanorm_jax.configs import common
 
 

@@ -11,6 +11,7 @@ were made so far.
 
 import ml_collections
 from ml_collections import config_dict
+
 from sanorm_jax.configs import study_blocks, study_properties, study_shapes
 
 

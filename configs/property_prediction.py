@@ -11,6 +11,7 @@ here, since the data cannot be had on the machine this was written on.
 """
 
 import ml_collections
+
 from sanorm_jax.configs import common
 
 

@@ -14,6 +14,7 @@ weights 5 s, scenes 0.5, features 3, training 4.3, evaluation and report 1.4 min
 """
 
 import ml_collections
+
 from sanorm_jax.configs import common
 
 

@@ -10,6 +10,7 @@ attention 0.56, of the masks 0.50; with 11 slots and 5 iterations 0.54 and 0.45.
 """
 
 import ml_collections
+
 from sanorm_jax.configs import object_discovery
 
 

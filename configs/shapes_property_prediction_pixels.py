@@ -12,6 +12,7 @@ a model that has learned its task: that takes far more steps than minutes allow.
 """
 
 import ml_collections
+
 from sanorm_jax.configs import property_prediction
 
 

@@ -8,6 +8,7 @@ reached is in `configs/blocks.py`. Expected time: a run takes 26 minutes of one 
 """
 
 import ml_collections
+
 from sanorm_jax.configs import blocks, study_shapes
 
 

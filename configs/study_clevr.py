@@ -10,6 +10,7 @@ cannot be had on the machine this was written on.
 """
 
 import ml_collections
+
 from sanorm_jax.configs import object_discovery
 
 

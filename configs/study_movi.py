@@ -16,6 +16,7 @@ was written on.
 """
 
 import ml_collections
+
 from sanorm_jax.configs import dinosaur
 
 

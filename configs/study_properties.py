@@ -12,6 +12,7 @@ Time: 54.5 minutes on one core beside other work.
 """
 
 import ml_collections
+
 from sanorm_jax.configs import shapes_property_prediction, study_shapes
 
 

@@ -16,6 +16,7 @@ Time: 70 minutes on two cores that other work shared, 133 minutes of one core in
 """
 
 import ml_collections
+
 from sanorm_jax.configs import shapes
 
 

@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 from absl import app, flags, logging
 
-from . import commands, progress, run_data, sources
+from . import commands, progress, run_data, sources, terminal
 from .sources.base import Example, Options, Source, SourceError
 from .store import StoreError, StoreWriter
 
@@ -269,7 +269,9 @@ def main(argv: list[str]) -> int:
     try:
         return commands.run(_prepare)
     except KeyboardInterrupt:
-        commands.say("interrupted; finished shards are kept, the same command goes on")
+        terminal.CONSOLE.print(
+            "interrupted; finished shards are kept, the same command goes on"
+        )
         return 130
 
 

@@ -1,11 +1,11 @@
 """Progress of long work: a bar in a terminal, now and then a line in a log."""
 
-import sys
 import time
 
 from absl import logging
 from rich import progress as rich_progress
-from rich.console import Console
+
+from . import terminal
 
 _LOG_EVERY_S = 15.0
 
@@ -19,26 +19,34 @@ class Progress:
       title: what is being done.
       total: amount of work, in `unit`.
       unit: plural noun.
+      done: of the amount, before.
     """
 
-    def __init__(self, title: str, total: int, unit: str):
+    def __init__(self, title: str, total: int, unit: str, done: int = 0):
         self._title, self._total, self._unit = title, total, unit
-        self._done = 0
+        self._done = self._before = done
         self._started = self._said = time.monotonic()
         self._bar = None
 
     def __enter__(self):
-        if sys.stderr.isatty():
+        if terminal.CONSOLE.is_terminal:
             self._bar = rich_progress.Progress(
                 rich_progress.TextColumn("{task.description}"),
                 rich_progress.BarColumn(),
                 rich_progress.MofNCompleteColumn(),
                 rich_progress.TextColumn("{task.fields[rate]}"),
                 rich_progress.TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=terminal.CONSOLE,
             )
             self._bar.start()
-            self._task = self._bar.add_task(self._title, total=self._total, rate="")
+            # The end of a long path, so that the bar and the rate have room.
+            room = max(terminal.CONSOLE.width // 3, 12)
+            shown = (
+                self._title if len(self._title) <= room else "…" + self._title[-room:]
+            )
+            self._task = self._bar.add_task(
+                shown, total=self._total, completed=self._done, rate=""
+            )
         else:
             logging.info("%s: %d %s", self._title, self._total, self._unit)
         return self
@@ -47,7 +55,7 @@ class Progress:
         """Counts work done; `note` (such as bytes) follows the rate."""
         self._done += amount
         now = time.monotonic()
-        rate = self._done / max(now - self._started, 1e-6)
+        rate = (self._done - self._before) / max(now - self._started, 1e-6)
         shown = f"{rate:.1f} {self._unit}/s {note}".strip()
         if self._bar is not None:
             self._bar.update(self._task, advance=amount, rate=shown)

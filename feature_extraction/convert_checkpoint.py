@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from absl import app, logging
+
 from sanorm_jax.data.store import StoreError
 
 from . import weights

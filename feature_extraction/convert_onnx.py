@@ -18,8 +18,9 @@ import onnx
 import torch
 from absl import app, logging
 from onnx import numpy_helper
-from sanorm_jax.data.store import StoreError
 from torch.nn import functional
+
+from sanorm_jax.data.store import StoreError
 
 from . import layouts, weights
 

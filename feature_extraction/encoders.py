@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
+
 from sanorm_jax.data.store import Store, StoreError
 
 from .options import Options

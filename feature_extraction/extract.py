@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from absl import app, flags, logging
+
 from sanorm_jax.data import commands, run_data
 from sanorm_jax.data.store import StoreError
 

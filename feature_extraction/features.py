@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from absl import logging
+
 from sanorm_jax.data import progress, run_data
 from sanorm_jax.data.manifest import PROJECTION, feature_root, file_sha256
 from sanorm_jax.data.store import Store, StoreError, StoreWriter

@@ -16,6 +16,7 @@ import zipfile
 
 import timm
 from absl import app, flags, logging
+
 from sanorm_jax.data import commands
 from sanorm_jax.data.manifest import StoreError, write_json
 

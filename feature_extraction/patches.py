@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from sanorm_jax.data.store import StoreError
 
 # Statistics are standardised over the first so many images of the training split:

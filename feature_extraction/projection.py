@@ -16,6 +16,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 from absl import logging
+
 from sanorm_jax.data import progress
 from sanorm_jax.data.manifest import (
     MANIFEST,

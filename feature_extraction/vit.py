@@ -12,9 +12,10 @@ import numpy as np
 import timm
 import torch
 from absl import logging
-from sanorm_jax.data.store import StoreError
 from torch import nn
 from torch.nn import functional
+
+from sanorm_jax.data.store import StoreError
 
 from . import layouts, weights
 from .options import Options

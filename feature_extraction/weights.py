@@ -9,6 +9,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+
 from sanorm_jax.data import commands
 from sanorm_jax.data.manifest import StoreError, file_sha256
 

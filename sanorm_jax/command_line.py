@@ -1,20 +1,15 @@
 """What every command does around its work."""
 
-import logging as std_logging
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from sanorm_jax import configs, overrides
+from sanorm_jax.data import terminal
+from sanorm_jax.data.manifest import StoreError
 from sanorm_jax.errors import ConfigError
-
-
-def _is_of_interest(record: std_logging.LogRecord) -> bool:
-    """Keeps Orbax from telling of each file, and JAX of each absent accelerator."""
-    chatty = "orbax" in record.pathname or "xla_bridge" in record.pathname
-    return not chatty or record.levelno >= std_logging.ERROR
 
 
 def find_config(path: str) -> str:
@@ -78,9 +73,7 @@ def _parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
 
 
 def _main(command: Callable[[], int], argv: Sequence[str]) -> int:
-    from sanorm_jax.data.store import StoreError
-
-    logging.get_absl_logger().addFilter(_is_of_interest)
+    terminal.setup()
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
     try:

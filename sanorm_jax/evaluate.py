@@ -13,9 +13,9 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from sanorm_jax import compilation_cache, figures, metrics, tasks
+from sanorm_jax import compilation_cache, figures, measures, metrics, tasks
 from sanorm_jax import workdir as workdir_lib
-from sanorm_jax.data import pipeline, run_data
+from sanorm_jax.data import pipeline, progress, run_data
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.init_from import load, load_variables
 from sanorm_jax.parallel import Devices
@@ -79,6 +79,7 @@ class Evaluator:
         num_iterations: int,
         indices: np.ndarray | None = None,
         check: Callable[[], None] = lambda: None,
+        advance: Callable[[int], None] = lambda count: None,
     ) -> metrics.Table:
         """Returns the measures of every example of a split, each counted once.
 
@@ -89,6 +90,7 @@ class Evaluator:
           num_iterations: attention iterations to evaluate with.
           indices: examples to evaluate, default all that the config leaves.
           check: called between batches; may raise to give up.
+          advance: called with the number of examples that are done.
         """
         devices = self._devices
         function = self._function("evaluate", num_slots, num_iterations)
@@ -111,6 +113,7 @@ class Evaluator:
             index, mask = batch["index"], batch.pop("mask")
             values = devices.get_batch(function(variables, devices.put_batch(batch)))
             table.add(*devices.gather((index, mask, values)))
+            advance(int(mask.sum()) * devices.num_hosts)
         return table
 
     def examples(self, split: str, indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -211,30 +214,34 @@ def evaluate(
     on_devices = devices.put_state(variables)
 
     rows = []
-    for setting, limit in itertools.product(settings, max_objects or (None,)):
-        indices = evaluator.select(split, limit)
-        logging.info(
-            "%d slots, %d iterations, %s: %d examples",
-            *(setting.num_slots, setting.num_iterations),
-            *(f"at most {limit} objects" if limit else "all", len(indices)),
-        )
-        table = evaluator.run(
-            on_devices,
-            split,
-            num_slots=setting.num_slots,
-            num_iterations=setting.num_iterations,
-            indices=indices,
-        )
-        rows += _rows(
-            table,
-            task,
-            split=split,
-            step=step,
-            num_slots=setting.num_slots,
-            num_iterations=setting.num_iterations,
-            max_objects=limit or "all",
-            resolution=config.evaluation_resolution,
-        )
+    jobs = [
+        (setting, limit, evaluator.select(split, limit))
+        for setting, limit in itertools.product(settings, max_objects or (None,))
+    ]
+    total = sum(len(indices) for _, _, indices in jobs)
+    with progress.Progress(f"evaluating {workdir}", total, "images") as bar:
+        for setting, limit, indices in jobs:
+            where = {
+                "num_slots": setting.num_slots,
+                "num_iterations": setting.num_iterations,
+            }
+            table = evaluator.run(
+                *(on_devices, split),
+                **where,
+                indices=indices,
+                advance=bar.advance,
+            )
+            where = {"split": split, "step": step, **where}
+            where["max_objects"] = limit or "all"
+            where["resolution"] = config.evaluation_resolution
+            found = _rows(table, task, **where)
+            logging.info(
+                "%d slots, %d iterations, %s, %d images: %s",
+                *(setting.num_slots, setting.num_iterations),
+                *(f"at most {limit} objects" if limit else "all", len(indices)),
+                measures.brief(found[0]),
+            )
+            rows += found
     directory = workdir / DIRECTORY / f"{split}_step_{step}"
     if devices.is_main:
         directory.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """How measures are named for people, and which of them belong side by side."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # FG-ARI is blind to the background and AP to what is not an object: no kind is shown
 # without the others of its group.
@@ -40,6 +40,15 @@ def normalization(name: str) -> str:
         "none": "no normalization",
     }
     return known.get(name, name.replace("_", " "))
+
+
+def brief(values: Mapping[str, float]) -> str:
+    """Returns the measures that tell most, in one line: those of the first group."""
+    for place, kinds in groups(values).items():
+        shown = (f"{kind} {values[name]:.3f}" for kind, name in kinds.items())
+        return f"{place}: {', '.join(shown)}"
+    numbers = {n: value for n, value in values.items() if isinstance(value, float)}
+    return ", ".join(f"{label(name)} {value:.4g}" for name, value in numbers.items())
 
 
 def groups(names: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -52,7 +52,6 @@ if __name__ == "__main__":
     )
     workdir = flags.DEFINE_string("workdir", "experiments/paper", "Folder of the runs.")
     report = flags.DEFINE_bool("report", False, "Write the page of what is done.")
-    logging.set_verbosity(logging.INFO)
     command_line.run(
         lambda: _run(config.value, pathlib.Path(workdir.value), report.value), config
     )

@@ -5,10 +5,11 @@ import pathlib
 from typing import Any
 
 from rich.console import Console
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from sanorm_jax import measures, writers
 from sanorm_jax import workdir as workdir_lib
-from sanorm_jax import writers
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
@@ -48,10 +49,42 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
     return status
 
 
-def show(workdir: pathlib.Path):
-    """Prints a run's status as a table."""
-    table = Table(title=str(workdir), show_header=False)
-    for name, value in read(workdir).items():
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        table.add_row(name, "-" if value is None else shown)
-    Console().print(table)
+def show(workdir: pathlib.Path, everything: bool = False):
+    """Prints where a run stands: a bar, a few lines, the task's own measures.
+
+    Args:
+      workdir: folder of the run.
+      everything: print all that `read` tells instead.
+    """
+    told = read(workdir)
+    console = Console(highlight=False)
+    if everything:
+        table = Table(title=str(workdir), show_header=False)
+        for name, value in told.items():
+            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+            table.add_row(name, "-" if value is None else shown)
+        console.print(table)
+        return
+    step, total = map(int, told["step"].split(" of "))
+    state = "finished" if told["finished"] else "not running"
+    if told["running"]:
+        state = f"running, {told['eta']} left" if told["eta"] else "running"
+    bar = ProgressBar(total=total, completed=step, width=40)
+    row = Table.grid(padding=(0, 1))
+    row.add_row(str(workdir), bar, f"{told['step']} steps, {state}")
+    console.print(row)
+    rate = f"{told['steps_per_s']:.1f} steps/s, " if told["steps_per_s"] else ""
+    console.print(
+        f"{rate}{told['wall_time'] or 'no time'} in training, {told['restarts']} "
+        f"restarts, last checkpoint {told['last_checkpoint']}"
+    )
+    if "loss" in told:
+        console.print(f"loss {told['loss']:.4g}")
+    settings: dict[str, dict[str, float]] = {}
+    for name, value in told.items():
+        setting, is_measure, measure = name.partition("/")
+        if is_measure and value is not None:
+            settings.setdefault(setting, {})[measure] = value
+    for setting, values in settings.items():
+        at = f"step {told['evaluated_at_step']}, {setting}"
+        console.print(f"{at}: {measures.brief(values)}")

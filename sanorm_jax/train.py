@@ -19,6 +19,7 @@ from absl import logging
 from sanorm_jax import (
     compilation_cache,
     figures,
+    measures,
     optimizers,
     preemption,
     tasks,
@@ -27,14 +28,14 @@ from sanorm_jax import (
 )
 from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.checkpoints import Checkpoints
-from sanorm_jax.data import pipeline, run_data
+from sanorm_jax.data import pipeline, progress, run_data, terminal
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator, check_evaluations
 from sanorm_jax.init_from import init_from
 from sanorm_jax.parallel import Devices
 from sanorm_jax.tasks.base import Task, check_positive
-from sanorm_jax.train_step import create_state, make_train_step
+from sanorm_jax.train_step import TrainState, create_state, make_train_step
 
 
 @dataclasses.dataclass
@@ -99,6 +100,7 @@ class Run:
             )
             values = self.task.summarize(table.columns())
             scalars |= {f"{name}/{metric}": v for metric, v in values.items()}
+            logging.info("step %d, %s: %s", step, name, measures.brief(values))
             if self.config.num_figure_examples:
                 self.devices.together(lambda n=name, s=setting: self._draw(step, n, s))
             scalars.pop(f"{name}/num_objects", None)
@@ -212,10 +214,6 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         tx, schedule = optimizers.create(config.optimizer)
         # ---- State: from a checkpoint, from another run, or new -----------------
         state = create_state(task, tx, config.seed)
-        # clu takes TensorFlow along: imported where a run begins, not with this module.
-        from clu import parameter_overview
-
-        logging.info("\n%s", parameter_overview.get_parameter_overview(state.params))
         checkpoints = writer = None
         meta = {
             "fingerprints": dataset.fingerprints,
@@ -231,6 +229,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             if not devices.is_main:
                 return
             stack.enter_context(workdir_lib.claim(workdir, config))
+            stack.enter_context(terminal.LogFile(workdir))
             checkpoints = Checkpoints(
                 workdir,
                 num_checkpoints=config.num_checkpoints,
@@ -255,6 +254,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             stack.callback(writer.close)
 
         devices.together(start)
+        _describe(state)
         state = devices.broadcast(state)
         step = int(state.step)
         # ---- The run ------------------------------------------------------------
@@ -283,6 +283,16 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             return preemption.EXIT_CODE
 
 
+def _describe(state: TrainState):
+    """Tells the model's size; its parameters one by one to the log file."""
+    # clu takes TensorFlow along: imported where a run begins, not with this module.
+    from clu import parameter_overview
+
+    terminal.note("\n" + parameter_overview.get_parameter_overview(state.params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    logging.info("a model of %s parameters", f"{count:,}")
+
+
 def _check_fingerprints(workdir: pathlib.Path, saved: dict, meta: dict):
     if saved["fingerprints"] != meta["fingerprints"]:
         raise ConfigError(
@@ -305,11 +315,6 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
         done = run.devices.on_main(lambda: _evaluated(run.workdir, config, step))
         if not done:
             run.evaluate(step)
-    from clu import periodic_actions
-
-    progress = periodic_actions.ReportProgress(
-        num_train_steps=config.num_train_steps, every_secs=15.0
-    )
     batches = run.devices.prefetch(
         run.devices.together(lambda start=step: _batches(run, start))
     )
@@ -319,13 +324,25 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
         run.preemption.check()
         return take()
 
+    batch = run.devices.together(take)
+    title = f"training {run.workdir.name}"
+    with progress.Progress(title, config.num_train_steps, "steps", step) as bar:
+        step = _steps(run, step, train_step, batch, check_and_take, evaluate_due, bar)
+    run.save(step, wait=True)  # again, if the disk was full
+    run.devices.together(lambda: run.check_saved(step))
+    logging.info("finished: %d steps in %.0f s", step, run.wall_time_s)
+    return 0
+
+
+def _steps(run: Run, step: int, train_step, batch, take, evaluate_due, bar) -> int:
+    """Takes all steps that are left and returns the last one's number."""
+    config, note = run.config, ""
     waited_s, since, first = 0.0, time.monotonic(), step
     to_first_step = None
-    batch = run.devices.together(take)
     while step < config.num_train_steps:
         run.state, scalars = train_step(run.state, batch)
         step += 1
-        progress(step)
+        bar.advance(1, note)
         if to_first_step is None:
             to_first_step = _note_first_step(scalars)
             waited_s, since, first = 0.0, time.monotonic(), step
@@ -333,7 +350,7 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
         # Hosts agree here whether they go on, while their devices work on the step.
         before, reason = time.monotonic(), None
         try:
-            batch = run.devices.together(check_and_take)
+            batch = run.devices.together(take)
         except (preemption.Preempted, ConfigError, StoreError) as error:
             reason = error
         if _is_done(scalars):
@@ -353,7 +370,7 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
                     "time/data_wait_share": waited_s / elapsed,
                 }
             run.writer.write_scalars(step, scalars)
-            to_first_step = {}
+            note, to_first_step = f"loss {scalars['loss']:.4g}", {}
             waited_s, since, first = 0.0, time.monotonic(), step
         if save_due or evaluate_due(step) or reason:
             run.save(step, wait=last or reason is not None)
@@ -362,10 +379,7 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
         if evaluate_due(step):
             run.evaluate(step)
             since, first, waited_s = time.monotonic(), step, 0.0
-    run.save(step, wait=True)  # again, if the disk was full
-    run.devices.together(lambda: run.check_saved(step))
-    logging.info("finished: %d steps in %.0f s", step, run.wall_time_s)
-    return 0
+    return step
 
 
 def _note_first_step(scalars: Any) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+
 from sanorm_jax.data import pipeline
 from sanorm_jax.data.store import StoreWriter
 

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sanorm_jax.data import pipeline
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks.train_step_cases import (
@@ -27,6 +26,7 @@ from benchmarks.train_step_cases import (
     make_model,
 )
 from sanorm_jax import optimizers, tasks
+from sanorm_jax.data import pipeline
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.metrics.matching import match
 from sanorm_jax.parallel import Devices

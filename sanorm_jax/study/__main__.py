@@ -84,5 +84,4 @@ def _run() -> int:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.INFO)
     command_line.run(_run, _CONFIG)

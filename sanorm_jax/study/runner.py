@@ -16,6 +16,7 @@ from absl import logging
 
 from sanorm_jax import preemption
 from sanorm_jax import workdir as workdir_lib
+from sanorm_jax.data import progress
 from sanorm_jax.study.jobs import Job
 
 LOG_FILE = "log.txt"
@@ -94,6 +95,12 @@ def run(
     Returns:
       the exit code of every job that was started, by name.
     """
+    title = "trials of learning rates" if trials else f"study {workdir}"
+    with progress.Progress(title, len(jobs), "runs") as bar:
+        return _run(jobs, workdir, processes, stop, trials, bar)
+
+
+def _run(jobs, workdir, processes, stop, trials, bar) -> dict[str, int]:
     cores = sorted(os.sched_getaffinity(0))
     free: list[int | None] = [None] * processes
     if 1 < processes <= len(cores):
@@ -123,6 +130,7 @@ def run(
                 *(one.job.name, _describe(code), time.time() - one.started),
                 *(len(running), len(waiting)),
             )
+            bar.advance(1)
         session.note()
     session.note(now=True)
     return codes

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from sanorm_jax import optimizers, tasks
 from sanorm_jax.data import prepare
 from sanorm_jax.data.sources.base import Options
 from sanorm_jax.feature_extraction import features
 from sanorm_jax.feature_extraction.options import Options as EncoderOptions
-
-from sanorm_jax import optimizers, tasks
 from sanorm_jax.metrics.matching import huber_set_loss
 from sanorm_jax.train_step import create_state, make_train_step
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from sanorm_jax.data import gather
 from sanorm_jax.data.store import Store, StoreError, StoreWriter
 

@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from sanorm_jax.data import pipeline
 from sanorm_jax.data.store import StoreError
-
 from tests import stores
 
 SPLITS = {"train": 37, "validation": 11}

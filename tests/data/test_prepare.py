@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from sanorm_jax.data import prepare
 from sanorm_jax.data.sources.base import Options, Source
 from sanorm_jax.data.store import Store, StoreError, StoreWriter

@@ -1,6 +1,6 @@
 import numpy as np
-from sanorm_jax.data import properties
 
+from sanorm_jax.data import properties
 from tests import stores
 
 

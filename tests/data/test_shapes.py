@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from sanorm_jax.data import prepare, properties, shapes
 from sanorm_jax.data.sources import shapes as shapes_source
 from sanorm_jax.data.sources.base import Options

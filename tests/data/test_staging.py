@@ -10,9 +10,9 @@ import time
 
 import numpy as np
 import pytest
+
 from sanorm_jax.data import staging
 from sanorm_jax.data.store import Store, StoreError
-
 from tests import stores
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -9,9 +9,9 @@ import sys
 
 import numpy as np
 import pytest
+
 from sanorm_jax.data import manifest, store
 from sanorm_jax.data.store import Store, StoreError, StoreWriter
-
 from tests import stores
 
 SPLITS = {"train": 21, "validation": 5}

@@ -4,9 +4,9 @@ import sys
 
 import numpy as np
 import pytest
+
 from sanorm_jax.data import verify
 from sanorm_jax.data.store import Store, StoreWriter
-
 from tests import stores
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 import zarr
+
 from sanorm_jax.data import arrays
 from sanorm_jax.data.store import Store
-
 from tests import stores
 
 

@@ -20,10 +20,10 @@ from collections.abc import Callable
 import jax
 import ml_collections
 from absl import logging
-from sanorm_jax.data.store import StoreError
 
 from sanorm_jax import checkpoints as checkpoints_lib
 from sanorm_jax import evaluate, parallel, train, writers
+from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.workdir import read_lines, saved_steps
 

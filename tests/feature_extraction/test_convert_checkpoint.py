@@ -9,6 +9,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 import torch
+
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.feature_extraction import convert_checkpoint
 

@@ -10,10 +10,10 @@ import pytest
 import safetensors.numpy
 import timm
 import torch
-from sanorm_jax.data.store import StoreError
-from sanorm_jax.feature_extraction import convert_onnx, fetch_weights
 from torch.nn import functional
 
+from sanorm_jax.data.store import StoreError
+from sanorm_jax.feature_extraction import convert_onnx, fetch_weights
 from tests.feature_extraction import onnx_fixture as fixture
 
 

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from sanorm_jax.data.store import Store, StoreError, StoreWriter
 
 ROOT = pathlib.Path(__file__).parents[2]

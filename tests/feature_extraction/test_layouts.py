@@ -7,9 +7,9 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+
 from sanorm_jax.feature_extraction import layouts, vit
 from sanorm_jax.feature_extraction.options import Options
-
 from tests.feature_extraction import hugging_face
 
 hugging_face.register()

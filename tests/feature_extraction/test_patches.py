@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.feature_extraction import patches
 

@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
+
 from sanorm_jax.data import run_data, staging
 from sanorm_jax.data.manifest import PROJECTION
 from sanorm_jax.data.store import Store, StoreError
@@ -14,8 +16,6 @@ from sanorm_jax.data.verify import verify
 from sanorm_jax.feature_extraction import encoders, projection
 from sanorm_jax.feature_extraction.features import extract
 from sanorm_jax.feature_extraction.options import Options
-from sklearn.decomposition import PCA
-
 from tests import stores
 
 SPLITS = {"train": 40, "validation": 6}

@@ -7,12 +7,13 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch.nn import functional
+
 from sanorm_jax.data import run_data
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.feature_extraction import features, vit
 from sanorm_jax.feature_extraction.options import Options
-from timm.models.vision_transformer import VisionTransformer
-from torch.nn import functional
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), np.uint8)
 CONFIG = {"input_size": (3, 28, 28), "interpolation": "bicubic"}

@@ -5,9 +5,9 @@ import re
 import jax
 import numpy as np
 import optax
-from sanorm_jax.configs import dinosaur, object_discovery, property_prediction
 
 from sanorm_jax import optimizers
+from sanorm_jax.configs import dinosaur, object_discovery, property_prediction
 from sanorm_jax.metrics import average_precision, segmentation
 from tests.parity.vectors import Vectors
 

@@ -10,9 +10,9 @@ import sys
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from sanorm_jax.data import pipeline
 
 from sanorm_jax import optimizers, tasks
+from sanorm_jax.data import pipeline
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator
 from sanorm_jax.parallel import Devices

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+
+from sanorm_jax import segment, tasks, train
 from sanorm_jax.data import pipeline
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources.base import Options
 from sanorm_jax.data.store import StoreError
-
-from sanorm_jax import segment, tasks, train
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.init_from import load_variables
 from tests import stores, tiny

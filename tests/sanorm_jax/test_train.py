@@ -5,9 +5,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from sanorm_jax.data.store import StoreError
 
 from sanorm_jax import preemption, train, workdir, writers
+from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
 from tests import tiny
 

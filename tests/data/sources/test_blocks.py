@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from sanorm_jax.data import prepare
 from sanorm_jax.data.sources import blocks, tetrominoes
 from sanorm_jax.data.sources.base import Options

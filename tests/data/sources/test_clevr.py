@@ -5,12 +5,12 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+
 from sanorm_jax.data import properties
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import clevr as source
 from sanorm_jax.data.sources.base import Options, SourceError
 from sanorm_jax.data.store import Store, StoreError
-
 from tests.data import fixtures
 
 

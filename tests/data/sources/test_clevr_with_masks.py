@@ -4,11 +4,11 @@ import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
+
 from sanorm_jax.data import prepare
 from sanorm_jax.data.sources import clevr_with_masks
 from sanorm_jax.data.sources.base import Options, SourceError
 from sanorm_jax.data.store import StoreError
-
 from tests.data import fixtures
 
 

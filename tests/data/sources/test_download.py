@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import download, records
 from sanorm_jax.data.sources.base import Options

@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
+
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import files
 from sanorm_jax.data.sources.base import Options, SourceError

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import files
 from sanorm_jax.data.sources.base import Options, SourceError

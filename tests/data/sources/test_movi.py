@@ -3,11 +3,11 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import movi
 from sanorm_jax.data.sources.base import Options, SourceError
 from sanorm_jax.data.store import Store, StoreError
-
 from tests.data import movi_fixture
 
 FRAMES = movi_fixture.NUM_FRAMES

@@ -10,11 +10,11 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from sanorm_jax.data import properties
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources.base import Options
 from sanorm_jax.data.store import Store, StoreError
-
 from tests.data import fixtures
 
 SPLITS = {"train": 4, "validation": 2, "test": 1}

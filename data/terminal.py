@@ -1,0 +1,101 @@
+"""What a person sees of a command: a line for each thing; all else is in a log file.
+
+In a terminal lines are bare, and bars stand below them; elsewhere lines have the time.
+Libraries are heard from warnings on (their C++ parts, errors on).
+"""
+
+import logging as std_logging
+import os
+import pathlib
+import sys
+
+from absl import logging
+from rich.console import Console
+
+# Read by XLA and TensorFlow when they are loaded; what the user has set stays. Only so
+# does TensorFlow, which reads and decodes alike without it, not announce oneDNN.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Lines and bars share it: a line pushes the bar down, whatever its thread.
+CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+LOG_FILE = "log.txt"
+_ABOVE = pathlib.Path(__file__).parents[1]
+# In a checkout the parts of the package lie side by side, in a wheel within it.
+_PARTS = ("sanorm_jax", "data", "feature_extraction")
+_IS_CHECKOUT = (_ABOVE / "sanorm_jax").is_dir()
+_OURS = tuple(
+    f"{folder}{os.sep}"
+    for folder in ((_ABOVE / part for part in _PARTS) if _IS_CHECKOUT else (_ABOVE,))
+)
+# Attribute of a record that is for the log file alone.
+_QUIET = "sanorm_quiet"
+
+
+def _is_for_people(record: std_logging.LogRecord) -> bool:
+    if getattr(record, _QUIET, False):
+        return False
+    path = record.pathname
+    # Orbax tells of each file, and JAX of each absent accelerator, as warnings too.
+    chatty = "orbax" in path or "xla_bridge" in path
+    least = std_logging.ERROR if chatty else std_logging.WARNING
+    return path.startswith(_OURS) or record.levelno >= least
+
+
+class _Lines(std_logging.Handler):
+    """Prints records as lines on standard error."""
+
+    def emit(self, record: std_logging.LogRecord):
+        """Prints a record."""
+        text = self.format(record)
+        if record.levelno >= std_logging.WARNING:
+            text = f"{record.levelname.lower()}: {text}"
+        if not CONSOLE.is_terminal:
+            time = std_logging.Formatter().formatTime(record, "%Y-%m-%d %H:%M:%S")
+            text = f"{time} {text}"
+        CONSOLE.print(text)
+
+
+def setup():
+    """Makes this process write for people; called once, by commands."""
+    logging.set_verbosity(logging.INFO)
+    root = std_logging.getLogger()
+    for handler in list(root.handlers):
+        if handler is logging.get_absl_handler():
+            root.removeHandler(handler)
+    if not any(isinstance(handler, _Lines) for handler in root.handlers):
+        lines = _Lines()
+        lines.addFilter(_is_for_people)
+        root.addHandler(lines)
+
+
+class LogFile:
+    """Appends all that is logged to `<folder>/log.txt`, libraries' lines too.
+
+    A context manager. Where standard error is that file already, nothing is added.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self._path = folder / LOG_FILE
+        self._handler: std_logging.Handler | None = None
+
+    def __enter__(self):
+        handler = std_logging.FileHandler(self._path)
+        if os.path.sameopenfile(handler.stream.fileno(), sys.__stderr__.fileno()):
+            handler.close()
+            return self
+        form = "%(asctime)s %(levelname)s %(filename)s:%(lineno)d: %(message)s"
+        handler.setFormatter(std_logging.Formatter(form))
+        std_logging.getLogger().addHandler(handler)
+        self._handler = handler
+        return self
+
+    def __exit__(self, *exc_info):
+        if self._handler is not None:
+            std_logging.getLogger().removeHandler(self._handler)
+            self._handler.close()
+
+
+def note(text: str):
+    """Logs what is for the log file alone."""
+    logging.get_absl_logger().info(text, extra={_QUIET: True})
