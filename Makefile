@@ -103,6 +103,7 @@ test: lint
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ty check --quiet --python $(VENV)
 
 clean:
 	rm -rf $(VENV)

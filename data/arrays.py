@@ -1,5 +1,6 @@
 """How a field lies in a Zarr v3 array, and a store in groups of them."""
 
+import contextlib
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -47,14 +48,14 @@ def metadata(
     Returns:
       `shape`, `data_type`, `chunk_grid` and `codecs` of `zarr.json`.
     """
-    dtype = np.dtype(dtype)
-    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    kind = np.dtype(dtype)
+    size = kind.itemsize * int(np.prod(shape, dtype=np.int64))
     per_chunk = per_shard if size <= _SMALL_BYTES else 1
-    as_bytes = {"name": "bytes"}
-    if dtype.itemsize > 1:
+    as_bytes: dict[str, Any] = {"name": "bytes"}
+    if kind.itemsize > 1:
         as_bytes["configuration"] = {"endian": "little"}
     codecs = [as_bytes]
-    if dtype == np.uint8 and per_chunk == 1:
+    if kind == np.uint8 and per_chunk == 1:
         # Images and label maps; features do not compress enough to pay for it.
         codecs.append({"name": "zstd", "configuration": {"level": 3}})
     index = [{"name": "bytes", "configuration": {"endian": "little"}}]
@@ -65,7 +66,7 @@ def metadata(
     }
     return {
         "shape": [count, *shape],
-        "data_type": dtype.name,
+        "data_type": kind.name,
         "chunk_grid": {
             "name": "regular",
             "configuration": {"chunk_shape": [per_shard, *shape]},
@@ -87,17 +88,20 @@ def write_groups(
 ):
     """Makes a store and its splits groups for other readers; what is there stays.
 
+    A store that can only be read is left as it is.
+
     Args:
       root: folder of the store.
       splits: names of the splits.
       attributes: of the store's group, as JSON.
     """
     group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-    for split in splits:
-        if (root / split).is_dir() and not (root / split / METADATA).exists():
-            write_json(root / split / METADATA, group)
-    if not (root / METADATA).exists():
-        write_json(root / METADATA, group | {"attributes": dict(attributes)})
+    groups = {root / split: group for split in splits if (root / split).is_dir()}
+    groups[root] = group | {"attributes": dict(attributes)}
+    with contextlib.suppress(OSError):
+        for folder, content in groups.items():
+            if not (folder / METADATA).exists():
+                write_json(folder / METADATA, content)
 
 
 def reason(error: Exception) -> str:

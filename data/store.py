@@ -11,13 +11,13 @@ A shard file is written at once and appears whole or not at all; each example in
 a checksum of its own. The shard files that exist are thus the record of the work done.
 """
 
-import contextlib
 import json
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorstore as ts
 
 from . import arrays, gather
@@ -236,8 +236,7 @@ class StoreWriter(_Layout):
         if not self.manifest["complete"]:
             self.manifest["complete"] = True
             write_json(self.root / MANIFEST, self.manifest)
-        with contextlib.suppress(OSError):  # a store to read only
-            arrays.write_groups(self.root, self.splits, self.manifest)
+        arrays.write_groups(self.root, self.splits, self.manifest)
         return True
 
 
@@ -318,7 +317,7 @@ class Store(_Layout):
                 ) from None
         return self._arrays[key]
 
-    def read(self, split: str, field: str, indices: Sequence[int]) -> np.ndarray:
+    def read(self, split: str, field: str, indices: npt.ArrayLike) -> np.ndarray:
         """Returns the field of the given examples, [len(indices), ...], in order.
 
         Raises:
@@ -326,22 +325,21 @@ class Store(_Layout):
             damaged (its file is named).
         """
         array = self._array(split, field)
-        indices = np.asarray(indices, np.int64)
-        if not len(indices):
-            shape, dtype = self.fields[field]
-            return np.zeros((0, *shape), dtype)
-        if indices.min() < 0 or indices.max() >= array.shape[0]:
+        wanted = np.asarray(indices, np.int64)
+        if not len(wanted):
+            return np.zeros((0, *array.shape[1:]), array.dtype.numpy_dtype)
+        if wanted.min() < 0 or wanted.max() >= array.shape[0]:
             raise StoreError(
                 f"{self.root}: {split} has examples 0 to {array.shape[0] - 1}, not "
-                f"{indices.min()} to {indices.max()}"
+                f"{wanted.min()} to {wanted.max()}"
             )
         gatherer = self._gatherer(split, field)
         try:
             if gatherer is not None:
-                return gatherer(indices)
-            return array[indices].read().result()
+                return gatherer(wanted)
+            return array[wanted].read().result()
         except (ValueError, OSError, gather.DamageError) as error:
-            raise StoreError(self._damage(split, field, indices, error)) from None
+            raise StoreError(self._damage(split, field, wanted, error)) from None
 
     def _gatherer(self, split: str, field: str) -> gather.Gatherer | None:
         """Returns the fast reader of a field, None if it needs tensorstore."""
@@ -374,7 +372,8 @@ class Store(_Layout):
         except StoreError as error:
             return str(error)
         shape, dtype = self.fields[field]
-        found = (array.shape, array.dtype.name, array.chunk_layout.write_chunk.shape[0])
+        chunk = array.chunk_layout.write_chunk_template
+        found = (array.shape, array.dtype.name, chunk.shape[0])
         wanted = ((self.splits[split], *shape), dtype, self.examples_per_shard)
         if found != wanted:
             return f"{path}: damaged (has {found}, the manifest {wanted})"

@@ -7,6 +7,8 @@ predicted label does belong to no segment: ARI leaves them out, an overlap count
 in the true object that they are of.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -186,7 +188,7 @@ def segmentation_metrics(
       `ari`, `fg_ari`, `mbo` and `miou` of instances; with `classes` also `mbo_class`
       and `miou_class`. float32 `[B]` each.
     """
-    sizes = {"num_true": num_true, "num_predicted": num_predicted}
+    sizes: dict[str, Any] = {"num_true": num_true, "num_predicted": num_predicted}
     values = {
         "ari": adjusted_rand_index(true, predicted, **sizes),
         "fg_ari": adjusted_rand_index(true, predicted, **sizes, ignore_background=True),

@@ -226,7 +226,7 @@ def _pieces(x: jax.Array, batch_size: int) -> list[jax.Array]:
     B, H, W, _ = x.shape
     size = max(1, PIECE_PIXELS // (H * W), -(-batch_size // MAX_PIECES))
     sizes = [min(size, B - start) for start in range(0, B, size)]
-    return jax.lax.split(x, sizes)
+    return list(jax.lax.split(x, sizes))
 
 
 def _same(kernel: jax.Array) -> list[tuple[int, int]]:

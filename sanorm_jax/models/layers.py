@@ -22,7 +22,7 @@ def uniform(bound: float) -> Callable:
     return init
 
 
-def initializers(style: str, fan_in: int) -> dict[str, Callable]:
+def initializers(style: str, fan_in: int) -> dict[str, Any]:
     """Return `kernel_init` and `bias_init` of a dense or convolutional layer.
 
     Args:
@@ -159,7 +159,9 @@ def apply_convs(convs: Sequence[Conv], x: jax.Array, last_relu: bool) -> jax.Arr
       x: images `[B, H, W, C]`.
       last_relu: whether the last layer has one too.
     """
-    functions = [lambda x, conv=conv: nn.relu(conv(x)) for conv in convs]
+    functions: list[Callable] = [
+        lambda x, conv=conv: nn.relu(conv(x)) for conv in convs
+    ]
     if not last_relu:
         functions[-1] = convs[-1]
     return convolution.in_pieces(functions, x)

@@ -203,6 +203,6 @@ def make(name: str, axis_name: str | None = None):
     entry = NORMALIZATIONS[canonical_name(name)]
     if not isinstance(entry, type):
         return entry
-    has_axis = "axis_name" in {field.name for field in dataclasses.fields(entry)}
-    options = {"axis_name": axis_name} if has_axis else {}
+    has_axis = hasattr(entry, "axis_name")
+    options: dict[str, Any] = {"axis_name": axis_name} if has_axis else {}
     return entry(name="update_normalization", **options)
