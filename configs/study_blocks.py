@@ -17,6 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
         blocks.get_config(),
         "More slots and objects than trained with: tetrominoes",
     )
+    config.base.num_train_steps = 30_000
     config.train_settings.objects_3 = {"num_slots": 4, "max_objects": 3}
 
     config.evaluation.num_slots = (4, 5, 6, 7, 9, 11)

@@ -18,7 +18,14 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Lines and bars share it: a line pushes the bar down, whatever its thread.
-CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+CONSOLE = Console(
+    stderr=True,
+    highlight=False,
+    soft_wrap=True,
+    markup=False,
+    # Rich would take FORCE_COLOR, which notebooks and CI set, for a terminal.
+    force_terminal=sys.stderr.isatty(),
+)
 LOG_FILE = "log.txt"
 _ABOVE = pathlib.Path(__file__).parents[1]
 # In a checkout the parts of the package lie side by side, in a wheel within it.

@@ -61,7 +61,11 @@ def _in_terminal(command, **options) -> str:
 
 def _in_log(command) -> str:
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"FORCE_COLOR": "1"},
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
