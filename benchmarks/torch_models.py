@@ -136,7 +136,6 @@ class SetPredictor(nn.Module):
         return costs[examples, rows, columns].mean()
 
 
-@torch.compiler.disable  # scipy is no part of a graph
 def match(costs):
     """Return rows and columns, [B, min(K, M)], of the cheapest pairs of [B, K, M]."""
     pairs = [linear_sum_assignment(cost) for cost in costs.float().cpu().numpy()]

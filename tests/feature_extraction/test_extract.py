@@ -175,7 +175,7 @@ def test_jobs_of_an_array_started_at_once_make_up_the_store(data_dir, expected):
     jobs = [_start(data_dir, f"--shard={i}/3") for i in range(3)]
     ended = [_end(job) for job in jobs]
     assert [code for code, _ in ended] == [0, 0, 0], ended
-    assert any("] complete: " in err for _, err in ended), ended
+    assert any(" complete: " in err for _, err in ended), ended
     assert _files(data_dir / "random-patches") == expected
 
 

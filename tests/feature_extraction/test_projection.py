@@ -184,7 +184,8 @@ def test_a_store_keeps_its_kind_of_features(data_dir):
 def test_a_fit_that_another_start_left_is_used_or_refused(data_dir):
     root = extract(data_dir, "random", "patches", OPTIONS)
     fitted = (root / PROJECTION).read_bytes()
-    (root / "manifest.json").unlink()
+    for name in ("manifest.json", "zarr.json"):
+        (root / name).unlink()
     shutil.rmtree(root / "train")
     shutil.rmtree(root / "validation")
     with pytest.raises(StoreError, match="components: 3 there, 2 now"):
