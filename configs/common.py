@@ -32,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_iterations = 3
     config.update_normalization = "weighted_mean"
     config.dtype = "float32"
-    # Of float32 products on GPUs: default (TF32, as fast as XLA can), high, highest.
+    # Of float32 products: default, high (both TF32 on GPUs), highest (float32).
     config.matmul_precision = "default"
     config.init_from = ""  # a workdir, or a converted PyTorch checkpoint
 

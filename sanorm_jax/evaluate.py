@@ -221,20 +221,22 @@ def evaluate(
     total = sum(len(indices) for _, _, indices in jobs)
     with progress.Progress(f"evaluating {workdir}", total, "images") as bar:
         for setting, limit, indices in jobs:
-            where = {
+            counts = {
                 "num_slots": setting.num_slots,
                 "num_iterations": setting.num_iterations,
             }
             table = evaluator.run(
-                *(on_devices, split),
-                **where,
-                indices=indices,
-                advance=bar.advance,
+                *(on_devices, split), **counts, indices=indices, advance=bar.advance
             )
-            where = {"split": split, "step": step, **where}
-            where["max_objects"] = limit or "all"
-            where["resolution"] = config.evaluation_resolution
-            found = _rows(table, task, **where)
+            found = _rows(
+                table,
+                task,
+                split=split,
+                step=step,
+                **counts,
+                max_objects=limit or "all",
+                resolution=config.evaluation_resolution,
+            )
             logging.info(
                 "%d slots, %d iterations, %s, %d images: %s",
                 *(setting.num_slots, setting.num_iterations),

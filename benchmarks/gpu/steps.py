@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 
@@ -20,11 +19,10 @@ from benchmarks.gpu.tables import SIDES
 from benchmarks.train_step import make_torch_model
 from benchmarks.train_step_cases import (
     LEARNING_RATE,
-    TX,
     Case,
-    lower_step,
     make_inputs,
     make_model,
+    our_step,
 )
 from sanorm_jax import torch_weights
 
@@ -91,7 +89,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
             result[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
     losses = [side.first_loss for side in sides.values()]
     tolerance = TOLERANCES[case.dtype]
-    result["losses_agree"] = bool(np.allclose(losses, losses[0], rtol=tolerance))
+    result["losses_agree"] = bool(np.allclose(losses, losses[:1], rtol=tolerance))
     counts = {
         name: int(np.clip(TURN_S / side.turn(1), 1, 50)) for name, side in sides.items()
     }
@@ -107,28 +105,13 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def _ours(case, model, weights, inputs, result) -> Side:
-    # A copy: the step overwrites its state.
-    params = jax.tree.map(
-        lambda x: jnp.array(x, copy=True), torch_weights.to_flax(model, weights)
-    )["params"]
-    state = (params, TX.init(params))
-    inputs = jax.device_put(inputs)
-    lowered = lower_step(model, state, inputs)
-    start = time.perf_counter()
-    compiled = lowered.compile()
-    compile_s = time.perf_counter() - start
-    result["flops"] = lowered.cost_analysis()["flops"]
-    result["bytes"] = compiled.cost_analysis()["bytes accessed"]
-
-    def step():
-        nonlocal state
-        state, loss = compiled(state, *inputs)
-        return loss
-
-    first_loss = float(step())
+    params = torch_weights.to_flax(model, weights)["params"]
+    ours = our_step(model, params, inputs)
+    result["flops"], result["bytes"] = ours.flops, ours.bytes_accessed
+    first_loss = ours.run()
     stats = jax.local_devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use", float("nan"))
-    return Side(step, jax.block_until_ready, compile_s, peak, first_loss)
+    return Side(ours.step, jax.block_until_ready, ours.compile_s, peak, first_loss)
 
 
 def _theirs(case, model, inputs, compiled: bool) -> Side:

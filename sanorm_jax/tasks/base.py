@@ -16,7 +16,7 @@ from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import occupancy, segmentation
 
 Batch = dict[str, jax.Array]
-# JAX's names: XLA's choice (TF32 on GPUs), three bfloat16 or TF32 passes, true float32.
+# JAX's names; on GPUs the first two are TF32, the last is true float32.
 MATMUL_PRECISIONS = ("default", "high", "highest")
 
 
