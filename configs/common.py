@@ -58,7 +58,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate_every_steps = 10_000
     config.num_figure_examples = 8
 
-    # What a restart may change (sanorm_jax/workdir.py): none of it moves a result.
+    # What a restart may change (sanorm_jax/run/workdir.py): none of it moves a result.
     config.log_every_steps = 100
     config.checkpoint_every_steps = 1_000
     config.num_checkpoints = 3

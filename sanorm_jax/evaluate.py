@@ -13,12 +13,13 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from sanorm_jax import compilation_cache, figures, measures, metrics, tasks
-from sanorm_jax import workdir as workdir_lib
+from sanorm_jax import figures, measures, metrics, tasks
 from sanorm_jax.data import pipeline, progress, run_data
 from sanorm_jax.errors import ConfigError
-from sanorm_jax.init_from import load, load_variables
-from sanorm_jax.parallel import Devices
+from sanorm_jax.run import compilation_cache
+from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.init_from import load, load_variables
+from sanorm_jax.run.parallel import Devices
 from sanorm_jax.tasks.base import Task, check_positive
 
 DIRECTORY = "evaluations"

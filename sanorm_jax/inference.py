@@ -14,10 +14,10 @@ import ml_collections
 import numpy as np
 
 from sanorm_jax import tasks
-from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.data import run_data
 from sanorm_jax.errors import ConfigError
-from sanorm_jax.init_from import load_variables
+from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.init_from import load_variables
 from sanorm_jax.tasks.base import Task
 
 

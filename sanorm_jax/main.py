@@ -6,8 +6,9 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from sanorm_jax import command_line, preemption
+from sanorm_jax import command_line
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import preemption
 
 _MODES = ("train", "evaluate", "segment", "report", "status")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -76,7 +77,7 @@ def _run() -> int:
         return 0
     if _MODE.value == "train":
         preemption.leave_on_signals()
-    from sanorm_jax import parallel
+    from sanorm_jax.run import parallel
 
     with parallel.joined_hosts(
         *(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value),
@@ -92,7 +93,7 @@ def _train_or_evaluate(workdir: pathlib.Path) -> int:
         from sanorm_jax import train
 
         return train.train(_CONFIG.value, workdir)
-    from sanorm_jax import workdir as workdir_lib
+    from sanorm_jax.run import workdir as workdir_lib
 
     if _CONFIG.value is None:
         config = workdir_lib.load_config(workdir)

@@ -12,8 +12,9 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from sanorm_jax import command_line, preemption
+from sanorm_jax import command_line
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import preemption
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import page, session
 from sanorm_jax.study import paper as paper_lib

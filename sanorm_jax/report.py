@@ -15,8 +15,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sanorm_jax import figures, workdir
+from sanorm_jax import figures
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import workdir
 
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 

@@ -9,18 +9,10 @@ from typing import Any
 import jax
 from absl import logging
 
-from sanorm_jax import (
-    evaluate,
-    figures,
-    measures,
-    references,
-    report,
-    status,
-    tasks,
-    writers,
-)
-from sanorm_jax import workdir as workdir_lib
+from sanorm_jax import evaluate, figures, measures, references, report, status, tasks
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run import writers
 
 FILE = "report.html"
 

@@ -14,12 +14,13 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from sanorm_jax import compilation_cache, figures, tasks
+from sanorm_jax import figures, tasks
 from sanorm_jax.data import pipeline, progress, run_data
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import settings_grid
-from sanorm_jax.init_from import load_variables
-from sanorm_jax.parallel import Devices
+from sanorm_jax.run import compilation_cache
+from sanorm_jax.run.init_from import load_variables
+from sanorm_jax.run.parallel import Devices
 from sanorm_jax.tasks.base import Task
 
 DIRECTORY = "segmentations"

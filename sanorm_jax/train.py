@@ -16,24 +16,16 @@ import numpy as np
 import psutil
 from absl import logging
 
-from sanorm_jax import (
-    compilation_cache,
-    figures,
-    measures,
-    optimizers,
-    preemption,
-    tasks,
-    wandb_writer,
-    writers,
-)
-from sanorm_jax import workdir as workdir_lib
-from sanorm_jax.checkpoints import Checkpoints
+from sanorm_jax import figures, measures, optimizers, tasks
 from sanorm_jax.data import pipeline, progress, run_data, terminal
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator, check_evaluations
-from sanorm_jax.init_from import init_from
-from sanorm_jax.parallel import Devices
+from sanorm_jax.run import compilation_cache, preemption, wandb_writer, writers
+from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.checkpoints import Checkpoints
+from sanorm_jax.run.init_from import init_from
+from sanorm_jax.run.parallel import Devices
 from sanorm_jax.tasks.base import Task, check_positive
 from sanorm_jax.train_step import TrainState, create_state, make_train_step
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sanorm_jax import evaluate, tasks, train
-from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.models import normalization
+from sanorm_jax.run import workdir as workdir_lib
 from tests import tiny
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs/extending.md"

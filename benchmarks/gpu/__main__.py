@@ -24,8 +24,8 @@ from absl import app, flags
 from rich.console import Console
 
 from benchmarks.gpu import parts, tables
+from sanorm_jax.run.workdir import write_atomically
 from sanorm_jax.tasks.base import MATMUL_PRECISIONS
-from sanorm_jax.workdir import write_atomically
 
 _OUT = flags.DEFINE_string("out", "gpu.json", "JSON file of what was found.")
 _MINUTES = flags.DEFINE_float("minutes", 8.0, "Parts that would end later are ended.")

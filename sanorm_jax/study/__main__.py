@@ -13,8 +13,9 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from sanorm_jax import command_line, preemption
+from sanorm_jax import command_line
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import preemption
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import learning_rates, page, runner, session, slurm
 

@@ -7,8 +7,9 @@ import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
-from sanorm_jax import figures, measures, references, writers
-from sanorm_jax import workdir as workdir_lib
+from sanorm_jax import figures, measures, references
+from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run import writers
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
 from sanorm_jax.study.results import Data, Row, select

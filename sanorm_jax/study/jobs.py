@@ -23,12 +23,13 @@ import numpy as np
 from absl import logging
 
 from sanorm_jax import evaluate as evaluate_lib
-from sanorm_jax import init_from, preemption, tasks, train, writers
-from sanorm_jax import workdir as workdir_lib
+from sanorm_jax import tasks, train
 from sanorm_jax.data import run_data
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.models import normalization
-from sanorm_jax.parallel import Devices
+from sanorm_jax.run import init_from, preemption, writers
+from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.parallel import Devices
 
 RUNS = "runs"
 TABLES = "study"

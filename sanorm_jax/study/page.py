@@ -12,8 +12,8 @@ from absl import logging
 from matplotlib.figure import Figure
 
 from sanorm_jax import evaluate, figures, measures, report
-from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.study import appendix, charts, learning_rates, runner
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import results as results_lib

@@ -14,7 +14,7 @@ import numpy as np
 from sanorm_jax import metrics, references, tasks
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator
-from sanorm_jax.parallel import Devices
+from sanorm_jax.run.parallel import Devices
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
 

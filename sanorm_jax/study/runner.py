@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from sanorm_jax import preemption
-from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.data import progress
+from sanorm_jax.run import preemption
+from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.study.jobs import Job
 
 LOG_FILE = "log.txt"

@@ -9,9 +9,9 @@ import jax
 import ml_collections
 from absl import logging
 
-from sanorm_jax import preemption
-from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import preemption
+from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import learning_rates, runner
 from sanorm_jax.study.jobs import Job

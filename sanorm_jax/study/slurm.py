@@ -6,8 +6,8 @@ import sys
 
 import ml_collections
 
-from sanorm_jax import preemption
-from sanorm_jax import workdir as workdir_lib
+from sanorm_jax.run import preemption
+from sanorm_jax.run import workdir as workdir_lib
 
 FILE = "study.sbatch"
 REQUEUE = pathlib.Path(__file__).parents[2] / "scripts" / "slurm" / "requeue.sh"

@@ -21,11 +21,12 @@ import jax
 import ml_collections
 from absl import logging
 
-from sanorm_jax import checkpoints as checkpoints_lib
-from sanorm_jax import evaluate, parallel, train, writers
+from sanorm_jax import evaluate, train
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
-from sanorm_jax.workdir import read_lines, saved_steps
+from sanorm_jax.run import checkpoints as checkpoints_lib
+from sanorm_jax.run import parallel, writers
+from sanorm_jax.run.workdir import read_lines, saved_steps
 
 PHASES = ("compile", "step", "evaluation", "checkpoint")
 ANY = 2**31 - 1  # number of steps

@@ -13,8 +13,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from sanorm_jax import evaluate, parallel, preemption
-from sanorm_jax.workdir import saved_steps
+from sanorm_jax import evaluate
+from sanorm_jax.run import parallel, preemption
+from sanorm_jax.run.workdir import saved_steps
 from tests import tiny
 from tests.faults import harm, processes
 from tests.faults.processes import PHASES, Process

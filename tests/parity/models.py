@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sanorm_jax import torch_weights
 from sanorm_jax.metrics.matching import huber_set_loss
 from sanorm_jax.models import normalization
 from sanorm_jax.models.autoencoder import DECODERS, Autoencoder
 from sanorm_jax.models.dinosaur import Dinosaur
 from sanorm_jax.models.set_predictor import SetPredictor
 from sanorm_jax.models.slot_attention import SlotAttention
+from sanorm_jax.run import torch_weights
 from tests.parity.vectors import GRADIENT_TOLERANCE, Vectors
 
 # Iterations are in no array; the README of the vectors tells them.

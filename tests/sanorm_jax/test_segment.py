@@ -15,7 +15,7 @@ from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources.base import Options
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
-from sanorm_jax.init_from import load_variables
+from sanorm_jax.run.init_from import load_variables
 from tests import stores, tiny
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -6,9 +6,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from sanorm_jax import preemption, train, workdir, writers
+from sanorm_jax import train
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import preemption, workdir, writers
 from tests import tiny
 
 TASKS = ("dinosaur", "object_discovery", "property_prediction")

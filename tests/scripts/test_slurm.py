@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from sanorm_jax import workdir as workdir_lib
+from sanorm_jax.run import workdir as workdir_lib
 from tests.scripts.scheduler import SLURM, TIMEOUT_S, Scheduler, wait_for
 
 REQUEUE = SLURM / "requeue.sh"

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from sanorm_jax import hosts
 from sanorm_jax.errors import ConfigError
 
 
@@ -41,12 +40,12 @@ def _slurm(monkeypatch, **changes):
 )
 def test_a_slurm_step_of_several_tasks_is_found(nodes, first, monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NODELIST=nodes)
-    assert hosts.find_hosts() == (f"{first}:24567", 4, 2)
+    assert cluster.find_hosts() == (f"{first}:24567", 4, 2)
 
 
 def test_a_slurm_step_of_one_task_is_one_process(monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NUM_TASKS="1")
-    assert hosts.find_hosts() is None
+    assert cluster.find_hosts() is None
 
 
 def test_flags_go_before_the_environment_and_that_before_slurm(monkeypatch):
@@ -57,8 +56,8 @@ def test_flags_go_before_the_environment_and_that_before_slurm(monkeypatch):
         ("JAX_PROCESS_ID", "0"),
     ):
         monkeypatch.setenv(name, value)
-    assert hosts.find_hosts() == ("there:1", 8, 0)
-    assert hosts.find_hosts("here:2", 3, 0) == ("here:2", 3, 0)
+    assert cluster.find_hosts() == ("there:1", 8, 0)
+    assert cluster.find_hosts("here:2", 3, 0) == ("here:2", 3, 0)
 
 
 @pytest.mark.parametrize(
@@ -73,14 +72,14 @@ def test_flags_go_before_the_environment_and_that_before_slurm(monkeypatch):
 def test_hosts_that_are_half_given_are_an_error(given, message, monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NUM_TASKS="1")
     with pytest.raises(ConfigError, match=message):
-        hosts.find_hosts(*given)
+        cluster.find_hosts(*given)
 
 
 @pytest.mark.parametrize("nodes", ["", "gpu[1-2", "gpu1-2]", "a b", ",a", "gpu[a-b]"])
 def test_what_is_no_list_of_hosts_is_named(nodes, monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NODELIST=nodes)
     with pytest.raises(ConfigError, match=r"SLURM_STEP_NODELIST=.*is no list of"):
-        hosts.find_hosts()
+        cluster.find_hosts()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_scontrol_is_asked_and_believed_if_it_names_a_host(
     )
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert hosts.first_host("n[7-8]") == first
+    assert cluster.first_host("n[7-8]") == first
 
 
 def _node(monkeypatch, **changes):
@@ -135,36 +134,36 @@ def _node(monkeypatch, **changes):
 )
 def test_each_task_of_a_node_takes_its_own_gpus(changes, devices, monkeypatch):
     _node(monkeypatch, **changes)
-    assert hosts.find_local_devices() == devices
+    assert cluster.find_local_devices() == devices
 
 
 def test_no_gpu_is_taken_twice(monkeypatch):
     taken = []
     for index in range(4):
         _node(monkeypatch, SLURM_LOCALID=str(index))
-        taken += hosts.find_local_devices()
+        taken += cluster.find_local_devices()
     assert sorted(taken) == list(range(8))
 
 
 def test_tasks_that_cannot_divide_the_gpus_are_named(monkeypatch):
     _node(monkeypatch, SLURM_STEP_TASKS_PER_NODE="3(x2)")
     with pytest.raises(ConfigError, match="--ntasks-per-node=3: must divide the 8"):
-        hosts.find_local_devices()
+        cluster.find_local_devices()
     _node(monkeypatch, SLURM_STEP_TASKS_PER_NODE="16")
     with pytest.raises(ConfigError, match="--ntasks-per-node=16"):
-        hosts.find_local_devices()
+        cluster.find_local_devices()
 
 
 @pytest.mark.parametrize("given", [["x"], ["0", "0"], ["8"], ["-1"]])
 def test_devices_that_there_are_not_are_named(given, monkeypatch):
     _node(monkeypatch)
     with pytest.raises(ConfigError, match=f"--local_device_ids={','.join(given)}"):
-        hosts.find_local_devices(given)
+        cluster.find_local_devices(given)
 
 
 _TASK = """
 import json, jax
-from sanorm_jax import parallel
+from sanorm_jax.run import parallel
 with parallel.joined_hosts():
     seen = [jax.config.read("jax_cuda_visible_devices"), jax.process_index()]
     total = int(jax.pmap(lambda x: jax.lax.psum(x, "d"), "d")(

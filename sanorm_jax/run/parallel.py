@@ -13,10 +13,9 @@ from absl import logging
 from jax._src import distributed  # its key-value store has no public name
 from jax.experimental import multihost_utils
 
-from sanorm_jax import hosts
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
-from sanorm_jax.preemption import Preempted
+from sanorm_jax.run.preemption import Preempted
 
 AXIS = "devices"
 PARALLELISMS = ("auto", "jit", "pmap")
@@ -40,7 +39,7 @@ def joined_hosts(
     What is not given is taken from the environment: `JAX_COORDINATOR_ADDRESS`,
     `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, or else a Slurm step of several tasks.
     Without any of these there is one process. Each process uses the devices that
-    `hosts.find_local_devices` gives it, as a rule all that it sees.
+    `cluster.find_local_devices` gives it, as a rule all that it sees.
 
     If a process dies the others end too, in `HEARTBEAT_TIMEOUT_S` at most and with an
     exit code that is neither 0 nor that of a preempted run: with 1 and an error line
@@ -56,8 +55,8 @@ def joined_hosts(
       ConfigError: no such devices, only some of the others given, or process 0 cannot
         be reached.
     """
-    found = hosts.find_hosts(coordinator_address, num_processes, process_id)
-    devices = hosts.find_local_devices(local_device_ids)
+    found = cluster.find_hosts(coordinator_address, num_processes, process_id)
+    devices = cluster.find_local_devices(local_device_ids)
     if devices is not None:
         logging.info("takes GPUs %s of those that it sees", devices)
         visible = ",".join(map(str, devices))

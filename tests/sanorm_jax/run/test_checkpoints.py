@@ -6,8 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from sanorm_jax import workdir, writers
-from sanorm_jax.checkpoints import Checkpoints
+from sanorm_jax.run import workdir, writers
+from sanorm_jax.run.checkpoints import Checkpoints
 from tests.faults import harm
 
 

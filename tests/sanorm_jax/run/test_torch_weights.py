@@ -3,12 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sanorm_jax import torch_weights
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.models.autoencoder import Autoencoder
 from sanorm_jax.models.dinosaur import Dinosaur, MLPDecoder
 from sanorm_jax.models.set_predictor import SetPredictor
 from sanorm_jax.models.slot_attention import SlotAttention
+from sanorm_jax.run import torch_weights
 
 SMALL = {"num_slots": 3, "slot_dim": 6, "hidden_dim": 10}
 POSITION = {"concat": True, "normalize": True, "weight": 0.5}

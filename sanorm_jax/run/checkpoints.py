@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from sanorm_jax.errors import ConfigError
-from sanorm_jax.workdir import CHECKPOINTS
+from sanorm_jax.run.workdir import CHECKPOINTS
 
 
 def _leaves(tree: Any) -> Iterator[tuple[str, np.ndarray]]:

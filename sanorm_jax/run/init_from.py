@@ -10,11 +10,11 @@ import safetensors
 import safetensors.numpy
 from absl import logging
 
-from sanorm_jax import torch_weights
-from sanorm_jax.checkpoints import Checkpoints, compare, describe
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import torch_weights
+from sanorm_jax.run.checkpoints import Checkpoints, compare, describe
+from sanorm_jax.run.workdir import CHECKPOINTS
 from sanorm_jax.tasks.base import Task
-from sanorm_jax.workdir import CHECKPOINTS
 
 
 def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):

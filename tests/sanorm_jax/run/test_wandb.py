@@ -3,8 +3,9 @@ import sys
 
 import pytest
 
-from sanorm_jax import train, wandb_writer, workdir
+from sanorm_jax import train
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import wandb_writer, workdir
 from tests import tiny
 
 wandb = pytest.importorskip("wandb")

@@ -13,9 +13,9 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.data import lazy
-from sanorm_jax.wandb_writer import WandbWriter
+from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.wandb_writer import WandbWriter
 
 METRICS_FILE = "metrics.jsonl"
 

@@ -11,8 +11,8 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from sanorm_jax import workdir as workdir_lib
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import workdir as workdir_lib
 
 # The run's id there, by which a restart goes on with it.
 ID_FILE = "wandb.json"

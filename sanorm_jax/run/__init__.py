@@ -1,0 +1,1 @@
+"""What keeps a run alive: devices and hosts, its folder, checkpoints, signals."""
