@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import cluster
 from sanorm_jax.run.preemption import Preempted
 
 AXIS = "devices"

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import cluster
 
 
 def _slurm(monkeypatch, **changes):

@@ -15,6 +15,8 @@ SHORT = [
     "property_prediction.layer_norm",
 ]
 
+MODULE = "tests.sanorm_jax.run.eight_devices"
+
 
 @pytest.mark.parametrize(
     "names", [SHORT, pytest.param(ALL, marks=pytest.mark.long)], ids=["short", "all"]
@@ -22,7 +24,7 @@ SHORT = [
 def test_eight_devices_give_the_numbers_of_one(names, data_dir):
     flags = "--xla_force_host_platform_device_count=8"
     result = subprocess.run(
-        [sys.executable, "-m", "tests.sanorm_jax.run.eight_devices", str(data_dir), *names],
+        [sys.executable, "-m", MODULE, str(data_dir), *names],
         env=os.environ | {"XLA_FLAGS": flags},
         capture_output=True,
         text=True,
