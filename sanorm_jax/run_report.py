@@ -9,7 +9,8 @@ from typing import Any
 import jax
 from absl import logging
 
-from sanorm_jax import evaluate, figures, measures, references, report, status, tasks
+from sanorm_jax import evaluate, measures, references, report, status, tasks
+from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run import writers

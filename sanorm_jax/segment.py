@@ -14,8 +14,9 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from sanorm_jax import figures, tasks
+from sanorm_jax import tasks
 from sanorm_jax.data import pipeline, progress, run_data
+from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import settings_grid
 from sanorm_jax.run import compilation_cache

@@ -16,9 +16,10 @@ import numpy as np
 import psutil
 from absl import logging
 
-from sanorm_jax import figures, measures, optimizers, tasks
+from sanorm_jax import measures, optimizers, tasks
 from sanorm_jax.data import pipeline, progress, run_data, terminal
 from sanorm_jax.data.store import StoreError
+from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator, check_evaluations
 from sanorm_jax.run import compilation_cache, preemption, wandb_writer, writers

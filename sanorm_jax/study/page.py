@@ -11,7 +11,8 @@ import ml_collections
 from absl import logging
 from matplotlib.figure import Figure
 
-from sanorm_jax import evaluate, figures, measures, report
+from sanorm_jax import evaluate, measures, report
+from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.study import appendix, charts, learning_rates, runner

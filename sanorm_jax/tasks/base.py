@@ -199,7 +199,7 @@ class Task(abc.ABC):
           predicted: has `drawn_predictions`, by the name of the model; of a single
             one also its masks are shown, if they are there.
         """
-        from sanorm_jax import figures  # training needs no matplotlib
+        from sanorm_jax.drawing import figures  # training needs no matplotlib
 
         first = next(iter(predicted.values()))
         return figures.segmentation_grid(

@@ -136,7 +136,7 @@ class PropertyPredictionTask(Task):
         """Draws true and predicted objects as glyphs, see `glyphs.property_grid`."""
         if not self._has_places:
             return super().draw(examples, predicted)
-        from sanorm_jax import glyphs  # training needs no matplotlib
+        from sanorm_jax.drawing import glyphs  # training needs no matplotlib
 
         split = self.config.evaluation_split
         some = np.arange(min(_CAMERA_EXAMPLES, self.dataset.num_examples(split)))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sanorm_jax import figures, report
+from sanorm_jax import report
+from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
 
 _VOID = {"meta", "img"}

@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sanorm_jax import painting
+from sanorm_jax.drawing import painting
 
 _DPI = 200
 # Inches: the text width of a page, and the height that leaves room for a caption.

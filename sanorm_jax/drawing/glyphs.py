@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from sanorm_jax import figures, painting
 from sanorm_jax.data import properties
+from sanorm_jax.drawing import figures, painting
 from sanorm_jax.metrics import average_precision
 
 # World units: what is farther off is not the object, in these pictures.

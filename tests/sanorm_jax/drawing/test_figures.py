@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from sanorm_jax import figures, painting
+from sanorm_jax.drawing import figures, painting
 
 
 def scenes(num_slots=3, side=12):
