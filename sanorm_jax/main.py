@@ -66,12 +66,12 @@ def _workdir() -> pathlib.Path:
 def _run() -> int:
     workdir = _workdir()
     if _MODE.value == "status":
-        from sanorm_jax import status
+        from sanorm_jax.report import status
 
         status.show(workdir, _EVERYTHING.value)
         return 0
     if _MODE.value == "report":
-        from sanorm_jax import run_report
+        from sanorm_jax.report import run_report
 
         sys.stdout.write(f"{run_report.write(workdir)}\n")
         return 0

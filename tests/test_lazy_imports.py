@@ -19,7 +19,8 @@ sys.meta_path.insert(0, Hidden())
 
 import jax, numpy as np
 import benchmarks.train_step, tests.parity.models
-from sanorm_jax import main, optimizers, run_report, status, tasks, train
+from sanorm_jax import main, optimizers, tasks, train
+from sanorm_jax.report import run_report, status
 from sanorm_jax.train_step import create_state, make_train_step
 from tests import tiny
 

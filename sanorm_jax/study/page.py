@@ -11,9 +11,10 @@ import ml_collections
 from absl import logging
 from matplotlib.figure import Figure
 
-from sanorm_jax import evaluate, measures, report
+from sanorm_jax import evaluate, measures
 from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.report import html_page
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.study import appendix, charts, learning_rates, runner
 from sanorm_jax.study import jobs as jobs_lib
@@ -34,20 +35,20 @@ class Page:
 
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
-        self.sections: list[report.Section] = []
+        self.sections: list[html_page.Section] = []
 
     def figure(self, title: str, name: str, figure: Figure, caption: str, text=""):
         """Adds a figure under a title."""
         for suffix in (".png", ".pdf"):
             figures.save(figure, self.directory / f"{name}{suffix}")
         self.sections.append(
-            report.Section(title, text=text, figure=figure, caption=caption)
+            html_page.Section(title, text=text, figure=figure, caption=caption)
         )
 
     def table(self, title: str, rows: Sequence[Row], caption: str, text: str = ""):
         """Adds a table under a title."""
         self.sections.append(
-            report.Section(title, text=text, table=rows, table_caption=caption)
+            html_page.Section(title, text=text, table=rows, table_caption=caption)
         )
 
 
@@ -106,7 +107,7 @@ def write(
     appendix.add_runs(page, study, jobs, workdir)
     settings = workdir_lib.config_to_dict(study)
     page.sections.append(
-        report.Section("Settings", code=json.dumps(settings, indent=1))
+        html_page.Section("Settings", code=json.dumps(settings, indent=1))
     )
 
     summary = results_lib.summarize(rows, study.measures)
@@ -120,7 +121,7 @@ def write(
     workdir_lib.write_atomically(
         directory / "study.json", json.dumps(record, indent=2) + "\n"
     )
-    path = report.write_report(
+    path = html_page.write_report(
         directory / "report.html",
         study.title,
         page.sections,

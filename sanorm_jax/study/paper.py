@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import ml_collections
 
-from sanorm_jax import measures, report
+from sanorm_jax import measures
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.report import html_page
 from sanorm_jax.study import charts, learning_rates, page, runner
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import results as results_lib
@@ -54,18 +55,18 @@ def write(
             versions = page.versions(done[0], study)
             footer = ", ".join(f"{k} {v}" for k, v in versions.items())
         else:
-            sections.append(report.Section(study.title, text="No run is done yet."))
+            sections.append(html_page.Section(study.title, text="No run is done yet."))
     if not footer:
         raise ConfigError(f"--workdir={workdir}: no run is done; start it first")
     sections.append(
-        report.Section(
+        html_page.Section(
             "Runs",
             table=progress,
             table_caption=f"{seconds / 60:.1f} minutes over all starts. A study's full "
             "report is `report/report.html` in the folder of its name.",
         )
     )
-    return report.write_report(
+    return html_page.write_report(
         workdir / FILE,
         paper.title,
         sections,
@@ -75,7 +76,7 @@ def write(
     )
 
 
-def _study(name, study, done, workdir) -> list[report.Section]:
+def _study(name, study, done, workdir) -> list[html_page.Section]:
     """Returns the sections of a study: curves, pictures, numbers."""
     shown = page.Page(workdir / FIGURES)
     data = [Data(dataset, done[0], study) for dataset in study.evaluation.datasets]
@@ -88,7 +89,7 @@ def _study(name, study, done, workdir) -> list[report.Section]:
             part = select(rows, train_setting=setting, dataset=one.name)
             tag = f"{name}_{setting}_{one.name}"
             title = charts.titled(study.title, where)
-            shown.sections.append(report.Section(title, text=study.question))
+            shown.sections.append(html_page.Section(title, text=study.question))
             place, kinds = next(iter(measures.groups(study.measures).items()))
             for objects, (low, high) in charts.ranges(part, one, part[0]).items():
                 shown.figure(

@@ -4,8 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from sanorm_jax import evaluate, run_report, status, train
+from sanorm_jax import evaluate, train
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.report import run_report, status
 from tests import tiny
 
 

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from sanorm_jax import references
 from sanorm_jax.data import pipeline
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import segmentation
+from sanorm_jax.report import references
 from sanorm_jax.study import jobs, page, results
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sanorm_jax import report
 from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.report import html_page
 
 _VOID = {"meta", "img"}
 
@@ -60,10 +60,12 @@ def plot():
 
 def sections():
     return [
-        report.Section("Question <1>", "First & `code_name`.\n\nSecond – paragraph."),
-        report.Section("Plot", figure=plot(), caption="Scores of `none`"),
-        report.Section("Picture", figure=picture()),
-        report.Section(
+        html_page.Section(
+            "Question <1>", "First & `code_name`.\n\nSecond – paragraph."
+        ),
+        html_page.Section("Plot", figure=plot(), caption="Scores of `none`"),
+        html_page.Section("Picture", figure=picture()),
+        html_page.Section(
             "Numbers",
             table=[
                 {"normalization": "none", "fg_ari": 0.51234, "slots": 7, "run": None},
@@ -71,13 +73,13 @@ def sections():
             ],
             table_caption="All runs",
         ),
-        report.Section("Settings", code="python -m x --a=<b>\nc: 1"),
+        html_page.Section("Settings", code="python -m x --a=<b>\nc: 1"),
     ]
 
 
 @pytest.fixture
 def page(tmp_path):
-    path = report.write_report(
+    path = html_page.write_report(
         tmp_path / "new" / "report.html", "Title & more", sections(), summary="Short."
     )
     return path.read_text("ascii")
@@ -129,7 +131,7 @@ def test_lines_become_svg_and_pictures_png(page):
 
 def test_figure_files_are_taken_as_they_are(tmp_path):
     path = figures.save(picture(), tmp_path / "figure.png")
-    text = report.render("t", [report.Section("s", figure=path)])
+    text = html_page.render("t", [html_page.Section("s", figure=path)])
     assert base64.b64encode(path.read_bytes()).decode() in text
 
 
@@ -137,12 +139,12 @@ def test_figure_files_are_taken_as_they_are(tmp_path):
     ("name", "message"), [("gone.png", "cannot read"), ("figure.pdf", "takes figures")]
 )
 def test_bad_figure_files_are_named_and_leave_the_old_report(tmp_path, name, message):
-    path = report.write_report(tmp_path / "report.html", "old", [])
+    path = html_page.write_report(tmp_path / "report.html", "old", [])
     with pytest.raises(ConfigError, match=f"{name}: .*{message}"):
-        section = report.Section("s", figure=tmp_path / name)
-        report.write_report(path, "new", [section])
+        section = html_page.Section("s", figure=tmp_path / name)
+        html_page.write_report(path, "new", [section])
     assert Page(path.read_text()).texts("h1") == ["old"]
 
 
 def test_equal_results_give_equal_pages(page):
-    assert page == report.render("Title & more", sections(), summary="Short.")
+    assert page == html_page.render("Title & more", sections(), summary="Short.")

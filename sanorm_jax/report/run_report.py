@@ -9,9 +9,10 @@ from typing import Any
 import jax
 from absl import logging
 
-from sanorm_jax import evaluate, measures, references, report, status, tasks
+from sanorm_jax import evaluate, measures, tasks
 from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.report import html_page, references, status
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run import writers
 
@@ -54,7 +55,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     }
     if counts:
         sections.append(
-            report.Section(
+            html_page.Section(
                 "By number of objects",
                 table=[_line(row, "num_objects") for _, row in sorted(counts.items())],
                 table_caption=f"With {num_slots} slots.",
@@ -62,10 +63,12 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
         )
     sections += _training(workdir)
     sections.append(
-        report.Section("Settings", code=(workdir / workdir_lib.CONFIG_FILE).read_text())
+        html_page.Section(
+            "Settings", code=(workdir / workdir_lib.CONFIG_FILE).read_text()
+        )
     )
     name = measures.normalization(config.update_normalization)
-    path = report.write_report(
+    path = html_page.write_report(
         workdir / FILE,
         f"{_TASKS[config.task]} on {config.dataset}: {name}",
         sections,
@@ -127,7 +130,7 @@ def _features(task: tasks.Task) -> str:
 
 def _picture(
     task: tasks.Task, folder: pathlib.Path, num_slots: int
-) -> list[report.Section]:
+) -> list[html_page.Section]:
     pictures = sorted(folder.glob(f"*_slots_{num_slots}_*.png"))
     text = "Held-out scenes, their true objects, and what the model found."
     if "segmentation" in task.drawn_predictions:
@@ -136,7 +139,7 @@ def _picture(
             "objects are white; below, the mask of each slot."
         )
     return [
-        report.Section(
+        html_page.Section(
             "Scenes taken apart",
             text=text,
             figure=picture,
@@ -150,7 +153,7 @@ def _where(limit: Any) -> str:
     return "" if limit == "all" else f", at most {limit} objects"
 
 
-def _more_slots(part, limit, baselines, config) -> list[report.Section]:
+def _more_slots(part, limit, baselines, config) -> list[html_page.Section]:
     panels: dict[str, dict[str, dict[int, list[float]]]] = {}
     known: dict[str, dict[str, float]] = {}
     for place, kinds in measures.groups(part[0]).items():
@@ -174,7 +177,7 @@ def _more_slots(part, limit, baselines, config) -> list[report.Section]:
     )
     title = f"More slots than trained with{_where(limit)}"
     caption = f"On {part[0]['num_examples']} images of {part[0]['split']}."
-    return [report.Section(title, figure=figure, caption=caption)]
+    return [html_page.Section(title, figure=figure, caption=caption)]
 
 
 def _line(row: Row, by: str) -> Row:
@@ -191,13 +194,13 @@ def _line(row: Row, by: str) -> Row:
     return line | {measures.label(name): row[name] for name in losses}
 
 
-def _results(part, limit, baselines: Mapping[str, Row], config) -> report.Section:
+def _results(part, limit, baselines: Mapping[str, Row], config) -> html_page.Section:
     size = config.evaluation_resolution
     text = f"At {size} x {size} pixels."
     for name, values in baselines.items():
         scores = ", ".join(f"{measures.label(k)} {v:.3f}" for k, v in values.items())
         text += f" The {name}: {scores}." if scores else ""
-    return report.Section(
+    return html_page.Section(
         f"Results{_where(limit)}",
         text=text,
         table=[_line(row, "num_slots") for row in part],
@@ -206,7 +209,7 @@ def _results(part, limit, baselines: Mapping[str, Row], config) -> report.Sectio
     )
 
 
-def _training(workdir: pathlib.Path) -> list[report.Section]:
+def _training(workdir: pathlib.Path) -> list[html_page.Section]:
     panels: dict[str, dict[str, dict[int, list[float]]]] = {}
     for line in workdir_lib.read_lines(workdir / writers.METRICS_FILE):
         values = {k.split("/")[-1]: v for k, v in line.items() if v is not None}
@@ -218,4 +221,4 @@ def _training(workdir: pathlib.Path) -> list[report.Section]:
         return []
     figure = figures.sweep_plots(panels, xlabel="training step", ylabel="score")
     caption = "On held-out images while training."
-    return [report.Section("Training", figure=figure, caption=caption)]
+    return [html_page.Section("Training", figure=figure, caption=caption)]
