@@ -6,7 +6,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from sanorm_jax import command_line
+from sanorm_jax.command_line import options
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.run import preemption
 
@@ -121,4 +121,4 @@ def _train_or_evaluate(workdir: pathlib.Path) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(_run, _CONFIG)
+    options.run(_run, _CONFIG)

@@ -12,7 +12,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from sanorm_jax import command_line
+from sanorm_jax.command_line import options
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.run import preemption
 from sanorm_jax.study import jobs as jobs_lib
@@ -47,12 +47,12 @@ def _run(paper, workdir: pathlib.Path, report_only: bool) -> int:
 if __name__ == "__main__":
     config = config_flags.DEFINE_config_file(
         "config",
-        command_line.find_config("configs/paper.py"),
+        options.find_config("configs/paper.py"),
         "File of the studies.",
         lock_config=True,
     )
     workdir = flags.DEFINE_string("workdir", "experiments/paper", "Folder of the runs.")
     report = flags.DEFINE_bool("report", False, "Write the page of what is done.")
-    command_line.run(
+    options.run(
         lambda: _run(config.value, pathlib.Path(workdir.value), report.value), config
     )

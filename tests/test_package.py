@@ -111,7 +111,7 @@ print(sanorm_jax.SlotAttention.__name__, sanorm_jax.load.__name__)
 
 
 def test_its_commands_prepare_and_train_from_an_empty_folder(installed, tmp_path):
-    start = "import sys; from sanorm_jax.console import main; main()"
+    start = "import sys; from sanorm_jax.command_line.console import main; main()"
     verb = (*("-c", start),)
     _run(
         *(installed, tmp_path, *verb, "prepare", "--dataset=blocks", "--data_dir=d"),

@@ -13,7 +13,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from sanorm_jax import command_line
+from sanorm_jax.command_line import options
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.run import preemption
 from sanorm_jax.study import jobs as jobs_lib
@@ -85,4 +85,4 @@ def _run() -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(_run, _CONFIG)
+    options.run(_run, _CONFIG)

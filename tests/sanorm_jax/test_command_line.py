@@ -9,14 +9,14 @@ import pytest
 _COMMAND = """
 import json, sys
 from ml_collections import config_flags
-from sanorm_jax import command_line
+from sanorm_jax.command_line import options
 config = config_flags.DEFINE_config_file("config", None, "", lock_config=True)
 
 def show():
     print(config.value.to_json_best_effort())
     return 0
 
-command_line.run(show, config)
+options.run(show, config)
 """
 
 

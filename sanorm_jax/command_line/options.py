@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
-from sanorm_jax import configs, overrides
+from sanorm_jax import configs
+from sanorm_jax.command_line import overrides
 from sanorm_jax.data import terminal
 from sanorm_jax.data.manifest import StoreError
 from sanorm_jax.errors import ConfigError

@@ -1,0 +1,1 @@
+"""What is typed: the flags of a config, and the command `sanorm`."""
