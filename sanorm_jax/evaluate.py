@@ -13,10 +13,11 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from sanorm_jax import measures, metrics, tasks
+from sanorm_jax import metrics, tasks
 from sanorm_jax.data import pipeline, progress, run_data
 from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.metrics import measures
 from sanorm_jax.run import compilation_cache
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run.init_from import load, load_variables

@@ -16,12 +16,13 @@ import numpy as np
 import psutil
 from absl import logging
 
-from sanorm_jax import measures, optimizers, tasks
+from sanorm_jax import optimizers, tasks
 from sanorm_jax.data import pipeline, progress, run_data, terminal
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator, check_evaluations
+from sanorm_jax.metrics import measures
 from sanorm_jax.run import compilation_cache, preemption, wandb_writer, writers
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run.checkpoints import Checkpoints

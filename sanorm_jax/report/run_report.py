@@ -9,9 +9,10 @@ from typing import Any
 import jax
 from absl import logging
 
-from sanorm_jax import evaluate, measures, tasks
+from sanorm_jax import evaluate, tasks
 from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page, references, status
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run import writers

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from sanorm_jax import measures
+from sanorm_jax.metrics import measures
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run import writers
 

@@ -1,6 +1,6 @@
 """The end of a study's report: occupancy of the slots, learning rates, runs."""
 
-from sanorm_jax import measures
+from sanorm_jax.metrics import measures
 from sanorm_jax.study import charts, learning_rates, runner
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.results import Row, cell, nearest, select

@@ -7,8 +7,8 @@ import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
-from sanorm_jax import measures
 from sanorm_jax.drawing import figures
+from sanorm_jax.metrics import measures
 from sanorm_jax.report import references
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run import writers

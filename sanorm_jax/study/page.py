@@ -11,9 +11,10 @@ import ml_collections
 from absl import logging
 from matplotlib.figure import Figure
 
-from sanorm_jax import evaluate, measures
+from sanorm_jax import evaluate
 from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.study import appendix, charts, learning_rates, runner

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import ml_collections
 
-from sanorm_jax import measures
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page
 from sanorm_jax.study import charts, learning_rates, page, runner
 from sanorm_jax.study import jobs as jobs_lib

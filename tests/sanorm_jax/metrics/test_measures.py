@@ -1,6 +1,6 @@
 import pytest
 
-from sanorm_jax import measures
+from sanorm_jax.metrics import measures
 
 
 @pytest.mark.parametrize(
