@@ -46,7 +46,7 @@ class Autoencoder(SlotModel):
         (from a coarse map to the image in one step; not of the published code).
       encoder_position: options of the encoder's `SoftPositionEmbedding`.
       decoder_position: options of the decoder's `SoftPositionEmbedding`.
-      Further attributes: see `SlotAttention`.
+      Further attributes: see `SlotOptions`.
     """
 
     image_size: int = 128
@@ -56,36 +56,8 @@ class Autoencoder(SlotModel):
     encoder_position: Mapping | None = None
     decoder_position: Mapping | None = None
 
-    @nn.compact
-    def __call__(
-        self,
-        image: jax.Array,
-        *,
-        train: bool,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-        initial_slots: jax.Array | None = None,
-        noise: jax.Array | None = None,
-    ) -> dict[str, jax.Array]:
-        """Take images apart into slots and put them together again.
-
-        Args:
-          image: `[B, H, W, 3]` in [-1, 1].
-          train: whether normalizers use (and update) batch statistics.
-          num_slots: see `SlotAttention`.
-          num_iterations: see `SlotAttention`.
-          initial_slots: see `SlotAttention`.
-          noise: see `SlotAttention`.
-
-        Returns:
-          `reconstruction` `[B, H, W, 3]`, `masks` `[B, K, H, W]` (softmax over
-          slots), `slot_reconstructions` `[B, K, H, W, 3]`, `slots` `[B, K, D]` and
-          `attention` `[B, K, H W]`, all float32.
-
-        Raises:
-          ConfigError: an image of another size, or a size that the decoder cannot
-            make; and see `SlotAttention`.
-        """
+    def encode(self, image):
+        """Return a token a pixel `[B, H W, C]` of images `[B, H, W, 3]` in [-1, 1]."""
         shape = (self.image_size, self.image_size, 3)
         if image.shape[1:] != shape:
             raise ConfigError(f"images have shape {image.shape[1:]}, need {shape}")
@@ -99,19 +71,7 @@ class Autoencoder(SlotModel):
             for i in range(NUM_ENCODER_LAYERS)
         ]
         x = layers.apply_convs(encoder, image, last_relu=True)
-        tokens = encode_tokens(
-            x, self.embedding("encoder_position"), self.feature_dim, self.dtype
-        )
-        slots, attention = self.make_slot_attention()(
-            tokens,
-            train=train,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
-            initial_slots=initial_slots,
-            noise=noise,
-        )
-        result = self._decode(slots)
-        return result | {"slots": slots, "attention": attention}
+        return self.to_tokens(x, self.feature_dim)
 
     @nn.nowrap
     def initial_size(self) -> int:
@@ -132,8 +92,13 @@ class Autoencoder(SlotModel):
             )
         return self.image_size // factor
 
-    def _decode(self, slots):
-        """Decode each slot to an image and a mask and mix the images."""
+    def decode(self, slots, image):
+        """Decode each slot to an image and a mask, and mix the images.
+
+        Returns:
+          `reconstruction` `[B, H, W, 3]`, `masks` `[B, K, H, W]` (softmax over
+          slots) and `slot_reconstructions` `[B, K, H, W, 3]`.
+        """
         batch_size, num_slots, slot_dim = slots.shape
         size = self.initial_size()
         # [B K, h, w, D]
@@ -200,11 +165,3 @@ class SubPixelDecoder(nn.Module):
         x = x.swapaxes(2, 3)
         x = x.reshape(-1, self.image_size, self.image_size, SUB_PIXEL_CHANNELS)
         return conv(4, name="out")(nn.relu(x))
-
-
-def encode_tokens(x, embedding, feature_dim, dtype):
-    """Turn a feature map `[B, H, W, C]` into tokens `[B, H W, feature_dim]`."""
-    x = embedding(x)
-    x = x.reshape(x.shape[0], -1, x.shape[-1])
-    x = layers.layer_norm("feature_norm", 1e-3, dtype)(x)
-    return layers.MLP(feature_dim, feature_dim, dtype=dtype, name="feature_mlp")(x)

@@ -119,7 +119,7 @@ class Dinosaur(SlotModel):
       decoder_hidden_dim: width of the decoder's hidden layers.
       decoder_num_hidden_layers: number of the decoder's hidden layers.
       remat: see `MLPDecoder`.
-      Further attributes: see `SlotAttention`.
+      Further attributes: see `SlotOptions`.
     """
 
     num_slots: int = 11
@@ -129,47 +129,15 @@ class Dinosaur(SlotModel):
     decoder_num_hidden_layers: int = 3
     remat: bool = False
 
-    @nn.compact
-    def __call__(
-        self,
-        features: jax.Array,
-        *,
-        train: bool,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-        initial_slots: jax.Array | None = None,
-        noise: jax.Array | None = None,
-    ) -> dict[str, jax.Array]:
-        """Group and reconstruct features.
-
-        Args:
-          features: encoder features `[B, N, F]`.
-          train: whether normalizers use (and update) batch statistics.
-          num_slots: see `SlotAttention`.
-          num_iterations: see `SlotAttention`.
-          initial_slots: see `SlotAttention`.
-          noise: see `SlotAttention`.
-
-        Returns:
-          `reconstruction` `[B, N, F]`, `masks` `[B, K, N]` (softmax over slots),
-          `slots` `[B, K, D]` and `attention` `[B, K, N]`, all float32.
-
-        Raises:
-          ConfigError: see `SlotAttention`.
-        """
-        _, num_tokens, feature_dim = features.shape
+    def encode(self, features):
+        """Return tokens `[B, N, D]` of encoder features `[B, N, F]`."""
         tokens = layers.layer_norm("feature_norm", dtype=self.dtype)(features)
-        tokens = layers.MLP(
-            feature_dim, self.slot_dim, "torch", self.dtype, name="feature_mlp"
+        return layers.MLP(
+            features.shape[-1], self.slot_dim, "torch", self.dtype, name="feature_mlp"
         )(tokens)
-        slots, attention = self.make_slot_attention()(
-            tokens,
-            train=train,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
-            initial_slots=initial_slots,
-            noise=noise,
-        )
+
+    def decode(self, slots, features):
+        """Return `reconstruction` `[B, N, F]` and `masks` `[B, K, N]`, 1 over slots."""
         decoder = MLPDecoder(
             self.decoder_hidden_dim,
             self.decoder_num_hidden_layers,
@@ -177,10 +145,5 @@ class Dinosaur(SlotModel):
             self.dtype,
             name="decoder",
         )
-        reconstruction, masks = decoder(slots, num_tokens, feature_dim)
-        return {
-            "reconstruction": reconstruction,
-            "masks": masks,
-            "slots": slots,
-            "attention": attention,
-        }
+        reconstruction, masks = decoder(slots, *features.shape[1:])
+        return {"reconstruction": reconstruction, "masks": masks}

@@ -8,11 +8,9 @@ import math
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax
 
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.models import layers
-from sanorm_jax.models.autoencoder import encode_tokens
 from sanorm_jax.models.slot_attention import SlotModel
 
 ENCODER_STRIDES = (1, 2, 2, 1)
@@ -30,7 +28,7 @@ class SetPredictor(SlotModel):
         variance drown its ramps, a `weight` of 8 makes them as loud.
       num_properties: length P of the property vector.
       property_hidden_dim: hidden width of the MLP over slots.
-      Further attributes: see `SlotAttention`.
+      Further attributes: see `SlotOptions`.
     """
 
     num_slots: int = 10
@@ -41,56 +39,22 @@ class SetPredictor(SlotModel):
     num_properties: int = 19
     property_hidden_dim: int = 64
 
-    @nn.compact
-    def __call__(
-        self,
-        inputs: jax.Array,
-        *,
-        train: bool,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-        initial_slots: jax.Array | None = None,
-        noise: jax.Array | None = None,
-    ) -> dict[str, jax.Array]:
-        """Predict the properties of one object a slot.
+    def encode(self, inputs):
+        """Return tokens `[B, N, C]` of images in [-1, 1], or of features.
 
         Args:
-          inputs: images `[B, H, W, 3]` in [-1, 1], or features `[B, N, F]` of a
-            square grid of tokens.
-          train: whether normalizers use (and update) batch statistics.
-          num_slots: see `SlotAttention`.
-          num_iterations: see `SlotAttention`.
-          initial_slots: see `SlotAttention`.
-          noise: see `SlotAttention`.
-
-        Returns:
-          `predicted_properties` `[B, K, P]` in [0, 1], `slots` `[B, K, D]` and
-          `attention` `[B, K, H/4 W/4]` (`[B, K, N]`), all float32.
-
-        Raises:
-          ConfigError: an image of another size, tokens that are no square; and see
-            `SlotAttention`.
+          inputs: images `[B, H, W, 3]`, which give H/4 W/4 tokens, or features
+            `[B, N, F]` of a square grid of tokens.
         """
         # [B, h, w, feature_dim]
         x = self._project(inputs) if self.from_features else self._convolve(inputs)
-        tokens = encode_tokens(
-            x, self.embedding("encoder_position"), self.feature_dim, self.dtype
-        )
-        slots, attention = self.make_slot_attention()(
-            tokens,
-            train=train,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
-            initial_slots=initial_slots,
-            noise=noise,
-        )
+        return self.to_tokens(x, self.feature_dim)
+
+    def decode(self, slots, inputs):
+        """Return `predicted_properties` `[B, K, P]` in [0, 1]."""
         # The head is small; float32 keeps its sigmoid exact.
         head = layers.MLP(self.property_hidden_dim, self.num_properties, name="head")
-        return {
-            "predicted_properties": nn.sigmoid(head(slots)),
-            "slots": slots,
-            "attention": attention,
-        }
+        return {"predicted_properties": nn.sigmoid(head(slots))}
 
     def _project(self, features):
         B, N, _ = features.shape

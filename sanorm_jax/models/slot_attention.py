@@ -6,6 +6,7 @@ section 3, for the normalizations; Chang et al., "Object Representations as
 Fixed Points" (NeurIPS 2022) for implicit differentiation.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -17,8 +18,8 @@ from sanorm_jax.models import layers, normalization
 from sanorm_jax.models.position_embedding import SoftPositionEmbedding
 
 
-class SlotAttention(nn.Module):
-    """Groups tokens into slots by attention that competes over the slots.
+class SlotOptions(nn.Module):
+    """The options of Slot Attention, which the models around it have as well.
 
     Attributes:
       num_slots: slots K in training, and where a call names no other number.
@@ -34,8 +35,8 @@ class SlotAttention(nn.Module):
         slots between iterations are float32.
     """
 
-    num_slots: int
-    slot_dim: int
+    num_slots: int = 7
+    slot_dim: int = 64
     num_iterations: int = 3
     common_dim: int | None = None
     hidden_dim: int = 128
@@ -44,6 +45,13 @@ class SlotAttention(nn.Module):
     implicit: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
+
+
+class SlotAttention(SlotOptions):
+    """Groups tokens into slots by attention that competes over the slots.
+
+    Attributes: see `SlotOptions`.
+    """
 
     @nn.compact
     def __call__(
@@ -139,22 +147,65 @@ class SlotAttention(nn.Module):
         return mean + jnp.exp(log_sigma) * noise.astype(jnp.float32)
 
 
-class SlotModel(nn.Module):
-    """Base of the models around Slot Attention: its options, said once.
+class SlotModel(SlotOptions):
+    """Base of the models: encode to tokens, Slot Attention, decode the slots.
 
-    Attributes: see `SlotAttention`.
+    A model says what its tokens are (`encode`) and what it makes of slots (`decode`).
+
+    Attributes: see `SlotOptions`.
     """
 
-    num_slots: int = 7
-    slot_dim: int = 64
-    num_iterations: int = 3
-    common_dim: int | None = None
-    hidden_dim: int = 128
-    update_normalization: str = "mean"
-    gru: str = "tf"
-    implicit: bool = False
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
+    @nn.compact
+    def __call__(
+        self,
+        inputs: jax.Array,
+        *,
+        train: bool,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        initial_slots: jax.Array | None = None,
+        noise: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """Group the inputs into slots, and make of these what the model is for.
+
+        Args:
+          inputs: what `encode` takes.
+          train: whether normalizers use (and update) batch statistics.
+          num_slots: see `SlotAttention`, as of the others below.
+          num_iterations: iterations, if other than in training.
+          initial_slots: slots `[B, K, D]` to start from.
+          noise: standard normal `[B, K, D]` to draw initial slots with.
+
+        Returns:
+          `slots` `[B, K, D]`, `attention` `[B, K, N]` and what `decode` returns, all
+          float32.
+
+        Raises:
+          ConfigError: inputs that the model cannot take; and see `SlotAttention`.
+        """
+        tokens = self.encode(inputs)
+        options = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(SlotOptions)
+            if field.name not in ("parent", "name")
+        }
+        slots, attention = SlotAttention(**options, name="slot_attention")(
+            tokens,
+            train=train,
+            num_slots=num_slots,
+            num_iterations=num_iterations,
+            initial_slots=initial_slots,
+            noise=noise,
+        )
+        return self.decode(slots, inputs) | {"slots": slots, "attention": attention}
+
+    def encode(self, inputs: jax.Array) -> jax.Array:
+        """Return tokens `[B, N, C]`."""
+        raise NotImplementedError
+
+    def decode(self, slots: jax.Array, inputs: jax.Array) -> dict[str, jax.Array]:
+        """Return what the model makes of slots `[B, K, D]`; inputs give shapes."""
+        raise NotImplementedError
 
     @nn.nowrap
     def embedding(self, name: str) -> SoftPositionEmbedding:
@@ -164,21 +215,13 @@ class SlotModel(nn.Module):
             **options, dtype=self.dtype, name=f"{name}_embedding"
         )
 
-    def make_slot_attention(self) -> SlotAttention:
-        """Return the Slot Attention module `slot_attention` with these options."""
-        return SlotAttention(
-            num_slots=self.num_slots,
-            slot_dim=self.slot_dim,
-            num_iterations=self.num_iterations,
-            common_dim=self.common_dim,
-            hidden_dim=self.hidden_dim,
-            update_normalization=self.update_normalization,
-            gru=self.gru,
-            implicit=self.implicit,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-            name="slot_attention",
-        )
+    def to_tokens(self, x: jax.Array, feature_dim: int) -> jax.Array:
+        """Return tokens `[B, H W, feature_dim]` of a feature map `[B, H, W, C]`."""
+        x = self.embedding("encoder_position")(x)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        x = layers.layer_norm("feature_norm", 1e-3, self.dtype)(x)
+        mlp = layers.MLP(feature_dim, feature_dim, dtype=self.dtype, name="feature_mlp")
+        return mlp(x)
 
 
 def _positive(name: str, value: int | None, default: int) -> int:
