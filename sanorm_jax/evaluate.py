@@ -20,8 +20,8 @@ from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import measures
 from sanorm_jax.run import compilation_cache
 from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.devices import Devices
 from sanorm_jax.run.init_from import load, load_variables
-from sanorm_jax.run.parallel import Devices
 from sanorm_jax.tasks.base import Task, check_positive
 
 DIRECTORY = "evaluations"
@@ -103,8 +103,8 @@ class Evaluator:
             self.select(split) if indices is None else indices,
             fields=self._task.evaluation_fields,
             batch_size=self._config.evaluation_batch_size,
-            host_index=devices.host_index,
-            num_hosts=devices.num_hosts,
+            host_index=devices.hosts.index,
+            num_hosts=devices.hosts.count,
         )
         table = metrics.Table()
 
@@ -112,11 +112,11 @@ class Evaluator:
             check()
             return next(batches, None)
 
-        while (batch := devices.together(take)) is not None:
+        while (batch := devices.hosts.together(take)) is not None:
             index, mask = batch["index"], batch.pop("mask")
             values = devices.get_batch(function(variables, devices.put_batch(batch)))
-            table.add(*devices.gather((index, mask, values)))
-            advance(int(mask.sum()) * devices.num_hosts)
+            table.add(*devices.hosts.gather((index, mask, values)))
+            advance(int(mask.sum()) * devices.hosts.count)
         return table
 
     def examples(self, split: str, indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -248,7 +248,7 @@ def evaluate(
             )
             rows += found
     directory = workdir / DIRECTORY / f"{split}_step_{step}"
-    if devices.is_main:
+    if devices.hosts.is_main:
         directory.mkdir(parents=True, exist_ok=True)
         write_results(directory, rows)
         for setting in settings if config.num_figure_examples else ():

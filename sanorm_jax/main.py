@@ -77,9 +77,9 @@ def _run() -> int:
         return 0
     if _MODE.value == "train":
         preemption.leave_on_signals()
-    from sanorm_jax.run import parallel
+    from sanorm_jax.run import cluster
 
-    with parallel.joined_hosts(
+    with cluster.joined_hosts(
         *(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value),
         local_device_ids=_LOCAL_DEVICES.value,
     ):

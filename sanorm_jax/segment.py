@@ -20,8 +20,8 @@ from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import settings_grid
 from sanorm_jax.run import compilation_cache
+from sanorm_jax.run.devices import Devices
 from sanorm_jax.run.init_from import load_variables
-from sanorm_jax.run.parallel import Devices
 from sanorm_jax.tasks.base import Task
 
 DIRECTORY = "segmentations"
@@ -148,7 +148,7 @@ def _labels(task: Task, devices: Devices, variables, split: str, setting: Any):
 
     function = devices.compile_evaluation(predict)
     values = setting.num_slots * np.prod(dataset.fields["image"][0][:2])
-    parts = devices.num_devices * devices.num_hosts
+    parts = devices.num_devices * devices.hosts.count
     most = min(config.evaluation_batch_size, _MAX_MASK_VALUES // values)
     given = "features" if "features" in dataset.fields else "image"
     batches = pipeline.eval_batches(
@@ -157,8 +157,8 @@ def _labels(task: Task, devices: Devices, variables, split: str, setting: Any):
         dataset.available(split),
         fields=sorted({"image", given}),
         batch_size=max(most // parts, 1) * parts,
-        host_index=devices.host_index,
-        num_hosts=devices.num_hosts,
+        host_index=devices.hosts.index,
+        num_hosts=devices.hosts.count,
     )
     for batch in batches:
         images, mask = batch["image"], batch["mask"]

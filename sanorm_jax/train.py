@@ -26,8 +26,8 @@ from sanorm_jax.metrics import measures
 from sanorm_jax.run import compilation_cache, preemption, wandb_writer, writers
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run.checkpoints import Checkpoints
+from sanorm_jax.run.devices import Devices
 from sanorm_jax.run.init_from import init_from
-from sanorm_jax.run.parallel import Devices
 from sanorm_jax.tasks.base import Task, check_positive
 from sanorm_jax.train_step import TrainState, create_state, make_train_step
 
@@ -66,7 +66,7 @@ class Run:
             )
             self.preemption.saved(self.checkpoints.last_save_s)
         if wait:
-            self.devices.together(lambda: None)
+            self.devices.hosts.together(lambda: None)
 
     def check_saved(self, step: int):
         """Raises `ConfigError` if the checkpoint of `step` is not on disk."""
@@ -96,7 +96,9 @@ class Run:
             scalars |= {f"{name}/{metric}": v for metric, v in values.items()}
             logging.info("step %d, %s: %s", step, name, measures.brief(values))
             if self.config.num_figure_examples:
-                self.devices.together(lambda n=name, s=setting: self._draw(step, n, s))
+                self.devices.hosts.together(
+                    lambda n=name, s=setting: self._draw(step, n, s)
+                )
             scalars.pop(f"{name}/num_objects", None)
         if self.writer:
             self.writer.write_scalars(step, scalars)
@@ -171,8 +173,8 @@ def _batches(run: Run, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         seed=config.seed,
         start_step=start_step,
         num_steps=config.num_train_steps - start_step,
-        host_index=run.devices.host_index,
-        num_hosts=run.devices.num_hosts,
+        host_index=run.devices.hosts.index,
+        num_hosts=run.devices.hosts.count,
     )
 
 
@@ -196,14 +198,16 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
     # Asked before any data is opened, or even staged.
-    devices.together(lambda: workdir_lib.check_config(workdir, config))
-    if devices.on_main(lambda: is_finished(workdir, config)):
+    devices.hosts.together(lambda: workdir_lib.check_config(workdir, config))
+    if devices.hosts.on_main(lambda: is_finished(workdir, config)):
         logging.info("finished: %s has taken all its steps", workdir)
         return 0
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(preemption.Preemption(config.time_limit_h))
         stage = ("train", config.evaluation_split)
-        dataset = devices.together(lambda: tasks.open_dataset(config, stage=stage))
+        dataset = devices.hosts.together(
+            lambda: tasks.open_dataset(config, stage=stage)
+        )
         task = tasks.create(config, dataset, devices.axis_name)
         tx, schedule = optimizers.create(config.optimizer)
         # ---- State: from a checkpoint, from another run, or new -----------------
@@ -220,7 +224,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
         def start():
             nonlocal checkpoints, writer, state, wall_time_s
-            if not devices.is_main:
+            if not devices.hosts.is_main:
                 return
             stack.enter_context(workdir_lib.claim(workdir, config))
             stack.enter_context(terminal.LogFile(workdir))
@@ -247,9 +251,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             writer = writers.Writer(workdir, int(state.step), config)
             stack.callback(writer.close)
 
-        devices.together(start)
+        devices.hosts.together(start)
         _describe(state)
-        state = devices.broadcast(state)
+        state = devices.hosts.broadcast(state)
         step = int(state.step)
         # ---- The run ------------------------------------------------------------
         run = Run(
@@ -306,11 +310,11 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
         s % config.evaluate_every_steps == 0 or s == config.num_train_steps
     )
     if step and evaluate_due(step):
-        done = run.devices.on_main(lambda: _evaluated(run.workdir, config, step))
+        done = run.devices.hosts.on_main(lambda: _evaluated(run.workdir, config, step))
         if not done:
             run.evaluate(step)
     batches = run.devices.prefetch(
-        run.devices.together(lambda start=step: _batches(run, start))
+        run.devices.hosts.together(lambda start=step: _batches(run, start))
     )
     take = lambda: next(batches, None)  # noqa: E731
 
@@ -318,12 +322,12 @@ def _loop(run: Run, step: int, train_step: Callable) -> int:
         run.preemption.check()
         return take()
 
-    batch = run.devices.together(take)
+    batch = run.devices.hosts.together(take)
     title = f"training {run.workdir.name}"
     with progress.Progress(title, config.num_train_steps, "steps", step) as bar:
         step = _steps(run, step, train_step, batch, check_and_take, evaluate_due, bar)
     run.save(step, wait=True)  # again, if the disk was full
-    run.devices.together(lambda: run.check_saved(step))
+    run.devices.hosts.together(lambda: run.check_saved(step))
     logging.info("finished: %d steps in %.0f s", step, run.wall_time_s)
     return 0
 
@@ -344,7 +348,7 @@ def _steps(run: Run, step: int, train_step, batch, take, evaluate_due, bar) -> i
         # Hosts agree here whether they go on, while their devices work on the step.
         before, reason = time.monotonic(), None
         try:
-            batch = run.devices.together(take)
+            batch = run.devices.hosts.together(take)
         except (preemption.Preempted, ConfigError, StoreError) as error:
             reason = error
         if _is_done(scalars):

@@ -1,13 +1,22 @@
 """Which processes make up a run, and which GPUs are whose: by flags, JAX's variables,
-or Slurm's. Asked before JAX touches any device."""
+or Slurm's. Asked before JAX touches any device; then they are joined."""
 
+import contextlib
 import os
 import pathlib
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 
+import jax
+from absl import logging
+
+from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
+
+# A host that is silent for this long is taken for dead, and ends all others.
+HEARTBEAT_TIMEOUT_S = 60
 
 # What limits the GPUs that a process sees.
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
@@ -75,7 +84,7 @@ def find_hosts(
 ) -> tuple[str, int, int] | None:
     """Returns coordinator, number of processes and own index; None if there is one.
 
-    Arguments and errors as of `parallel.joined_hosts`.
+    Arguments and errors as of `joined_hosts`.
     """
     env = os.environ.get
     given = {
@@ -173,3 +182,74 @@ def _slurm_tasks_here() -> int:
     ]
     node = int(os.environ.get("SLURM_NODEID", 0))
     return counts[node] if node < len(counts) else 1
+
+
+@contextlib.contextmanager
+def joined_hosts(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    local_device_ids: Sequence[str] | None = None,
+):
+    """Joins the processes of one run; around all that uses JAX.
+
+    What is not given is taken from the environment: `JAX_COORDINATOR_ADDRESS`,
+    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, or else a Slurm step of several tasks.
+    Without any of these there is one process. Each process uses the devices that
+    `find_local_devices` gives it, as a rule all that it sees.
+
+    If a process dies the others end too, in `HEARTBEAT_TIMEOUT_S` at most and with an
+    exit code that is neither 0 nor that of a preempted run: with 1 and an error line
+    where an operation of theirs fails, else aborted by JAX.
+
+    Args:
+      coordinator_address: host and port of process 0.
+      num_processes: of the run.
+      process_id: of this process, from 0.
+      local_device_ids: GPUs of this process, of those that it sees, from 0.
+
+    Raises:
+      ConfigError: no such devices, only some of the others given, or process 0 cannot
+        be reached.
+    """
+    found = find_hosts(coordinator_address, num_processes, process_id)
+    devices = find_local_devices(local_device_ids)
+    if devices is not None:
+        logging.info("takes GPUs %s of those that it sees", devices)
+        visible = ",".join(map(str, devices))
+        jax.config.update("jax_cuda_visible_devices", visible)
+        jax.config.update("jax_rocm_visible_devices", visible)
+    if found is None or found[1] == 1:
+        yield
+        return
+    address, count, index = found
+    # JAX's own handler of SIGTERM would hide the signal from `Preemption`.
+    jax.config.update("jax_enable_preemption_service", False)
+    logging.info("process %d of %d, coordinator %s", index, count, address)
+    try:
+        jax.distributed.initialize(
+            address,
+            count,
+            index,
+            cluster_detection_method="deactivate",
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
+        )
+    except RuntimeError as error:
+        raise ConfigError(
+            f"--coordinator_address={address}: {count} processes did not meet there "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+    try:
+        yield
+    except (ConfigError, StoreError):
+        raise
+    except Exception as error:
+        # The end of the interpreter would wait for the hosts that wait for this one.
+        logging.exception("host %d of %d cannot go on", index, count)
+        sys.stderr.write(
+            f"error: host {index} failed or lost another host "
+            f"({str(error).splitlines()[0][:200]}); start all again, and the run goes "
+            "on at its last checkpoint\n"
+        )
+        sys.stderr.flush()
+        os._exit(1)

@@ -29,7 +29,7 @@ from sanorm_jax.errors import ConfigError
 from sanorm_jax.models import normalization
 from sanorm_jax.run import init_from, preemption, writers
 from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run.parallel import Devices
+from sanorm_jax.run.devices import Devices
 
 RUNS = "runs"
 TABLES = "study"

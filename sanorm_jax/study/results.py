@@ -15,7 +15,7 @@ from sanorm_jax import metrics, tasks
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator
 from sanorm_jax.report import references
-from sanorm_jax.run.parallel import Devices
+from sanorm_jax.run.devices import Devices
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
 

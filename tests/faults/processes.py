@@ -25,7 +25,7 @@ from sanorm_jax import evaluate, train
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.run import checkpoints as checkpoints_lib
-from sanorm_jax.run import parallel, writers
+from sanorm_jax.run import cluster, devices, writers
 from sanorm_jax.run.workdir import read_lines, saved_steps
 
 PHASES = ("compile", "step", "evaluation", "checkpoint")
@@ -76,7 +76,7 @@ class Entered:
 
 
 def _watch_steps(entered: Entered):
-    original = parallel.Devices.compile_train_step
+    original = devices.Devices.compile_train_step
 
     def compile_train_step(devices, step):
         compiled = original(devices, step)
@@ -88,7 +88,7 @@ def _watch_steps(entered: Entered):
 
         return run
 
-    parallel.Devices.compile_train_step = compile_train_step
+    devices.Devices.compile_train_step = compile_train_step
 
 
 @dataclasses.dataclass
@@ -172,7 +172,7 @@ def _train(process, config, path, hosts, before):
         process.entered.watch(checkpoints_lib.Checkpoints, "save", "checkpoint")
         _watch_steps(process.entered)
         before()
-        with parallel.joined_hosts(*(hosts or ())):
+        with cluster.joined_hosts(*(hosts or ())):
             code = train.train(config, path)
     except (ConfigError, StoreError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from sanorm_jax import evaluate
-from sanorm_jax.run import parallel, preemption
+from sanorm_jax.run import cluster, preemption
 from sanorm_jax.run.workdir import saved_steps
 from tests import tiny
 from tests.faults import harm, processes
@@ -295,7 +295,7 @@ _END_OF_ANOTHER = re.compile("error: host|Terminating process because")
 
 
 def _be_impatient():
-    parallel.HEARTBEAT_TIMEOUT_S = 10
+    cluster.HEARTBEAT_TIMEOUT_S = 10
 
 
 def _wait_for_all(hosts: list[Process]) -> list[int]:

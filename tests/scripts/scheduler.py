@@ -69,7 +69,7 @@ class Scheduler:
         ):
             (folder / "bin" / name).write_text(text)
             (folder / "bin" / name).chmod(0o755)
-        # A job of its own port (see parallel.py), whatever else this machine tests.
+        # A job of its own port (see cluster.py), whatever else this machine tests.
         job = str(os.getpid())
         self._environment = os.environ | {
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",

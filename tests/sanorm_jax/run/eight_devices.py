@@ -1,4 +1,4 @@
-"""Compares steps on 8 devices with those on one; run by `test_parallel.py`.
+"""Compares steps on 8 devices with those on one; run by `test_devices.py`.
 
 `python -m tests.sanorm_jax.run.eight_devices FOLDER TASK.NORMALIZATION ...`, with
 `XLA_FLAGS=--xla_force_host_platform_device_count=8`.
@@ -15,7 +15,7 @@ from sanorm_jax import optimizers, tasks
 from sanorm_jax.data import pipeline
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator
-from sanorm_jax.run.parallel import Devices
+from sanorm_jax.run.devices import Devices
 from sanorm_jax.train_step import create_state, make_train_step
 from tests import tiny
 

@@ -164,8 +164,8 @@ def test_devices_that_there_are_not_are_named(given, monkeypatch):
 
 _TASK = """
 import json, jax
-from sanorm_jax.run import parallel
-with parallel.joined_hosts():
+from sanorm_jax.run import cluster
+with cluster.joined_hosts():
     seen = [jax.config.read("jax_cuda_visible_devices"), jax.process_index()]
     total = int(jax.pmap(lambda x: jax.lax.psum(x, "d"), "d")(
         jax.numpy.ones(jax.local_device_count()))[0])

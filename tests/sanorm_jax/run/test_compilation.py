@@ -11,7 +11,7 @@ import pytest
 
 from sanorm_jax import optimizers, tasks, train
 from sanorm_jax.run import compilation_cache, workdir, writers
-from sanorm_jax.run.parallel import Devices
+from sanorm_jax.run.devices import Devices
 from sanorm_jax.train_step import create_state, make_train_step
 from tests import tiny
 
