@@ -2,10 +2,8 @@
 
 import concurrent.futures
 import contextlib
-import dataclasses
-import importlib.metadata
+import functools
 import pathlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,125 +11,76 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import psutil
 from absl import logging
 
 from sanorm_jax import optimizers, tasks
-from sanorm_jax.data import pipeline, progress, run_data, terminal
+from sanorm_jax.data import pipeline, progress, terminal
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator, check_evaluations
 from sanorm_jax.metrics import measures
-from sanorm_jax.run import compilation_cache, preemption, wandb_writer, writers
+from sanorm_jax.run import compilation_cache, preemption, wandb_writer
 from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run.checkpoints import Checkpoints
 from sanorm_jax.run.devices import Devices
-from sanorm_jax.run.init_from import init_from
-from sanorm_jax.tasks.base import Task, check_positive
+from sanorm_jax.run.rates import Rates
+from sanorm_jax.run.training_run import (
+    TrainingRun,
+    is_evaluated,
+    is_finished,
+    open_run,
+)
+from sanorm_jax.tasks.base import check_positive
 from sanorm_jax.train_step import TrainState, create_state, make_train_step
 
 
-@dataclasses.dataclass
-class Run:
-    """A run in progress: what the phases of `train` share."""
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
+    """Trains until the end, the time limit or a signal.
 
-    config: ml_collections.ConfigDict
-    workdir: pathlib.Path
-    devices: Devices
-    task: Task
-    state: Any  # on the devices
-    checkpoints: Checkpoints | None  # the main host's, which alone writes
-    writer: writers.Writer | None  # the same
-    evaluator: Evaluator
-    preemption: preemption.Preemption
-    drawing: concurrent.futures.Executor  # figures, beside the training
-    meta: dict[str, Any]
-    wall_time_before_s: float
-    started: float = dataclasses.field(default_factory=time.time)
+    Args:
+      config: of the experiment.
+      workdir: folder of the run; a run found there goes on where it stopped.
 
-    @property
-    def wall_time_s(self) -> float:
-        """Seconds in training over all restarts."""
-        return self.wall_time_before_s + time.time() - self.started
+    Returns:
+      the exit code: 0 finished, 124 stopped to be started again.
 
-    def save(self, step: int, *, wait: bool = False):
-        """Saves a checkpoint from the main host; all hosts wait for it if they must."""
-        if self.checkpoints:
-            self.checkpoints.save(
-                step,
-                self.devices.get_state(self.state),
-                self.meta | {"wall_time_s": self.wall_time_s},
-                wait=wait,
-            )
-            self.preemption.saved(self.checkpoints.last_save_s)
-        if wait:
-            self.devices.hosts.together(lambda: None)
-
-    def check_saved(self, step: int):
-        """Raises `ConfigError` if the checkpoint of `step` is not on disk."""
-        if self.checkpoints and step not in self.checkpoints.steps():
-            raise ConfigError(
-                f"{self.workdir}: the last checkpoint could not be saved; make room "
-                "and start again"
-            )
-
-    def evaluate(self, step: int):
-        """Evaluates all named settings and writes scalars and figures.
-
-        Raises:
-          Preempted: the run must stop; the evaluation is done after the restart.
-        """
-        scalars = {}
-        split = self.config.evaluation_split
-        for name, setting in self.config.evaluations.items():
-            table = self.evaluator.run(
-                self.state.variables,
-                split,
-                num_slots=setting.num_slots,
-                num_iterations=setting.num_iterations,
-                check=self.preemption.check,
-            )
-            values = self.task.summarize(table.columns())
-            scalars |= {f"{name}/{metric}": v for metric, v in values.items()}
-            logging.info("step %d, %s: %s", step, name, measures.brief(values))
-            if self.config.num_figure_examples:
-                self.devices.hosts.together(
-                    lambda n=name, s=setting: self._draw(step, n, s)
-                )
-            scalars.pop(f"{name}/num_objects", None)
-        if self.writer:
-            self.writer.write_scalars(step, scalars)
-
-    def _draw(self, step: int, name: str, setting: ml_collections.ConfigDict):
-        if not self.writer:
-            return
-        variables = self.devices.get_state(self.state.variables)
-        split = self.config.evaluation_split
-        draw = self.evaluator.figure(variables, split, setting)
-        self.drawing.submit(self._write_figure, step, name, draw)
-
-    def _write_figure(self, step: int, name: str, draw: Callable):
+    Raises:
+      ConfigError, StoreError: bad input; the message is one line for the user.
+    """
+    _check(config)
+    # ---- Devices ----------------------------------------------------------------
+    compilation_cache.enable(config, workdir)
+    devices = Devices(config.parallelism)
+    devices.check_batch_size("batch_size", config.batch_size)
+    devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
+    hosts = devices.hosts
+    # Asked before any data is opened, or even staged.
+    hosts.together(lambda: workdir_lib.check_config(workdir, config))
+    if hosts.on_main(lambda: is_finished(workdir, config)):
+        logging.info("finished: %s has taken all its steps", workdir)
+        return 0
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(preemption.Preemption(config.time_limit_h))
+        # ---- Data, model, optimizer -----------------------------------------------
+        stage = ("train", config.evaluation_split)
+        dataset = hosts.together(lambda: tasks.open_dataset(config, stage=stage))
+        task = tasks.create(config, dataset, devices.axis_name)
+        tx, schedule = optimizers.create(config.optimizer)
+        state = create_state(task, tx, config.seed)
+        # ---- The run --------------------------------------------------------------
+        run = stack.enter_context(open_run(config, workdir, devices, task, state, stop))
+        _describe(state)
+        if run.step:
+            logging.info("resuming at step %d", run.step)
+        drawing = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
+        evaluation = Evaluation(run, drawing)
+        train_step = devices.compile_train_step(make_train_step(task, tx, schedule))
         try:
-            image = figures.to_array(draw())
-            self.writer.write_images(step, {f"{name}/segmentation": image})
-        except Exception:  # a thread's error is heard by nobody
-            logging.exception("no figure of %s at step %d", name, step)
-
-
-def _evaluated(workdir: pathlib.Path, config: ml_collections.ConfigDict, step: int):
-    names = tuple(f"{name}/" for name in config.evaluations)
-    lines = workdir_lib.read_lines(workdir / writers.METRICS_FILE)
-    return not names or any(
-        line["step"] == step and any(key.startswith(names) for key in line)
-        for line in lines
-    )
-
-
-def is_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> bool:
-    """Tells whether the run in `workdir` has taken and evaluated all its steps."""
-    last = max(workdir_lib.saved_steps(workdir), default=-1)
-    return last >= config.num_train_steps and _evaluated(workdir, config, last)
+            _loop(run, train_step, evaluation)
+        except preemption.Preempted as reason:
+            logging.info("stopping: %s; start it again to go on", reason)
+            return preemption.EXIT_CODE
+        return 0
 
 
 def _check(config: ml_collections.ConfigDict):
@@ -152,7 +101,65 @@ def _check(config: ml_collections.ConfigDict):
             raise ConfigError(f"config.{name}={config[name]}: must not be negative")
 
 
-def _batches(run: Run, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+def _describe(state: TrainState):
+    """Tells the model's size; its parameters one by one to the log file."""
+    # clu takes TensorFlow along: imported where a run begins, not with this module.
+    from clu import parameter_overview
+
+    terminal.note("\n" + parameter_overview.get_parameter_overview(state.params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    logging.info("a model of %s parameters", f"{count:,}")
+
+
+def _loop(run: TrainingRun, train_step: Callable, evaluation: "Evaluation"):
+    """Takes all steps that are left, saves, evaluates and tells on the way."""
+    config, step = run.config, run.step
+    if step and _due(config, "evaluate_every_steps", step):
+        evaluation.make_up(step)
+    batches = run.devices.prefetch(
+        run.devices.hosts.together(functools.partial(_batches, run))
+    )
+    # Without asking whether to stop: each start takes at least one step.
+    batch = run.devices.hosts.together(functools.partial(next, batches, None))
+    rates, note = Rates(step), ""
+    title = f"training {run.workdir.name}"
+    with progress.Progress(title, config.num_train_steps, "steps", step) as bar:
+        while step < config.num_train_steps:
+            run.state, scalars = train_step(run.state, batch)
+            step += 1
+            bar.advance(1, note)
+            rates.took_step(step, scalars)
+            with rates.waiting(scalars):
+                batch, reason = _next_batch(run, batches)
+            log_due = _due(config, "log_every_steps", step)
+            save_due = _due(config, "checkpoint_every_steps", step)
+            evaluate_due = _due(config, "evaluate_every_steps", step)
+            if log_due or save_due or evaluate_due or reason:
+                scalars = jax.device_get(scalars)
+                if scalars.pop("failed"):
+                    _stop_at_nan(run)
+            if log_due and run.writer:
+                times = {"time/wall_s": run.wall_time_s, **rates.scalars(step)}
+                run.writer.write_scalars(step, scalars | times)
+                note = f"loss {scalars['loss']:.4g}"
+            if save_due or evaluate_due or reason:
+                last = step == config.num_train_steps
+                run.save(step, wait=last or reason is not None)
+            if reason:
+                raise reason
+            if evaluate_due:
+                evaluation.run(step)
+                rates.restart(step)
+    run.save(step, wait=True)  # again, if the disk was full
+    run.devices.hosts.together(functools.partial(run.check_saved, step))
+    logging.info("finished: %d steps in %.0f s", step, run.wall_time_s)
+
+
+def _due(config: ml_collections.ConfigDict, every: str, step: int) -> bool:
+    return step % config[every] == 0 or step == config.num_train_steps
+
+
+def _batches(run: TrainingRun) -> Iterator[dict[str, np.ndarray]]:
     config, dataset = run.config, run.task.dataset
     indices = pipeline.select(
         dataset,
@@ -171,223 +178,27 @@ def _batches(run: Run, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         fields=run.task.train_fields,
         batch_size=config.batch_size,
         seed=config.seed,
-        start_step=start_step,
-        num_steps=config.num_train_steps - start_step,
+        start_step=run.step,
+        num_steps=config.num_train_steps - run.step,
         host_index=run.devices.hosts.index,
         num_hosts=run.devices.hosts.count,
     )
 
 
-def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
-    """Trains until the end, the time limit or a signal.
+def _next_batch(run: TrainingRun, batches: Iterator) -> tuple[Any, Exception | None]:
+    """Returns the next batch, or why the run must stop; all hosts agree on it."""
 
-    Args:
-      config: of the experiment.
-      workdir: folder of the run; a run found there goes on where it stopped.
-
-    Returns:
-      the exit code: 0 finished, 124 stopped to be started again.
-
-    Raises:
-      ConfigError, StoreError: bad input; the message is one line for the user.
-    """
-    _check(config)
-    # ---- Devices, data, model -------------------------------------------------
-    compilation_cache.enable(config, workdir)
-    devices = Devices(config.parallelism)
-    devices.check_batch_size("batch_size", config.batch_size)
-    devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
-    # Asked before any data is opened, or even staged.
-    devices.hosts.together(lambda: workdir_lib.check_config(workdir, config))
-    if devices.hosts.on_main(lambda: is_finished(workdir, config)):
-        logging.info("finished: %s has taken all its steps", workdir)
-        return 0
-    with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(preemption.Preemption(config.time_limit_h))
-        stage = ("train", config.evaluation_split)
-        dataset = devices.hosts.together(
-            lambda: tasks.open_dataset(config, stage=stage)
-        )
-        task = tasks.create(config, dataset, devices.axis_name)
-        tx, schedule = optimizers.create(config.optimizer)
-        # ---- State: from a checkpoint, from another run, or new -----------------
-        state = create_state(task, tx, config.seed)
-        checkpoints = writer = None
-        meta = {
-            "fingerprints": dataset.fingerprints,
-            "versions": {
-                name: importlib.metadata.version(name)
-                for name in ("jax", "flax", "optax", "orbax-checkpoint")
-            },
-        }
-        wall_time_s = 0.0
-
-        def start():
-            nonlocal checkpoints, writer, state, wall_time_s
-            if not devices.hosts.is_main:
-                return
-            stack.enter_context(workdir_lib.claim(workdir, config))
-            stack.enter_context(terminal.LogFile(workdir))
-            checkpoints = Checkpoints(
-                workdir,
-                num_checkpoints=config.num_checkpoints,
-                keep_every_steps=config.keep_checkpoint_every_steps,
-            )
-            stack.callback(checkpoints.close)
-            restored = checkpoints.restore(state)
-            if restored is not None:
-                state, saved = restored
-                wall_time_s = saved["wall_time_s"]
-                _check_fingerprints(workdir, saved, meta)
-                checkpoints.drop_after(int(state.step))
-            elif config.init_from:
-                state = init_from(state, config, task)
-            workdir_lib.note_start(workdir, int(state.step))
-            size = dataset.settings["image_size"]
-            run_data.note(
-                *(workdir, size, dataset.feature_settings),
-                *(dataset.projection, dataset.fields),
-            )
-            writer = writers.Writer(workdir, int(state.step), config)
-            stack.callback(writer.close)
-
-        devices.hosts.together(start)
-        _describe(state)
-        state = devices.hosts.broadcast(state)
-        step = int(state.step)
-        # ---- The run ------------------------------------------------------------
-        run = Run(
-            config=config,
-            workdir=workdir,
-            devices=devices,
-            task=task,
-            state=devices.put_state(state),
-            checkpoints=checkpoints,
-            writer=writer,
-            evaluator=Evaluator(task, devices),
-            preemption=stop,
-            drawing=stack.enter_context(concurrent.futures.ThreadPoolExecutor(1)),
-            meta=meta,
-            wall_time_before_s=wall_time_s,
-        )
-        del state
-        if step:
-            logging.info("resuming at step %d", step)
-        train_step = devices.compile_train_step(make_train_step(task, tx, schedule))
-        try:
-            return _loop(run, step, train_step)
-        except preemption.Preempted as reason:
-            logging.info("stopping: %s; start it again to go on", reason)
-            return preemption.EXIT_CODE
-
-
-def _describe(state: TrainState):
-    """Tells the model's size; its parameters one by one to the log file."""
-    # clu takes TensorFlow along: imported where a run begins, not with this module.
-    from clu import parameter_overview
-
-    terminal.note("\n" + parameter_overview.get_parameter_overview(state.params))
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    logging.info("a model of %s parameters", f"{count:,}")
-
-
-def _check_fingerprints(workdir: pathlib.Path, saved: dict, meta: dict):
-    if saved["fingerprints"] != meta["fingerprints"]:
-        raise ConfigError(
-            f"config.data_dir: the data differs from what the run in {workdir} was "
-            "trained on so far; point it to the same data, or choose another --workdir"
-        )
-
-
-def _is_done(scalars: dict[str, jax.Array]) -> bool:
-    """Tell whether the devices are done with a step, and wait for the next batch."""
-    return all(scalar.is_ready() for scalar in scalars.values())
-
-
-def _loop(run: Run, step: int, train_step: Callable) -> int:
-    config = run.config
-    evaluate_due = lambda s: (  # noqa: E731
-        s % config.evaluate_every_steps == 0 or s == config.num_train_steps
-    )
-    if step and evaluate_due(step):
-        done = run.devices.hosts.on_main(lambda: _evaluated(run.workdir, config, step))
-        if not done:
-            run.evaluate(step)
-    batches = run.devices.prefetch(
-        run.devices.hosts.together(lambda start=step: _batches(run, start))
-    )
-    take = lambda: next(batches, None)  # noqa: E731
-
-    def check_and_take():
+    def take():
         run.preemption.check()
-        return take()
+        return next(batches, None)
 
-    batch = run.devices.hosts.together(take)
-    title = f"training {run.workdir.name}"
-    with progress.Progress(title, config.num_train_steps, "steps", step) as bar:
-        step = _steps(run, step, train_step, batch, check_and_take, evaluate_due, bar)
-    run.save(step, wait=True)  # again, if the disk was full
-    run.devices.hosts.together(lambda: run.check_saved(step))
-    logging.info("finished: %d steps in %.0f s", step, run.wall_time_s)
-    return 0
+    try:
+        return run.devices.hosts.together(take), None
+    except (preemption.Preempted, ConfigError, StoreError) as reason:
+        return None, reason
 
 
-def _steps(run: Run, step: int, train_step, batch, take, evaluate_due, bar) -> int:
-    """Takes all steps that are left and returns the last one's number."""
-    config, note = run.config, ""
-    waited_s, since, first = 0.0, time.monotonic(), step
-    to_first_step = None
-    while step < config.num_train_steps:
-        run.state, scalars = train_step(run.state, batch)
-        step += 1
-        bar.advance(1, note)
-        if to_first_step is None:
-            to_first_step = _note_first_step(scalars)
-            waited_s, since, first = 0.0, time.monotonic(), step
-        last = step == config.num_train_steps
-        # Hosts agree here whether they go on, while their devices work on the step.
-        before, reason = time.monotonic(), None
-        try:
-            batch = run.devices.hosts.together(take)
-        except (preemption.Preempted, ConfigError, StoreError) as error:
-            reason = error
-        if _is_done(scalars):
-            waited_s += time.monotonic() - before
-        log_due = step % config.log_every_steps == 0 or last
-        save_due = step % config.checkpoint_every_steps == 0 or last
-        if log_due or save_due or evaluate_due(step) or reason:
-            scalars = jax.device_get(scalars)
-            if scalars.pop("failed"):
-                _stop_at_nan(run)
-        if log_due and run.writer:
-            elapsed = time.monotonic() - since
-            scalars |= {"time/wall_s": run.wall_time_s, **to_first_step}
-            if step > first:  # the first step, which compiles, is no rate
-                scalars |= {
-                    "time/steps_per_s": (step - first) / elapsed,
-                    "time/data_wait_share": waited_s / elapsed,
-                }
-            run.writer.write_scalars(step, scalars)
-            note, to_first_step = f"loss {scalars['loss']:.4g}", {}
-            waited_s, since, first = 0.0, time.monotonic(), step
-        if save_due or evaluate_due(step) or reason:
-            run.save(step, wait=last or reason is not None)
-        if reason:
-            raise reason
-        if evaluate_due(step):
-            run.evaluate(step)
-            since, first, waited_s = time.monotonic(), step, 0.0
-    return step
-
-
-def _note_first_step(scalars: Any) -> dict[str, float]:
-    jax.block_until_ready(scalars)
-    seconds = time.time() - psutil.Process().create_time()
-    logging.info("the first step was done %.1f s after the process began", seconds)
-    return {"time/to_first_step_s": seconds}
-
-
-def _stop_at_nan(run: Run):
+def _stop_at_nan(run: TrainingRun):
     step = int(run.devices.get_state(run.state.step))
     run.state = run.state.replace(failed=jax.tree.map(jnp.zeros_like, run.state.failed))
     run.save(step, wait=True)
@@ -395,3 +206,65 @@ def _stop_at_nan(run: Run):
         f"loss or gradient is not finite at step {step + 1}; the checkpoint of step "
         f"{step} was saved; lower config.optimizer.learning_rate, or look at the data"
     )
+
+
+class Evaluation:
+    """Evaluates the named settings of a run in training.
+
+    Args:
+      run: the run.
+      drawing: where figures are drawn, beside the training.
+    """
+
+    def __init__(self, run: TrainingRun, drawing: concurrent.futures.Executor):
+        self._run = run
+        self._evaluator = Evaluator(run.task, run.devices)
+        self._drawing = drawing
+
+    def make_up(self, step: int):
+        """Evaluates a step that an earlier start saved and did not evaluate."""
+        run = self._run
+        if not run.devices.hosts.on_main(
+            lambda: is_evaluated(run.workdir, run.config, step)
+        ):
+            self.run(step)
+
+    def run(self, step: int):
+        """Evaluates all named settings and writes scalars and figures.
+
+        Raises:
+          Preempted: the run must stop; the evaluation is done after the restart.
+        """
+        run, scalars = self._run, {}
+        for name, setting in run.config.evaluations.items():
+            table = self._evaluator.run(
+                run.state.variables,
+                run.config.evaluation_split,
+                num_slots=setting.num_slots,
+                num_iterations=setting.num_iterations,
+                check=run.preemption.check,
+            )
+            values = run.task.summarize(table.columns())
+            scalars |= {f"{name}/{metric}": v for metric, v in values.items()}
+            logging.info("step %d, %s: %s", step, name, measures.brief(values))
+            if run.config.num_figure_examples:
+                draw = functools.partial(self._draw, step, name, setting)
+                run.devices.hosts.together(draw)
+            scalars.pop(f"{name}/num_objects", None)
+        if run.writer:
+            run.writer.write_scalars(step, scalars)
+
+    def _draw(self, step: int, name: str, setting: ml_collections.ConfigDict):
+        run = self._run
+        if not run.writer:
+            return
+        variables = run.devices.get_state(run.state.variables)
+        draw = self._evaluator.figure(variables, run.config.evaluation_split, setting)
+        self._drawing.submit(self._write_figure, step, name, draw)
+
+    def _write_figure(self, step: int, name: str, draw: Callable):
+        try:
+            image = figures.to_array(draw())
+            self._run.writer.write_images(step, {f"{name}/segmentation": image})
+        except Exception:  # a thread's error is heard by nobody
+            logging.exception("no figure of %s at step %d", name, step)

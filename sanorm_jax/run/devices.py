@@ -50,8 +50,8 @@ class Devices:
         self.hosts = Hosts()
         if self.hosts.count > 1 and not self.pmapped:
             raise ConfigError(
-                f"config.parallelism={parallelism}: one of {self.hosts.count} processes "
-                "cannot train alone; set it to pmap"
+                f"config.parallelism={parallelism}: one of {self.hosts.count} "
+                "processes cannot train alone; set it to pmap"
             )
 
     def check_batch_size(self, name: str, batch_size: int):

@@ -11,9 +11,7 @@ import safetensors.numpy
 from absl import logging
 
 from sanorm_jax.errors import ConfigError
-from sanorm_jax.run import torch_weights
-from sanorm_jax.run.checkpoints import Checkpoints, compare, describe
-from sanorm_jax.run.workdir import CHECKPOINTS
+from sanorm_jax.run import checkpoints, contents, torch_weights
 from sanorm_jax.tasks.base import Task
 
 
@@ -26,13 +24,7 @@ def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
     template = {"params": {}, "batch_stats": {}} | jax.eval_shape(
         task.init, jax.random.PRNGKey(0)
     )
-    restored = None
-    if (workdir / CHECKPOINTS).exists():
-        checkpoints = Checkpoints(workdir, read_only=True)
-        try:
-            restored = checkpoints.restore(template, step, part=True)
-        finally:
-            checkpoints.close()
+    restored = checkpoints.restore(workdir, template, step, part=True)
     if restored is None:
         raise ConfigError(
             f"--workdir={workdir}: no checkpoint; train first with --mode=train"
@@ -70,7 +62,7 @@ def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
         ) from None
     variables = torch_weights.to_flax(task.model, tensors)
     template = jax.eval_shape(task.init, jax.random.PRNGKey(0))
-    compare(describe(variables), template, f"config.init_from={path}")
+    contents.compare(contents.describe(variables), template, f"config.init_from={path}")
     return {"batch_stats": {}} | variables
 
 

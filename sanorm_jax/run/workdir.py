@@ -107,8 +107,13 @@ def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
 
     A run without a checkpoint (its first start met bad input) holds nothing yet.
     """
-    if not (workdir / CONFIG_FILE).exists() or not saved_steps(workdir):
+    if not saved_steps(workdir):
         return
+    if not (workdir / CONFIG_FILE).exists():
+        raise ConfigError(
+            f"--workdir={workdir}: has checkpoints but no {CONFIG_FILE} that tells "
+            "what was trained there; choose another --workdir"
+        )
     recorded = _flatten(load_config(workdir).to_dict())
     given = _flatten(config_to_dict(config))
     missing = "(not set)"

@@ -27,7 +27,7 @@ from sanorm_jax import tasks, train
 from sanorm_jax.data import run_data
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.models import normalization
-from sanorm_jax.run import init_from, preemption, writers
+from sanorm_jax.run import init_from, preemption, training_run, writers
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run.devices import Devices
 
@@ -133,7 +133,7 @@ def is_finished(job: Job, study: ml_collections.ConfigDict) -> bool:
 def is_trained(job: Job) -> bool:
     """Tells whether a job's run has taken and evaluated all its steps."""
     has_checkpoints = (job.workdir / workdir_lib.CHECKPOINTS).exists()
-    return has_checkpoints and train.is_finished(job.workdir, job.config)
+    return has_checkpoints and training_run.is_finished(job.workdir, job.config)
 
 
 def _expected(job: Job, name: str, study: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -236,6 +236,12 @@ def test_a_run_recorded_before_a_field_was_there_goes_on(data_dir, tmp_path):
         workdir.check_config(tmp_path, changed)
 
 
+def test_checkpoints_of_an_unknown_config_are_not_gone_on_with(data_dir, tmp_path):
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"has checkpoints but no config\.json"):
+        train.train(tiny.config(data_dir), tmp_path)
+
+
 def test_properties_are_predicted_from_features_as_from_images(data_dir, tmp_path):
     config = tiny.config(data_dir, "property_prediction", encoder="random")
     assert train.train(config, tmp_path) == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sanorm_jax.run import workdir, writers
-from sanorm_jax.run.checkpoints import Checkpoints
+from sanorm_jax.run.checkpoints import Checkpoints, restore
 from tests.faults import harm
 
 
@@ -43,7 +43,7 @@ def test_a_full_disk_is_said_and_the_next_checkpoint_tried(small_disk, caplog):
         assert checkpoints.save(step, state, {}, wait=True)
     # The newest two, and for good the one that is a multiple of 100.
     assert checkpoints.steps() == [100, 104, 105]
-    restored, meta = checkpoints.restore(state)
+    restored, meta = restore(small_disk, state)
     checkpoints.close()
     assert meta["step"] == 105
     np.testing.assert_array_equal(restored["params"], state["params"])
