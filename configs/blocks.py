@@ -14,7 +14,7 @@ Time: 40 minutes on one core, 25 of them for 30,000 steps.
 
 import ml_collections
 
-from sanorm_jax.configs import object_discovery
+from sanorm_jax.configs import common, object_discovery
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -23,18 +23,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 8
     config.num_slots = 4
     config.max_objects = 3
-    config.num_train_steps = 45_000
     config.augmentations = ()
     config.model.feature_dim = 32
     config.model.encoder_kernel_size = 3
     config.model.decoder = "sub_pixel"
 
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.warmup_steps = 500
-    config.optimizer.half_life_steps = 0
+    common.train_for_minutes(config, 45_000, learning_rate=5e-4, warmup_steps=500)
     config.optimizer.cosine_steps = 30_000
-    config.optimizer.clip_norm = 1.0
 
     config.evaluation_max_objects = 3
     config.evaluation_resolution = 35

@@ -35,6 +35,12 @@ def get_config() -> ml_collections.ConfigDict:
     # Of float32 products: default, high (both TF32 on GPUs), highest (float32).
     config.matmul_precision = "default"
     config.init_from = ""  # a workdir, or a converted PyTorch checkpoint
+    config.model = ml_collections.ConfigDict()  # options of the task's model
+    config.model.slot_dim = 64
+    config.model.hidden_dim = 128
+    config.model.common_dim = ml_collections.config_dict.placeholder(int)
+    config.model.gru = "tf"
+    config.model.implicit = False
 
     # Optimization.
     config.num_train_steps = 500_000
@@ -67,4 +73,57 @@ def get_config() -> ml_collections.ConfigDict:
     config.parallelism = "auto"
     config.wandb = ""  # project that mirrors scalars and figures; needs `wandb`
     config.compilation_cache = True  # in the workdir's parent, for the next start
+    return config
+
+
+def train_for_minutes(
+    config: ml_collections.ConfigDict,
+    num_train_steps: int,
+    learning_rate: float,
+    warmup_steps: int,
+):
+    """Sets what the embedded experiments share: Adam, a cosine, clipped gradients."""
+    config.num_train_steps = num_train_steps
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = learning_rate
+    config.optimizer.warmup_steps = warmup_steps
+    config.optimizer.half_life_steps = 0
+    config.optimizer.cosine_steps = num_train_steps
+    config.optimizer.clip_norm = 1.0
+
+
+def study(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigDict:
+    """Returns a study of an experiment: the paper's normalizations, three seeds.
+
+    What is trained (`train_settings`) and evaluated (`evaluation`) is left to fill in.
+    """
+    config = ml_collections.ConfigDict()
+    config.title = title
+    config.base = base
+    config.normalizations = (
+        *("weighted_mean", "layer_norm", "batch_norm", "weighted_sum"),
+    )
+    config.seeds = (0, 1, 2)
+    config.learning_rates = ()  # a grid to choose from; empty: that of base
+    config.train_settings = ml_collections.ConfigDict()
+    config.evaluation = ml_collections.ConfigDict()
+    config.evaluation.num_iterations = 3
+    config.evaluation.num_samples = 6
+    config.evaluation.datasets = ml_collections.ConfigDict()
+    config.num_processes = 0  # jobs at once; 0: as many as cores on CPU, else 1
+    config.slurm_options = (
+        *("--gpus=1", "--cpus-per-task=16", "--mem=64G", "--time=24:00:00"),
+    )
+    return config
+
+
+def small_study(
+    base: ml_collections.ConfigDict, title: str
+) -> ml_collections.ConfigDict:
+    """Returns a study of an embedded experiment, for two cores."""
+    config = study(base, title)
+    config.base.num_figure_examples = 0
+    config.base.log_every_steps = 50
+    config.base.evaluate_every_steps = 2_000
+    config.slurm_options = ("--cpus-per-task=2", "--mem=4G", "--time=02:00:00")
     return config

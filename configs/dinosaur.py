@@ -28,14 +28,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_train_steps = 500_000
     config.remat = True
 
-    config.model = ml_collections.ConfigDict()
     config.model.slot_dim = 128
     config.model.hidden_dim = 512
     config.model.decoder_hidden_dim = 1024
     config.model.decoder_num_hidden_layers = 3
-    config.model.common_dim = ml_collections.config_dict.placeholder(int)
-    config.model.gru = "tf"
-    config.model.implicit = False
 
     config.optimizer.learning_rate = 4e-4
     config.optimizer.clip_norm = 1.0

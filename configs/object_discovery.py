@@ -28,15 +28,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.augmentations = ("flip",)  # Tetrominoes: ("flip", "rotate_90")
     config.loss_weight = ((0, 1.0),)  # knots (step, weight), linear between
 
-    config.model = ml_collections.ConfigDict()
-    config.model.slot_dim = 64
-    config.model.hidden_dim = 128
     config.model.feature_dim = 64
     config.model.encoder_kernel_size = 5
     config.model.decoder = "expanding"
-    config.model.common_dim = ml_collections.config_dict.placeholder(int)
-    config.model.gru = "tf"
-    config.model.implicit = False
     for name in ("encoder_position", "decoder_position"):
         options = {"concat": False, "normalize": False, "learnable_dim": 0}
         config.model[name] = options | {"weight": 1.0}

@@ -25,14 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_train_steps = 500_000
     config.z_range = "reference"  # or "correct": see metrics/average_precision.py
 
-    config.model = ml_collections.ConfigDict()
-    config.model.slot_dim = 64
-    config.model.hidden_dim = 128
     config.model.feature_dim = 64
     config.model.property_hidden_dim = 64
-    config.model.common_dim = ml_collections.config_dict.placeholder(int)
-    config.model.gru = "tf"
-    config.model.implicit = False
 
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 3.73213196614723e-4

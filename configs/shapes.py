@@ -29,24 +29,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.min_objects = 3
     config.max_objects = 6
     config.update_normalization = "batch_norm"
-    config.num_train_steps = 2_000
     config.remat = False
 
-    config.model = ml_collections.ConfigDict()
-    config.model.slot_dim = 64
-    config.model.hidden_dim = 128
     config.model.decoder_hidden_dim = 96
     config.model.decoder_num_hidden_layers = 2
-    config.model.common_dim = ml_collections.config_dict.placeholder(int)
-    config.model.gru = "tf"
-    config.model.implicit = False
 
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 2.5e-3
-    config.optimizer.warmup_steps = 200
-    config.optimizer.half_life_steps = 0
-    config.optimizer.cosine_steps = 2_000
-    config.optimizer.clip_norm = 1.0
+    common.train_for_minutes(config, 2_000, learning_rate=2.5e-3, warmup_steps=200)
 
     config.evaluation_min_objects = 3
     config.evaluation_max_objects = 6

@@ -14,7 +14,7 @@ Time: scenes 3, features 9, training with its evaluations 20 minutes on one core
 
 import ml_collections
 
-from sanorm_jax.configs import property_prediction
+from sanorm_jax.configs import common, property_prediction
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -24,16 +24,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 16
     config.max_objects = 6
     config.num_slots = 7
-    config.num_train_steps = 40_000
     config.z_range = "correct"
     config.model.feature_dim = 128
     config.model.encoder_position = {"weight": 8.0}
 
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.warmup_steps = 300
-    config.optimizer.half_life_steps = 0
-    config.optimizer.cosine_steps = 40_000
-    config.optimizer.clip_norm = 1.0
+    common.train_for_minutes(config, 40_000, learning_rate=5e-4, warmup_steps=300)
 
     config.evaluation_max_objects = 6
     config.evaluations.default = {"num_slots": 7, "num_iterations": 3}

@@ -14,11 +14,11 @@ Time: 121 minutes of one core beside other work; a run that has it to itself tak
 
 import ml_collections
 
-from sanorm_jax.configs import blocks, study_shapes
+from sanorm_jax.configs import blocks, common
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = study_shapes.about(
+    config = common.small_study(
         blocks.get_config(),
         "More slots and objects than trained with: tetrominoes",
     )

@@ -11,26 +11,19 @@ cannot be had on the machine this was written on.
 
 import ml_collections
 
-from sanorm_jax.configs import object_discovery
+from sanorm_jax.configs import common, object_discovery
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ml_collections.ConfigDict()
-    config.title = "More slots and objects than trained with: CLEVR"
-    config.base = object_discovery.get_config()
-    config.normalizations = (
-        *("weighted_mean", "layer_norm", "batch_norm", "weighted_sum"),
+    config = common.study(
+        object_discovery.get_config(),
+        "More slots and objects than trained with: CLEVR",
     )
-    config.seeds = (0, 1, 2)
-    config.learning_rates = ()  # a grid to choose from; empty: that of base
-    config.train_settings = ml_collections.ConfigDict()
     config.train_settings.clevr6 = {"num_slots": 7, "max_objects": 6}
     config.train_settings.clevr10 = {"num_slots": 11, "max_objects": 10}
 
-    config.evaluation = ml_collections.ConfigDict()
     config.evaluation.num_slots = (4, 5, 6, 7, 9, 11, 13, 15, 17, 20)
     config.evaluation.num_iterations = 5
-    config.evaluation.datasets = ml_collections.ConfigDict()
     config.evaluation.datasets.clevr = {
         "dataset": "clevr_with_masks",
         "split": "test",
@@ -38,11 +31,8 @@ def get_config() -> ml_collections.ConfigDict:
         "max_objects": (3, 4, 5, 6, 7, 8, 9, 10),
     }
     config.evaluation.sample_slots = (7, 11, 20)
-    config.evaluation.num_samples = 6
     config.measures = ("fg_ari_masks", "ari_masks", "fg_ari_attention", "ari_attention")
     config.table_slots = (7, 11, 15, 20)
-
-    config.num_processes = 0  # jobs at once; 0: as many as cores on CPU, else 1
     config.slurm_options = (
         *("--gpus=1", "--cpus-per-task=8", "--mem=32G", "--time=24:00:00"),
     )

@@ -17,26 +17,18 @@ was written on.
 
 import ml_collections
 
-from sanorm_jax.configs import dinosaur
+from sanorm_jax.configs import common, dinosaur
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ml_collections.ConfigDict()
-    config.title = "More slots and objects than trained with: MOVi-C and MOVi-D"
-    config.base = dinosaur.get_config()
-    config.normalizations = (
-        *("weighted_mean", "layer_norm", "batch_norm", "weighted_sum"),
+    config = common.study(
+        dinosaur.get_config(),
+        "More slots and objects than trained with: MOVi-C and MOVi-D",
     )
-    config.seeds = (0, 1, 2)
-    config.learning_rates = ()  # a grid to choose from; empty: that of base
-    config.train_settings = ml_collections.ConfigDict()
     config.train_settings.movi_c6 = {"num_slots": 7, "max_objects": 6}
     config.train_settings.movi_c10 = {"num_slots": 11, "max_objects": 10}
 
-    config.evaluation = ml_collections.ConfigDict()
     config.evaluation.num_slots = (4, 5, 6, 7, 9, 11, 13, 15, 17, 20, 24)
-    config.evaluation.num_iterations = 3
-    config.evaluation.datasets = ml_collections.ConfigDict()
     config.evaluation.datasets.movi_c = {
         "dataset": "movi_c",
         "split": "validation",
@@ -50,16 +42,10 @@ def get_config() -> ml_collections.ConfigDict:
         "max_objects": (12, 14, 16, 18, 20, 23),
     }
     config.evaluation.sample_slots = (7, 11, 24)
-    config.evaluation.num_samples = 6
     config.measures = (
         *("fg_ari_masks_refined", "ari_masks_refined"),
         *("fg_ari_attention_refined", "ari_attention_refined"),
         *("mbo_masks_refined", "mbo_class_masks_refined"),
     )
     config.table_slots = (7, 11, 20, 24)
-
-    config.num_processes = 0  # jobs at once; 0: as many as cores on CPU, else 1
-    config.slurm_options = (
-        *("--gpus=1", "--cpus-per-task=16", "--mem=64G", "--time=24:00:00"),
-    )
     return config

@@ -13,11 +13,11 @@ Time: 97 minutes of one core beside other work; a run that has it to itself take
 
 import ml_collections
 
-from sanorm_jax.configs import shapes_property_prediction, study_shapes
+from sanorm_jax.configs import common, shapes_property_prediction
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = study_shapes.about(
+    config = common.small_study(
         shapes_property_prediction.get_config(),
         "More slots than trained with: properties of objects",
     )

@@ -17,55 +17,24 @@ Time: 70 minutes on two cores that other work shared, 133 minutes of one core in
 
 import ml_collections
 
-from sanorm_jax.configs import shapes
-
-
-def about(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigDict:
-    """Returns this study of another experiment, at the one learning rate of its own.
-
-    Its `train_settings` and `evaluation.datasets` are empty.
-    """
-    config = get_config()
-    config.title = title
-    config.base = base
-    config.base.num_figure_examples = 0
-    config.base.log_every_steps = 50
-    config.base.evaluate_every_steps = 2_000
-    config.learning_rates = ()
-    config.train_settings = ml_collections.ConfigDict()
-    config.evaluation.datasets = ml_collections.ConfigDict()
-    return config
+from sanorm_jax.configs import common, shapes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ml_collections.ConfigDict()
-    config.title = "More slots and objects than trained with: embedded scenes"
-    config.base = shapes.get_config()
-    config.base.evaluate_every_steps = 500
-    config.base.evaluation_min_objects = 3
-    config.base.evaluation_max_objects = 6
-    config.base.num_figure_examples = 0
-    config.base.log_every_steps = 20
-    config.normalizations = (
-        "weighted_mean",
-        "layer_norm",
-        "batch_norm",
-        "weighted_sum",
+    config = common.small_study(
+        shapes.get_config(), "More slots and objects than trained with: embedded scenes"
     )
-    config.seeds = (0, 1, 2)
+    config.base.evaluate_every_steps = 500
+    config.base.log_every_steps = 20
     # Tried alike for each normalization with the first seed; the training loss decides.
     config.learning_rates = (1e-3, 2.5e-3)
-    config.train_settings = ml_collections.ConfigDict()
     config.train_settings.objects_3_6 = {
         "num_slots": 7,
         "min_objects": 3,
         "max_objects": 6,
     }
 
-    config.evaluation = ml_collections.ConfigDict()
     config.evaluation.num_slots = (4, 5, 6, 7, 9, 11, 15, 20)
-    config.evaluation.num_iterations = 3
-    config.evaluation.datasets = ml_collections.ConfigDict()
     config.evaluation.datasets.shapes = {
         "dataset": "shapes",
         "split": "validation",
@@ -73,7 +42,6 @@ def get_config() -> ml_collections.ConfigDict:
         "max_objects": (3, 4, 5, 6, 7, 8, 9, 10),
     }
     config.evaluation.sample_slots = (7, 15)
-    config.evaluation.num_samples = 6
     # In the report: the first is the one that heat maps and the table of gains show.
     config.measures = tuple(
         f"{measure}_{maps}_refined"
@@ -81,7 +49,4 @@ def get_config() -> ml_collections.ConfigDict:
         for measure in ("fg_ari", "ari", "mbo")
     )
     config.table_slots = (7, 11, 15, 20)
-
-    config.num_processes = 0  # jobs at once; 0: as many as cores on CPU, else 1
-    config.slurm_options = ("--cpus-per-task=2", "--mem=4G", "--time=02:00:00")
     return config
