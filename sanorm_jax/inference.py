@@ -84,20 +84,13 @@ class TrainedRun:
         """Returns the attention `[B, K, N]`, 1 over the slots; see `apply`."""
         return self.apply(inputs, **options)["attention"]
 
-    def segment(
-        self,
-        inputs: np.ndarray,
-        *,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-        seed: int = 0,
-    ) -> np.ndarray:
+    def segment(self, inputs: np.ndarray, **options) -> np.ndarray:
         """Returns the slot of each pixel, int32 `[B, H, W]`; arguments as of `apply`.
 
         By the decoder's masks, without one by the attention; at the images' size in
         training or, of features, at `config.evaluation_resolution`.
         """
-        out = self._run("predict", inputs, num_slots, num_iterations, seed)
+        out = self._run("predict", inputs, **options)
         return np.asarray(out["segmentation"], np.int32)
 
     def _compile(self, method: str, num_slots: int, num_iterations: int) -> Callable:
@@ -108,7 +101,7 @@ class TrainedRun:
             )
         )
 
-    def _run(self, method: str, inputs, num_slots, num_iterations, seed):
+    def _run(self, method, inputs, num_slots=None, num_iterations=None, seed=0):
         if np.shape(inputs)[1:] != tuple(self.input_shape):
             raise ConfigError(
                 f"inputs of shape {list(np.shape(inputs))}: the run takes "

@@ -1,6 +1,9 @@
+import contextlib
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import tempfile
 
 # Small models take longer to compile than to run: tests share what they compiled,
@@ -18,8 +21,33 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import pytest  # noqa: E402 - what is set above is read at import
 
 from tests import tiny  # noqa: E402
+from tests.faults import harm  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     return tiny.data_dir(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function of a size: `with small_disk("256k") as path`."""
+
+    @contextlib.contextmanager
+    def mount(size: str):
+        with contextlib.ExitStack() as stack:
+            try:
+                path = stack.enter_context(harm.small_disk(tmp_path / "disk", size))
+            except (FileNotFoundError, subprocess.CalledProcessError) as error:
+                pytest.skip(f"no small disk can be mounted: {error}")
+            yield path
+
+    return mount
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Lets go of what a module compiled: another finds it on the disk."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()

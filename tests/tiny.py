@@ -21,22 +21,19 @@ def config(
       **changes: values by field, `optimizer__name` for `optimizer.name`.
     """
     result = importlib.import_module(f"sanorm_jax.configs.{name}").get_config()
-    result.data_dir = str(data_dir)
-    result.dataset = "random"
-    result.encoder = "random" if name == "dinosaur" else ""
-    result.batch_size = 8
-    result.evaluation_batch_size = 8
-    result.num_slots = 4
-    result.num_iterations = 2
-    result.num_train_steps = 6
-    result.log_every_steps = 2
-    result.evaluate_every_steps = 4
-    result.checkpoint_every_steps = 2
-    result.num_figure_examples = 0
-    result.compilation_cache = False
+    result.update(
+        {
+            **{"data_dir": str(data_dir), "dataset": "random"},
+            "encoder": "random" if name == "dinosaur" else "",
+            **{"batch_size": 8, "evaluation_batch_size": 8},
+            **{"num_slots": 4, "num_iterations": 2, "num_train_steps": 6},
+            **{"log_every_steps": 2, "evaluate_every_steps": 4},
+            **{"checkpoint_every_steps": 2, "num_figure_examples": 0},
+            "compilation_cache": False,
+        }
+    )
     result.optimizer.warmup_steps = 2
-    result.model.slot_dim = 8
-    result.model.hidden_dim = 8
+    result.model.update({"slot_dim": 8, "hidden_dim": 8})
     for field in ("feature_dim", "decoder_hidden_dim", "property_hidden_dim"):
         if field in result.model:
             result.model[field] = 8

@@ -63,14 +63,12 @@ def convert(values: dict[str, np.ndarray], size: int) -> Example:
     """
     index = np.arange(size) * _CROP // size
     rows, columns = _TOP + index, _LEFT + index
-    visible = 1 + np.flatnonzero(values["visibility"][1:] > 0.5)
-    numbers = np.zeros(_ENTITIES, np.uint8)
-    numbers[visible] = np.arange(1, len(visible) + 1)
+    visible, labels = records.visible_objects(values)
     # [entities, size, size]
     masks = values["mask"][:, rows[:, None], columns]
     example = {
         "image": values["image"][rows[:, None], columns],
-        "segmentation": numbers[masks.argmax(0)],
+        "segmentation": labels[masks.argmax(0)],
         "num_objects": np.array(len(visible), np.int32),
     }
     for name, indices in _INDICES.items():
@@ -101,26 +99,15 @@ def build(options: Options) -> Source:
     size = 128 if options.image_size is None else options.image_size
     if not 16 <= size <= _CROP:
         raise StoreError(f"--image_size={size}: must be 16 to {_CROP}, the crop's side")
-    path = records.find(options, "clevr_with_masks")
-    splits = dict(options.splits or _SPLITS)
-    return Source(
-        dataset="clevr_with_masks",
-        source=records.identify(path, FEATURES),
+    return records.source(
+        *(options, "clevr_with_masks", FEATURES, _SPLITS),
+        convert=functools.partial(convert, size=size),
         settings={
             "image_size": size,
             "max_objects": MAX_OBJECTS,
             "crop": [_TOP, _TOP + _CROP, _LEFT, _LEFT + _CROP],
             "resize": "nearest, source index floor(i * 192 / image_size)",
-            "first_record": records.offsets(splits),
         },
         fields=object_fields(size, MAX_OBJECTS),
-        splits=splits,
         examples_per_shard=_PER_SHARD,
-        examples=functools.partial(
-            records.examples,
-            path=path,
-            features=FEATURES,
-            convert=functools.partial(convert, size=size),
-            splits=splits,
-        ),
     )

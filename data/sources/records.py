@@ -6,9 +6,11 @@ parser takes 70 ms for a scene of CLEVR; here the list is taken as one field of 
 and every third byte is a pixel.
 """
 
+import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from google.protobuf import (
@@ -21,7 +23,7 @@ from google.protobuf import (
 from .. import lazy
 from ..store import StoreError
 from . import download
-from .base import Example, Options, SourceError
+from .base import Example, Options, Source, SourceError
 
 URL = "https://storage.googleapis.com/multi-object-datasets"
 
@@ -38,39 +40,25 @@ def _example_class():
     file = descriptor_pb2.FileDescriptorProto(
         name="raw_example.proto", package="raw_example", syntax="proto3"
     )
-    feature = file.message_type.add(name="Feature")
-    for number, name in enumerate(("bytes_list", "float_list"), 1):
-        feature.field.add(
-            name=name, number=number, label=kinds.LABEL_OPTIONAL, type=kinds.TYPE_BYTES
+    one, many = kinds.LABEL_OPTIONAL, kinds.LABEL_REPEATED
+
+    def add_field(message, name, number, type_name=None, kind=None, label=one):
+        kind = kinds.TYPE_MESSAGE if type_name else kind
+        message.field.add(
+            name=name, number=number, label=label, type=kind, type_name=type_name
         )
+
+    feature = file.message_type.add(name="Feature")
+    add_field(feature, "bytes_list", 1, kind=kinds.TYPE_BYTES)
+    add_field(feature, "float_list", 2, kind=kinds.TYPE_BYTES)
     features = file.message_type.add(name="Features")
     entry = features.nested_type.add(name="FeatureEntry")
     entry.options.map_entry = True
-    entry.field.add(
-        name="key", number=1, label=kinds.LABEL_OPTIONAL, type=kinds.TYPE_STRING
-    )
-    entry.field.add(
-        name="value",
-        number=2,
-        label=kinds.LABEL_OPTIONAL,
-        type=kinds.TYPE_MESSAGE,
-        type_name=".raw_example.Feature",
-    )
-    features.field.add(
-        name="feature",
-        number=1,
-        label=kinds.LABEL_REPEATED,
-        type=kinds.TYPE_MESSAGE,
-        type_name=".raw_example.Features.FeatureEntry",
-    )
+    add_field(entry, "key", 1, kind=kinds.TYPE_STRING)
+    add_field(entry, "value", 2, ".raw_example.Feature")
+    add_field(features, "feature", 1, ".raw_example.Features.FeatureEntry", label=many)
     example = file.message_type.add(name="Example")
-    example.field.add(
-        name="features",
-        number=1,
-        label=kinds.LABEL_OPTIONAL,
-        type=kinds.TYPE_MESSAGE,
-        type_name=".raw_example.Features",
-    )
+    add_field(example, "features", 1, ".raw_example.Features")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     name = pool.FindMessageTypeByName("raw_example.Example")
@@ -221,3 +209,48 @@ def pad(values: np.ndarray, count: int, fill: float, dtype: str) -> np.ndarray:
     column = np.full((count, *values.shape[1:]), fill, dtype)
     column[: len(values)] = values
     return column
+
+
+def visible_objects(values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the entities [M] that are objects, and each entity's label from 0 on."""
+    visible = 1 + np.flatnonzero(values["visibility"][1:] > 0.5)
+    labels = np.zeros(len(values["visibility"]), np.uint8)
+    labels[visible] = np.arange(1, len(visible) + 1)
+    return visible, labels
+
+
+def source(
+    options: Options,
+    dataset: str,
+    features: Features,
+    splits: dict[str, int],
+    convert: Callable[[dict[str, np.ndarray]], Example],
+    settings: dict[str, Any],
+    **rest,
+) -> Source:
+    """Returns the source of one file of records.
+
+    Args:
+      options: may name the file and the splits.
+      dataset: its name.
+      features: of a record.
+      splits: as published.
+      convert: of a record's values.
+      settings: of the dataset.
+      **rest: of `Source`.
+
+    Raises:
+      StoreError: the file is missing or another's.
+    """
+    path = find(options, dataset)
+    splits = dict(options.splits or splits)
+    return Source(
+        dataset=dataset,
+        source=identify(path, features),
+        settings=settings | {"first_record": offsets(splits)},
+        splits=splits,
+        examples=functools.partial(
+            examples, path=path, features=features, convert=convert, splits=splits
+        ),
+        **rest,
+    )

@@ -5,8 +5,6 @@ https://github.com/google-deepmind/multi_object_datasets, one gzip TFRecord file
 orientations, codes from 1 on) and six colours. Entity 0 is the background.
 """
 
-import functools
-
 import numpy as np
 
 from ..store import StoreError
@@ -79,9 +77,7 @@ def convert(values: dict[str, np.ndarray]) -> Example:
     Raises:
       ValueError: an object's colour is none of the six.
     """
-    visible = 1 + np.flatnonzero(values["visibility"][1:] > 0.5)
-    numbers = np.zeros(_ENTITIES, np.uint8)
-    numbers[visible] = np.arange(1, len(visible) + 1)
+    visible, labels = records.visible_objects(values)
     # [objects, colors]
     difference = np.abs(values["color"][visible, None] - RGB).max(-1)
     if len(visible) and difference.min(-1).max() > 0.01:
@@ -90,7 +86,7 @@ def convert(values: dict[str, np.ndarray]) -> Example:
     pixels = np.stack([values["x"][visible], values["y"][visible], flat], -1)
     return example(
         values["image"],
-        numbers[values["mask"].argmax(0)],
+        labels[values["mask"].argmax(0)],
         values["shape"][visible] - 1,
         difference.argmin(-1),
         pixels,
@@ -111,24 +107,10 @@ def build(options: Options) -> Source:
             f"--image_size={options.image_size}: must be {SIZE} for tetrominoes, "
             "which are not resized"
         )
-    path = records.find(options, "tetrominoes")
-    splits = dict(options.splits or _SPLITS)
-    return Source(
-        dataset="tetrominoes",
-        source=records.identify(path, FEATURES),
-        settings={
-            "image_size": SIZE,
-            "max_objects": MAX_OBJECTS,
-            "first_record": records.offsets(splits),
-        },
+    return records.source(
+        *(options, "tetrominoes", FEATURES, _SPLITS),
+        convert=convert,
+        settings={"image_size": SIZE, "max_objects": MAX_OBJECTS},
         fields=fields(MAX_OBJECTS),
-        splits=splits,
         examples_per_shard=_PER_SHARD,
-        examples=functools.partial(
-            records.examples,
-            path=path,
-            features=FEATURES,
-            convert=convert,
-            splits=splits,
-        ),
     )

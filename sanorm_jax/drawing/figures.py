@@ -247,34 +247,6 @@ def sweep_plots(
     return figure
 
 
-def heat_map(
-    values: np.ndarray,
-    *,
-    rows: Sequence[float | str],
-    columns: Sequence[float | str],
-    ylabel: str,
-    xlabel: str,
-    label: str,
-    limits: tuple[float, float] | None = None,
-) -> Figure:
-    """Shows a metric over two settings, e.g. slots x objects, with its numbers.
-
-    Args:
-      values: `[len(rows), len(columns)]`; NaN leaves a cell empty.
-      rows: Names of the rows, from the top.
-      columns: Names of the columns.
-      ylabel: What the rows are.
-      xlabel: What the columns are.
-      label: What the values are.
-      limits: Ends of the colour scale, to compare figures; by default the values'.
-    """
-    return heat_maps(
-        {"": values},
-        **{"rows": rows, "columns": columns, "ylabel": ylabel, "xlabel": xlabel},
-        **{"label": label, "limits": limits},
-    )
-
-
 def heat_maps(
     panels: Mapping[str, np.ndarray],
     *,
@@ -285,16 +257,19 @@ def heat_maps(
     label: str,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draws heat maps with one colour scale, two in a row.
+    """Shows a metric over two settings, e.g. slots x objects, with its numbers.
+
+    Several are drawn with one colour scale, two in a row.
 
     Args:
-      panels: The values of each, by its title.
-      rows: As for `heat_map`, like what follows.
+      panels: The values `[len(rows), len(columns)]` of each, by its title; NaN leaves
+        a cell empty.
+      rows: Names of the rows, from the top.
       columns: Names of the columns.
       ylabel: What the rows are.
       xlabel: What the columns are.
       label: What the values are.
-      limits: Ends of the colour scale.
+      limits: Ends of the colour scale, to compare figures; by default the values'.
     """
     panels = {
         title: np.ma.masked_invalid(np.asarray(values, float))

@@ -132,6 +132,18 @@ def test_bad_flags_are_one_line_and_exit_code_2(tmp_path, flags, message):
     assert not list(tmp_path.iterdir())
 
 
+def _numbers(**options):
+    return Source(
+        dataset="numbers",
+        source={},
+        settings={"image_size": 1, "max_objects": 1},
+        fields={"value": ((), "int32")},
+        splits={"train": 20},
+        examples_per_shard=4,
+        **options,
+    )
+
+
 def _stream(asked, broken_at=None):
     def examples(split, start):
         asked.append((split, start))
@@ -140,15 +152,7 @@ def _stream(asked, broken_at=None):
                 return
             yield {"value": np.array(i * 10, np.int32)}
 
-    return Source(
-        dataset="numbers",
-        source={},
-        settings={"image_size": 1, "max_objects": 1},
-        fields={"value": ((), "int32")},
-        splits={"train": 20},
-        examples_per_shard=4,
-        examples=examples,
-    )
+    return _numbers(examples=examples)
 
 
 def _prepare_numbers(monkeypatch, tmp_path, source):
@@ -203,14 +207,6 @@ def _die(split, index):
 
 
 def test_a_killed_worker_is_an_error_of_one_line(monkeypatch, tmp_path):
-    source = Source(
-        dataset="numbers",
-        source={},
-        settings={"image_size": 1, "max_objects": 1},
-        fields={"value": ((), "int32")},
-        splits={"train": 20},
-        examples_per_shard=4,
-        example=_die,
-    )
+    source = _numbers(example=_die)
     with pytest.raises(StoreError, match="a process was killed"):
         _prepare_numbers(monkeypatch, tmp_path, source)

@@ -1,6 +1,5 @@
 """Staging by real processes: what they share, and what they leave when killed."""
 
-import contextlib
 import os
 import pathlib
 import shutil
@@ -213,25 +212,8 @@ def test_a_second_process_adds_its_own_splits(source, tmp_path):
     _end(first)
 
 
-@contextlib.contextmanager
-def _tmpfs(path, size):
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
-    path.mkdir()
-    try:
-        made = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("no mount command")
-    if made.returncode:
-        pytest.skip(f"mounting is not permitted: {made.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
-
-
-def test_too_little_room_is_refused_before_anything_is_copied(source, tmp_path):
-    disk = tmp_path / "disk"
-    with _tmpfs(disk, "256k"):
+def test_too_little_room_is_refused_before_anything_is_copied(source, small_disk):
+    with small_disk("256k") as disk:
         process = _start(source, disk)
         out, err = process.communicate()
         assert (process.returncode, out) == (1, "")
@@ -242,10 +224,9 @@ def test_too_little_room_is_refused_before_anything_is_copied(source, tmp_path):
 
 
 def test_a_disk_that_fills_up_meanwhile_is_an_error_of_one_line(
-    source, tmp_path, monkeypatch
+    source, small_disk, monkeypatch
 ):
-    disk = tmp_path / "disk"
-    with _tmpfs(disk, "256k"):
+    with small_disk("256k") as disk:
         monkeypatch.setattr(
             shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 0, 10**9)
         )

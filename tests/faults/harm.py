@@ -34,10 +34,10 @@ DAMAGES: dict[str, Callable[[pathlib.Path], None]] = {
 
 
 @contextlib.contextmanager
-def small_disk(path: pathlib.Path):
+def small_disk(path: pathlib.Path, size: str = "8M"):
     """Gives a disk of a few MiB."""
     path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8M", "sanorm_jax", str(path)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "sanorm_jax", str(path)]
     subprocess.run(mount, check=True, capture_output=True)
     try:
         yield path

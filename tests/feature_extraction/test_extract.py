@@ -225,25 +225,8 @@ def test_repair_writes_just_what_is_damaged(data_dir, expected):
     assert all(path.stat().st_mtime_ns == before[path] for path in kept)
 
 
-@contextlib.contextmanager
-def _tmpfs(path, size):
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
-    try:
-        made = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("no mount command")
-    if made.returncode:
-        pytest.skip(f"mounting is not permitted: {made.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
-
-
-def test_a_full_disk_keeps_finished_shards(source, expected, tmp_path):
-    disk = tmp_path / "disk"
-    with _tmpfs(disk, "256k"):
+def test_a_full_disk_keeps_finished_shards(source, expected, small_disk):
+    with small_disk("256k") as disk:
         (disk / "random").symlink_to(source)
         code, err = _run(disk)
         assert code == 2

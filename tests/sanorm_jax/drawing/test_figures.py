@@ -129,11 +129,11 @@ def test_line_colours_differ_in_lightness():
 def test_heat_map_prints_its_numbers():
     values = np.array([[0.25, np.nan], [0.5, 1.0]])
     names = {"rows": [7, 11], "columns": [3, 4], "ylabel": "slots", "xlabel": "objects"}
-    figure = figures.heat_map(values, **names, label="FG-ARI")
+    figure = figures.heat_maps({"": values}, **names, label="FG-ARI")
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["0.25", "0.50", "1.00"]
     with pytest.raises(ValueError, match="1 x 2 names"):
-        figures.heat_map(values, **names | {"rows": [7]}, label="FG-ARI")
+        figures.heat_maps({"": values}, **names | {"rows": [7]}, label="FG-ARI")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
