@@ -9,5 +9,7 @@ SOURCES = {
     "movi_c": ".movi",
     "movi_d": ".movi",
     "movi_e": ".movi",
+    "coco": ".coco",
+    "voc": ".voc",
     "images": ".images",
 }

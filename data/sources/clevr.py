@@ -5,9 +5,7 @@ scenes and is left out.
 """
 
 import functools
-import json
 import pathlib
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -16,7 +14,7 @@ import numpy as np
 
 from .. import properties
 from ..store import StoreError
-from . import files
+from . import files, json_arrays
 from .base import Example, Options, Source, SourceError, object_fields
 from .records import pad
 
@@ -75,24 +73,6 @@ class _Archive:
             raise SourceError(f"{self.name(inner)}: unreadable ({error})") from None
 
 
-def _scenes(text: str) -> Iterator[dict]:
-    """Yields the scenes of a scenes file one by one: whole, it would take gigabytes."""
-    start = re.search(r'"scenes"\s*:\s*\[\s*', text)
-    if start is None:
-        raise ValueError("no scenes")
-    decoder, gap = json.JSONDecoder(), re.compile(r"\s*([,\]])\s*")
-    position = start.end()
-    while True:
-        scene, position = decoder.raw_decode(text, position)
-        yield scene
-        following = gap.match(text, position)
-        if following is None:
-            raise ValueError("truncated")
-        if following.group(1) == "]":
-            return
-        position = following.end()
-
-
 def _columns(objects: list[dict]) -> Example:
     """Returns the columns of a scene's objects; KeyError or ValueError if not CLEVR."""
     count = len(objects)
@@ -120,7 +100,9 @@ class _Split:
         file = f"scenes/CLEVR_{self._folder}_scenes.json"
         self._images, self._columns = [], []
         try:
-            for scene in _scenes(archive.read(file).decode()):
+            for _, scene, _ in json_arrays.elements(
+                archive.read(file).decode(), "scenes"
+            ):
                 self._images.append(scene["image_filename"])
                 self._columns.append(_columns(scene["objects"]))
         except (KeyError, TypeError, ValueError) as error:

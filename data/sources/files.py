@@ -43,14 +43,18 @@ def suffixes() -> set[str]:
 
 
 def decode(
-    content: bytes, name: str, background: tuple[int, int, int] = WHITE
+    content: bytes,
+    name: str,
+    background: tuple[int, int, int] = WHITE,
+    upright: bool = True,
 ) -> Image.Image:
-    """Returns the RGB image of a file, its first frame, upright, in 8 bits.
+    """Returns the RGB image of a file, its first frame, in 8 bits.
 
     Args:
       content: of the file.
       name: of the file, for the error.
       background: colour that transparent pixels are laid over.
+      upright: turn it as its EXIF data say.
 
     Raises:
       SourceError: corrupt, truncated, no image, too large, or of a range of values
@@ -58,13 +62,13 @@ def decode(
     """
     try:
         try:
-            return _decode(content, name, background)
+            return _decode(content, name, background, upright)
         except ValueError:
             # Pillow limits texts and profiles; neither is needed.
             without = _without_texts(content)
             if without == content:
                 raise
-            return _decode(without, name, background)
+            return _decode(without, name, background, upright)
     except SourceError:
         raise
     except Image.DecompressionBombError as error:
@@ -79,10 +83,10 @@ def decode(
         ) from None
 
 
-def _decode(content, name, background) -> Image.Image:
+def _decode(content, name, background, upright) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=tuple(formats())) as image:
         image.load()
-        image = ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image) if upright else image.copy()
     if image.mode.startswith(("I", "F")):
         image = _to_8_bits(image, name)
     # An alpha channel, or a colour that is seen through.

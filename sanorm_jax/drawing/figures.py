@@ -54,7 +54,8 @@ def segmentation_grid(
 
     Args:
       images: `[B, H, W, 3]`, uint8 or floats in [0, 1].
-      true: Integer labels `[B, h, w]`, 0 for the background; None leaves them out.
+      true: Integer labels `[B, h, w]`, 0 for the background, -1 (white) for pixels
+        without a label; None leaves them out.
       predicted: Integer labels `[B, h, w]` by name. Sides may differ.
       masks: `[B, K, h, w]` in [0, 1]; None leaves them out.
 
@@ -69,8 +70,13 @@ def segmentation_grid(
     rows = {"image": list(images)}
     if true is not None:
         count = int(np.max(true, initial=0)) + 1
+        # The last is that of label -1.
         colors = np.concatenate(
-            [painting.BACKGROUND[None], painting.segment_colors(count - 1)]
+            [
+                painting.BACKGROUND[None],
+                painting.segment_colors(count - 1),
+                painting.IGNORED[None],
+            ]
         )
         rows["true"] = [painting.paint(labels, colors) for labels in np.asarray(true)]
     frames = None

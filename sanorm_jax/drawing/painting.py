@@ -17,6 +17,7 @@ TOL_MUTED = (
 )
 _SEGMENTS = np.array([to_rgb(color) for color in OKABE_ITO + TOL_MUTED])
 BACKGROUND = np.array(to_rgb("#D0D0D0"))
+IGNORED = np.ones(3)  # pixels without a true label
 # Yellow is too faint for a line on white; black takes its place.
 _LINES = (*OKABE_ITO[:6], "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -100,7 +101,8 @@ def matched_colors(true, predicted, count):
     num_true = int(true.max(initial=0)) + 1
     true = enlarge(true, predicted.shape)
     table = np.zeros((num_true, count), np.int64)
-    np.add.at(table, (true.ravel(), predicted.ravel()), 1)
+    known = true >= 0
+    np.add.at(table, (true[known], predicted[known]), 1)
     objects, segments = linear_sum_assignment(table, maximize=True)
     palette = np.concatenate([BACKGROUND[None], segment_colors(num_true + count)])
     color = np.full(count, -1)

@@ -12,6 +12,8 @@ from sanorm_jax.tasks.base import max_objects
 
 MEASURES = ("fg_ari", "ari", "mbo")
 _IMAGES_AT_ONCE = 64
+# The oracle holds a map of floats of each label.
+_MOST_BYTES = 2**29
 
 
 def block_name(measure: str, num_slots: int) -> str:
@@ -51,8 +53,10 @@ def table(
         )
     )
     result = metrics.Table()
-    for start in range(0, len(indices), _IMAGES_AT_ONCE):
-        part = indices[start : start + _IMAGES_AT_ONCE]
+    fitting = max(1, _MOST_BYTES // (4 * num_true * size**2))
+    at_once = min(_IMAGES_AT_ONCE, fitting)
+    for start in range(0, len(indices), at_once):
+        part = indices[start : start + at_once]
         labels = dataset.read(split, "segmentation", part)
         labels = segmentation.resize_labels(labels, size)
         values = {"num_objects": dataset.read(split, "num_objects", part)}

@@ -8,7 +8,6 @@ from PIL import Image
 
 from sanorm_jax.data import properties
 from sanorm_jax.data.prepare import prepare
-from sanorm_jax.data.sources import clevr as source
 from sanorm_jax.data.sources.base import Options, SourceError
 from sanorm_jax.data.store import Store, StoreError
 from tests.data import fixtures
@@ -148,13 +147,6 @@ def test_damaged_or_foreign_scenes_are_named(copy, tmp_path, change):
     with pytest.raises(SourceError, match=r"CLEVR_train_scenes\.json: .*scene \d"):
         _prepare(copy, tmp_path)
     assert not (tmp_path / "clevr").exists()
-
-
-@pytest.mark.parametrize("indent", [None, 1])
-def test_scenes_are_read_one_by_one_however_they_are_set(indent):
-    scenes = [{"a": [1, {"b": "],["}]}, {"a": []}, {"c": "}"}]
-    text = json.dumps({"info": {"split": "train"}, "scenes": scenes}, indent=indent)
-    assert list(source._scenes(text)) == scenes
 
 
 def test_bad_options_are_refused(clevr, tmp_path):

@@ -1,0 +1,198 @@
+"""Pascal VOC 2012 (Everingham et al., 2010): photographs and objects of 20 classes.
+
+Reads `VOC2012` of the published VOCdevkit: of `ImageSets/Segmentation` the lists
+`train` and `val`. If the Semantic Boundaries Dataset (Hariharan et al., ICCV 2011, the
+published `benchmark_RELEASE/dataset`) lies beside it, its images join training: those
+of its own lists that are not of VOC's `val`, 10,582 with VOC's, which the field calls
+`trainaug`.
+"""
+
+import pathlib
+
+import numpy as np
+import scipy.io
+from PIL import Image, UnidentifiedImageError
+
+from ..store import StoreError
+from . import files, photographs
+from .base import Options, Source, SourceError
+
+CATEGORIES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
+    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
+    *("sheep", "sofa", "train", "tvmonitor"),
+)
+_LISTS = {"train": "train", "validation": "val"}
+# Where SBD lies, of the folder above VOC2012 and of `--source`.
+_SBD = ("benchmark_RELEASE/dataset", "SBD/dataset", "SBD", "sbd")
+_BORDER = 255
+RULES = {"border": "pixels of the published border label 255 are ignored"}
+
+
+def _names(path: pathlib.Path) -> list[str]:
+    try:
+        names = path.read_text().split()
+    except FileNotFoundError:
+        raise SourceError(
+            f"{path}: missing; --source must be VOCdevkit, its VOC2012, or the folder "
+            "above"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: unreadable ({error})") from None
+    for name in names:
+        if not name.replace("_", "").isdigit():
+            raise SourceError(f"{path}: {name!r} is no name of an image of VOC")
+    return names
+
+
+def _labels(path: pathlib.Path, most: int) -> np.ndarray:
+    """Returns the indices [H, W] of a palette image; SourceError if it is none."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.mode not in ("P", "L"):
+                raise ValueError(f"is {image.mode}, no palette image")
+            labels = np.array(image)
+    except FileNotFoundError:
+        raise SourceError(f"{path}: missing; get it again") from None
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
+        raise SourceError(f"{path}: corrupt or no label image ({error})") from None
+    wrong = labels[(labels > most) & (labels != _BORDER)]
+    if wrong.size:
+        raise SourceError(f"{path}: has label {wrong.max()}, above {most}")
+    return labels.astype(np.int16)
+
+
+class _Objects:
+    """Where the objects of images are read from: VOC's own, of the others SBD's."""
+
+    def __init__(self, voc: pathlib.Path, sbd: pathlib.Path | None, own: set[str]):
+        self._voc, self._sbd, self._own = voc, sbd, own
+
+    def image(self, name: str) -> pathlib.Path:
+        """Returns the file of an image: VOC's, else SBD's."""
+        path = self._voc / "JPEGImages" / f"{name}.jpg"
+        if self._sbd and not path.exists():
+            return self._sbd / "img" / f"{name}.jpg"
+        return path
+
+    def files(self, name: str) -> list[pathlib.Path]:
+        """Returns the files that an image takes."""
+        if name in self._own:
+            return [self.image(name), *self._of_voc(name)]
+        return [self.image(name), self._of_sbd(name)]
+
+    def _of_voc(self, name: str):
+        folders = ("SegmentationObject", "SegmentationClass")
+        return [self._voc / folder / f"{name}.png" for folder in folders]
+
+    def _of_sbd(self, name: str) -> pathlib.Path:
+        return self._sbd / "inst" / f"{name}.mat"
+
+    def load(self, name: str) -> tuple[np.ndarray, list[int]]:
+        """Returns labels [H, W], -1 for the border, and the objects' categories."""
+        if name not in self._own:
+            return self._load_sbd(name)
+        path, class_path = self._of_voc(name)
+        objects, classes = _labels(path, 254), _labels(class_path, len(CATEGORIES))
+        if objects.shape != classes.shape:
+            raise SourceError(f"{class_path}: is of another size than {path}")
+        category = []
+        labels = np.where(objects == _BORDER, photographs.IGNORED, 0).astype(np.int8)
+        for value in sorted(set(np.unique(objects)) - {0, _BORDER}):
+            inside = objects == value
+            found = classes[inside & (classes > 0) & (classes != _BORDER)]
+            if not found.size:
+                raise SourceError(f"{class_path}: has no class of object {value}")
+            category.append(int(np.bincount(found).argmax()) - 1)
+            labels[inside] = len(category)
+        return labels, category
+
+    def _load_sbd(self, name: str):
+        path = self._of_sbd(name)
+        try:
+            found = scipy.io.loadmat(path, simplify_cells=True)["GTinst"]
+            objects = np.asarray(found["Segmentation"])
+            classes = np.atleast_1d(np.asarray(found["Categories"])).astype(int)
+            if objects.ndim != 2 or objects.max(initial=0) > len(classes):
+                raise ValueError(
+                    f"{objects.max(initial=0)} objects, {len(classes)} classes"
+                )
+            if classes.size and not 1 <= classes.min() <= classes.max() <= 20:
+                raise ValueError(f"classes {classes.tolist()}")
+        except Exception as error:  # whatever a damaged file makes scipy raise
+            raise SourceError(
+                f"{path}: corrupt or no objects of SBD ({error!r})"
+            ) from None
+        return objects.astype(np.int8), (classes - 1).tolist()
+
+
+def _folders(source: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """Returns the folders of VOC2012 and of SBD, None where there is none."""
+    inner = ("", "VOC2012", "VOCdevkit/VOC2012")
+    found = [source / name for name in inner if (source / name / "ImageSets").is_dir()]
+    if not found:
+        raise SourceError(
+            f"--source={source}: holds no VOC2012 with ImageSets/Segmentation"
+        )
+    voc = found[0]
+    for above in (source, voc.parent, voc.parent.parent):
+        for name in _SBD:
+            if (above / name / "inst").is_dir():
+                return voc, above / name
+    return voc, None
+
+
+def _read_split(split: str, voc: pathlib.Path, sbd: pathlib.Path | None):
+    lists = voc / "ImageSets" / "Segmentation"
+    names = _names(lists / f"{_LISTS[split]}.txt")
+    objects = _Objects(voc, sbd, set(names))
+    if sbd and split == "train":
+        held_out = {*names, *_names(lists / "val.txt")}
+        more = [*_names(sbd / "train.txt"), *_names(sbd / "val.txt")]
+        names += sorted({*more} - held_out)
+    needed = (path for name in names for path in objects.files(name))
+    missing = next((str(path) for path in needed if not path.exists()), None)
+
+    def load(index):
+        name = names[index]
+        labels, category = objects.load(name)
+        height, width = labels.shape
+        image = photographs.read_image(objects.image(name), width, height)
+        return image, labels, category, int(name.replace("_", ""))
+
+    def count(index):
+        return {"objects": len(objects.load(names[index])[1])}
+
+    every = range(0 if missing else len(names))
+    counts = [found["objects"] for found in files.load_all(count, every)]
+    return photographs.Split(
+        num_examples=len(names),
+        most_objects=max(counts, default=0),
+        without_objects=counts.count(0),
+        missing=missing,
+        load=load,
+    )
+
+
+def build(options: Options) -> Source:
+    """Returns the source of the folder `--source`.
+
+    Raises:
+      StoreError: an option out of range, or no source given.
+      SourceError: lists, images or labels are missing or not VOC's.
+    """
+    size = photographs.check_options(options, "voc", tuple(_LISTS))
+    if options.source is None:
+        raise StoreError(
+            "--source: must be given for --dataset=voc: the folder VOCdevkit of VOC "
+            "2012 (http://host.robots.ox.ac.uk/pascal/VOC/voc2012)"
+        )
+    voc, sbd = _folders(options.source)
+    splits = {name: _read_split(name, voc, sbd) for name in options.splits or _LISTS}
+    return photographs.source(
+        *(options, "voc", splits),
+        size=size,
+        categories=CATEGORIES,
+        version={"version": "VOC 2012", "sbd": sbd is not None},
+        rules=RULES,
+    )
