@@ -1,0 +1,43 @@
+"""What more slots do on photographs: trained on COCO, evaluated there and on VOC.
+
+    python -m data.prepare --dataset=coco --source=coco
+    python -m data.prepare --dataset=voc --source=VOCdevkit
+    python -m feature_extraction.extract --dataset=coco \
+        --encoder=vit_base_patch16_224.dino
+    python -m feature_extraction.extract --dataset=voc \
+        --encoder=vit_base_patch16_224.dino
+    python -m sanorm_jax.study --config=configs/study_photographs.py --submit
+
+The four normalizations of `configs/dinosaur_coco.py`, trained with 7 slots on all
+images, evaluated with 4 to 20 slots by the number of objects that an image shows.
+`--submit` writes a file for Slurm, a task a run. Not run to its end: neither dataset
+can be had on the machine this was written on.
+"""
+
+import ml_collections
+
+from sanorm_jax.configs import common, dinosaur_coco
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = common.study(
+        dinosaur_coco.get_config(), "More slots than trained with: photographs"
+    )
+    config.train_settings.coco = {"num_slots": 7}
+
+    config.evaluation.num_slots = (4, 5, 6, 7, 9, 11, 15, 20)
+    for dataset in ("coco", "voc"):
+        config.evaluation.datasets[dataset] = {
+            "dataset": dataset,
+            "split": "validation",
+            "min_objects": 1,
+            "max_objects": (1, 2, 3, 4, 6, 8, 10, 15, 20),
+        }
+    config.evaluation.sample_slots = (7, 11, 20)
+    config.measures = tuple(
+        f"{measure}_{maps}_refined"
+        for maps in ("masks", "attention")
+        for measure in ("mbo", "mbo_class", "fg_ari", "ari", "miou")
+    )
+    config.table_slots = (6, 7, 11, 20)
+    return config
