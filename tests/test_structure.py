@@ -1,6 +1,7 @@
 """The shape of the repository: who imports whom, and how long a file may be."""
 
 import ast
+import importlib
 import pathlib
 import re
 import subprocess
@@ -52,6 +53,31 @@ def test_arrows_between_packages(package):
     for path in files:
         wrong = _imports(path) & FORBIDDEN[package]
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+@pytest.fixture
+def architecture(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("architecture")
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_imports(architecture):
+    assert architecture.BEGIN + architecture.draw() in architecture.PAGE.read_text()
+
+
+def test_every_module_is_of_a_room(architecture):
+    inner = {path.stem for path in (ROOT / "sanorm_jax").glob("[a-z]*")}
+    inner -= {"errors", "py"}
+    known = {name for band in architecture.BANDS.values() for name in band}
+    assert inner | set(architecture.TOP) == known
+
+
+def test_no_room_imports_another_in_a_circle(architecture):
+    arrows = architecture.imports()
+    assert architecture.circle(arrows) == []
+    assert {"study", "train"} <= arrows.keys()
+    arrows["models"] = {"study"}
+    assert set(architecture.circle(arrows)) >= {"models", "study"}
 
 
 def test_no_file_is_longer_than_400_lines():

@@ -73,8 +73,8 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
         workdir / FILE,
         f"{_TASKS[config.task]} on {config.dataset}: {name}",
         sections,
-        summary=f"Step {state['step']}, trained for {state['wall_time']} with "
-        f"{config.num_slots} slots. {_features(task)}",
+        summary=f"Step {state['step']} of {state['num_train_steps']}, trained for "
+        f"{state['wall_time']} with {config.num_slots} slots. {_features(task)}",
         footer=f"jax {jax.__version__}, Python {platform.python_version()}, "
         f"{platform.machine()}, {jax.default_backend()}.",
     )

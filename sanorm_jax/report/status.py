@@ -29,7 +29,8 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
     rate = training[-1].get("time/steps_per_s") if training else None
     left = config.num_train_steps - step
     status = {
-        "step": f"{step} of {config.num_train_steps}",
+        "step": step,
+        "num_train_steps": config.num_train_steps,
         "finished": max(saved, default=0) >= config.num_train_steps,
         "steps_per_s": rate,
         "eta": str(datetime.timedelta(seconds=round(left / rate))) if rate else None,
@@ -42,7 +43,6 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
     }
     if training:
         status |= {k: v for k, v in training[-1].items() if not k.startswith("time/")}
-        status["step"] = f"{step} of {config.num_train_steps}"
     if evaluations:
         last = evaluations[-1]
         status["evaluated_at_step"] = last["step"]
@@ -66,13 +66,13 @@ def show(workdir: pathlib.Path, everything: bool = False):
             table.add_row(name, "-" if value is None else shown)
         console.print(table)
         return
-    step, total = map(int, told["step"].split(" of "))
+    step, total = told["step"], told["num_train_steps"]
     state = "finished" if told["finished"] else "not running"
     if told["running"]:
         state = f"running, {told['eta']} left" if told["eta"] else "running"
     bar = ProgressBar(total=total, completed=step, width=40)
     row = Table.grid(padding=(0, 1))
-    row.add_row(str(workdir), bar, f"{told['step']} steps, {state}")
+    row.add_row(str(workdir), bar, f"{step} of {total} steps, {state}")
     console.print(row)
     rate = f"{told['steps_per_s']:.1f} steps/s, " if told["steps_per_s"] else ""
     console.print(

@@ -72,7 +72,7 @@ def test_results_depend_neither_on_the_batch_size_nor_on_the_others(run):
 def test_status_tells_where_a_run_stands(run):
     _, path = run
     told = status.read(path)
-    assert told["step"] == "6 of 6"
+    assert (told["step"], told["num_train_steps"]) == (6, 6)
     assert told["finished"]
     assert told["last_checkpoint"] == 6
     assert told["restarts"] == 0
