@@ -6,10 +6,10 @@
     python -m sanorm_jax.main --config=configs/dinosaur.py \
         --config.update_normalization=weighted_sum
 
-Trains 11 slots for 500,000 steps of 64 images. Needs the feature store (289 GB of
-float16 for the 240,000 frames, see docs/feature_store.md). Expected result:
-figures of the paper's table for MOVi-C; not reproduced here, since the data cannot be
-had on the machine this was written on.
+Trains 11 slots, with 3 iterations, for 500,000 steps of 64 images. Needs the feature
+store (289 GB of float16 for the 240,000 frames, see docs/feature_store.md). Expected
+result: figures of the paper's table for MOVi-C; not reproduced here, since the data
+cannot be had on the machine this was written on.
 """
 
 import ml_collections
@@ -22,10 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "dinosaur"
     config.dataset = "movi_c"
     config.encoder = "vit_base_patch8_224.dino"
-    config.batch_size = 64
     config.num_slots = 11
-    config.num_iterations = 3
-    config.num_train_steps = 500_000
     config.remat = True
 
     config.model.slot_dim = 128

@@ -255,6 +255,7 @@ def train_reader(
     dataset: Dataset,
     split: str,
     indices: np.ndarray,
+    *,
     fields: Sequence[str],
     batch_size: int,
     seed: int,
@@ -263,7 +264,18 @@ def train_reader(
 ) -> Callable[[int], Batch]:
     """Returns `read(step)`, which reads the training batch of a step, on any thread.
 
-    Arguments and batches as of `train_batches`.
+    A batch has the fields [B/hosts, ...] and `position` [B/hosts] int32, the row in
+    the batch of all hosts.
+
+    Args:
+      dataset: to read.
+      split: name of the split.
+      indices: examples to use, as `select` gives them.
+      fields: to read.
+      batch_size: of all hosts together, B.
+      seed: of the order.
+      host_index: this host, from 0.
+      num_hosts: hosts that share each batch; host h has the rows from h B/hosts on.
     """
     rows = _host_rows(batch_size, host_index, num_hosts)
     position = np.arange(rows.start, rows.stop, dtype=np.int32)
@@ -278,43 +290,23 @@ def train_reader(
 
 
 def train_batches(
-    dataset: Dataset,
-    split: str,
-    indices: np.ndarray,
-    *,
-    fields: Sequence[str],
-    batch_size: int,
-    seed: int,
-    start_step: int,
-    num_steps: int,
-    host_index: int = 0,
-    num_hosts: int = 1,
+    dataset: Dataset, *args, start_step: int, num_steps: int, **options
 ) -> Iterator[Batch]:
     """Yields the training batches of `num_steps` steps from `start_step` on.
 
     Args:
       dataset: to read.
-      split: name of the split.
-      indices: examples to use, as `select` gives them.
-      fields: to read.
-      batch_size: of all hosts together, B.
-      seed: of the order.
+      *args: as of `train_reader`.
       start_step: steps taken before; costs nothing.
       num_steps: batches to yield.
-      host_index: this host, from 0.
-      num_hosts: hosts that share each batch; host h has the rows from h B/hosts on.
-
-    Yields:
-      the fields [B/hosts, ...] and `position` [B/hosts] int32, the row in the batch
-      of all hosts.
+      **options: as of `train_reader`.
 
     Raises:
       StoreError: the store is damaged, missing a field, or gone.
     """
-    read = train_reader(
-        *(dataset, split, indices, fields, batch_size, seed, host_index, num_hosts)
-    )
-    return _run(read, dataset, fields, {"position": "int32"}, start_step, num_steps)
+    read = train_reader(dataset, *args, **options)
+    fields, extra = options["fields"], {"position": "int32"}
+    return _run(read, dataset, fields, extra, start_step, num_steps)
 
 
 def eval_batches(
@@ -329,7 +321,7 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Yields each example once, over all hosts, in batches of equal shape.
 
-    Arguments as of `train_batches`. The last batch is filled up with its last example.
+    Arguments as of `train_reader`. The last batch is filled up with its last example.
 
     Yields:
       the fields [B/hosts, ...], `index` [B/hosts] int32 of the example in its split,

@@ -162,7 +162,10 @@ def _train(config, devices: Devices) -> Any:
     step = devices.compile_train_step(make_train_step(task, tx, schedule))
     state = devices.put_state(create_state(task, tx, 0))
     read = pipeline.train_reader(
-        task.dataset, "train", np.arange(40), task.train_fields, config.batch_size, 0
+        *(task.dataset, "train", np.arange(40)),
+        fields=task.train_fields,
+        batch_size=config.batch_size,
+        seed=0,
     )
     for batch in devices.prefetch(read(i) for i in range(5)):
         state, _ = step(state, batch)
@@ -188,8 +191,10 @@ def reading(size: Size) -> dict[str, Any]:
         stores.write_features(root / "random-random", source, shape)
         dataset = pipeline.open_dataset(root, "random", encoder="random")
         read = pipeline.train_reader(
-            *(dataset, "train", np.arange(size.frames), ("features",)),
-            *(case.batch_size, 0),
+            *(dataset, "train", np.arange(size.frames)),
+            fields=("features",),
+            batch_size=case.batch_size,
+            seed=0,
         )
         devices = Devices("jit")
         step = _feature_step(case)

@@ -16,6 +16,16 @@ class SourceError(StoreError):
     """What a dataset is read from is damaged or something else: one line naming it."""
 
 
+def read_text(path: pathlib.Path, hint: str) -> str:
+    """Returns a file's text; SourceError if it is missing (with a hint) or no text."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        raise SourceError(f"{path}: missing; {hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: unreadable ({error})") from None
+
+
 # Options that some datasets alone have.
 _OWNERS = {"objects": ("shapes", "blocks"), "background": ("images",)}
 

@@ -14,7 +14,7 @@ from pycocotools import mask as masks
 
 from ..store import StoreError
 from . import json_arrays, photographs
-from .base import Options, Source, SourceError
+from .base import Options, Source, SourceError, read_text
 
 YEAR = 2017
 _FOLDERS = {"train": f"train{YEAR}", "validation": f"val{YEAR}"}
@@ -30,15 +30,11 @@ class _Annotations:
     def __init__(self, source: pathlib.Path, split: str):
         self.images_folder = source / _FOLDERS[split]
         self.path = source / "annotations" / f"instances_{_FOLDERS[split]}.json"
-        try:
-            self._text = self.path.read_text()
-        except FileNotFoundError:
-            raise SourceError(
-                f"{self.path}: missing; --source must be the folder that holds "
-                "annotations/, train2017/ and val2017/"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"{self.path}: unreadable ({error})") from None
+        self._text = read_text(
+            self.path,
+            "--source must be the folder that holds annotations/, train2017/ and "
+            "val2017/",
+        )
         self.images: list[tuple[int, str, int, int]] = []  # id, file, width, height
         self.categories: dict[int, str] = {}
         # By image, first and last character of each annotation in turn.

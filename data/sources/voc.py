@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..store import StoreError
 from . import files, photographs
-from .base import Options, Source, SourceError
+from .base import Options, Source, SourceError, read_text
 
 CATEGORIES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
@@ -30,15 +30,8 @@ RULES = {"border": "pixels of the published border label 255 are ignored"}
 
 
 def _names(path: pathlib.Path) -> list[str]:
-    try:
-        names = path.read_text().split()
-    except FileNotFoundError:
-        raise SourceError(
-            f"{path}: missing; --source must be VOCdevkit, its VOC2012, or the folder "
-            "above"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: unreadable ({error})") from None
+    hint = "--source must be VOCdevkit, its VOC2012, or the folder above"
+    names = read_text(path, hint).split()
     for name in names:
         if not name.replace("_", "").isdigit():
             raise SourceError(f"{path}: {name!r} is no name of an image of VOC")
