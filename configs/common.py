@@ -124,6 +124,22 @@ def study(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigD
     return config
 
 
+def train_on_6_and_10_objects(study: ml_collections.ConfigDict, dataset: str):
+    """Sets the paper's two trainings: 7 slots on up to 6 objects, 11 on up to 10."""
+    study.train_settings[f"{dataset}6"] = {"num_slots": 7, "max_objects": 6}
+    study.train_settings[f"{dataset}10"] = {"num_slots": 11, "max_objects": 10}
+
+
+def measures(*kinds: str, suffix: str = "") -> tuple[str, ...]:
+    """Returns measures of the masks, then of the attention, by their kinds.
+
+    The first is the one that heat maps and the table of gains show.
+    """
+    return tuple(
+        f"{kind}_{maps}{suffix}" for maps in ("masks", "attention") for kind in kinds
+    )
+
+
 def small_study(
     base: ml_collections.ConfigDict, title: str
 ) -> ml_collections.ConfigDict:

@@ -19,18 +19,18 @@ from sanorm_jax.configs import common, property_prediction
 
 def get_config() -> ml_collections.ConfigDict:
     config = property_prediction.get_config()
-    config.dataset = "scenes"
-    config.encoder = "vit_small_patch14_dinov2.lvd142m"
-    config.batch_size = 16
-    config.max_objects = 6
-    config.num_slots = 7
-    config.z_range = "correct"
+    config.update(
+        {
+            **{"dataset": "scenes", "encoder": "vit_small_patch14_dinov2.lvd142m"},
+            **{"batch_size": 16, "z_range": "correct"},
+            **{"max_objects": 6, "evaluation_max_objects": 6, "num_slots": 7},
+        }
+    )
     config.model.feature_dim = 128
     config.model.encoder_position = {"weight": 8.0}
 
     common.train_for_minutes(config, 40_000, learning_rate=5e-4, warmup_steps=300)
 
-    config.evaluation_max_objects = 6
     config.evaluations.default = {"num_slots": 7, "num_iterations": 3}
     config.evaluations.more_slots = {"num_slots": 14, "num_iterations": 3}
     config.evaluate_every_steps = 2_000

@@ -33,10 +33,6 @@ def get_config() -> ml_collections.ConfigDict:
         "max_objects": (3, 4, 5),
     }
     config.evaluation.sample_slots = (4, 11)
-    config.measures = tuple(
-        f"{measure}_{maps}"
-        for maps in ("masks", "attention")
-        for measure in ("fg_ari", "ari", "mbo")
-    )
+    config.measures = common.measures("fg_ari", "ari", "mbo")
     config.table_slots = (4, 5, 7, 11)
     return config

@@ -19,8 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
         object_discovery.get_config(),
         "More slots and objects than trained with: CLEVR",
     )
-    config.train_settings.clevr6 = {"num_slots": 7, "max_objects": 6}
-    config.train_settings.clevr10 = {"num_slots": 11, "max_objects": 10}
+    common.train_on_6_and_10_objects(config, "clevr")
 
     config.evaluation.num_slots = (4, 5, 6, 7, 9, 11, 13, 15, 17, 20)
     config.evaluation.num_iterations = 5
@@ -31,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
         "max_objects": (3, 4, 5, 6, 7, 8, 9, 10),
     }
     config.evaluation.sample_slots = (7, 11, 20)
-    config.measures = ("fg_ari_masks", "ari_masks", "fg_ari_attention", "ari_attention")
+    config.measures = common.measures("fg_ari", "ari")
     config.table_slots = (7, 11, 15, 20)
     config.slurm_options = (
         *("--gpus=1", "--cpus-per-task=8", "--mem=32G", "--time=24:00:00"),

@@ -25,8 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
         dinosaur.get_config(),
         "More slots and objects than trained with: MOVi-C and MOVi-D",
     )
-    config.train_settings.movi_c6 = {"num_slots": 7, "max_objects": 6}
-    config.train_settings.movi_c10 = {"num_slots": 11, "max_objects": 10}
+    common.train_on_6_and_10_objects(config, "movi_c")
 
     config.evaluation.num_slots = (4, 5, 6, 7, 9, 11, 13, 15, 17, 20, 24)
     config.evaluation.datasets.movi_c = {

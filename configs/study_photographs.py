@@ -34,10 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
             "max_objects": (1, 2, 3, 4, 6, 8, 10, 15, 20),
         }
     config.evaluation.sample_slots = (7, 11, 20)
-    config.measures = tuple(
-        f"{measure}_{maps}_refined"
-        for maps in ("masks", "attention")
-        for measure in ("mbo", "mbo_class", "fg_ari", "ari", "miou")
-    )
+    kinds = ("mbo", "mbo_class", "fg_ari", "ari", "miou")
+    config.measures = common.measures(*kinds, suffix="_refined")
     config.table_slots = (6, 7, 11, 20)
     return config

@@ -42,11 +42,6 @@ def get_config() -> ml_collections.ConfigDict:
         "max_objects": (3, 4, 5, 6, 7, 8, 9, 10),
     }
     config.evaluation.sample_slots = (7, 15)
-    # In the report: the first is the one that heat maps and the table of gains show.
-    config.measures = tuple(
-        f"{measure}_{maps}_refined"
-        for maps in ("masks", "attention")
-        for measure in ("fg_ari", "ari", "mbo")
-    )
+    config.measures = common.measures("fg_ari", "ari", "mbo", suffix="_refined")
     config.table_slots = (7, 11, 15, 20)
     return config

@@ -93,6 +93,23 @@ class Source:
     example: Callable[[str, int], Example] | None = None
 
 
+def class_fields(size: int, max_objects: int, labels: str) -> dict[str, tuple]:
+    """Returns the fields of images of `size` pixels whose objects have classes.
+
+    Args:
+      size: of the images.
+      max_objects: rows of the columns of objects.
+      labels: dtype of the label maps.
+    """
+    return {
+        "image": ((size, size, 3), "uint8"),
+        "segmentation": ((size, size), labels),
+        "num_objects": ((), "int32"),
+        "category": ((max_objects,), "int32"),
+        "visibility": ((max_objects,), "float32"),
+    }
+
+
 def object_fields(size: int, max_objects: int) -> dict[str, tuple]:
     """Returns the fields of images of `size` pixels with CLEVR's properties."""
     M = (max_objects,)

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from ..store import StoreError
-from .base import Example, Options, Source, SourceError
+from .base import Example, Options, Source, SourceError, class_fields
 from .records import pad
 
 BUCKET = "kubric-public/tfds"
@@ -211,13 +211,8 @@ def build(options: Options) -> Source:
             "categories": builder.info.features["instances"]["category"].names,
         },
         fields={
-            "image": ((size, size, 3), "uint8"),
-            "segmentation": ((size, size), "uint8"),
-            "num_objects": ((), "int32"),
-            "category": ((most,), "int32"),
-            "visibility": ((most,), "float32"),
-            "video": ((), "int32"),
-            "frame": ((), "int32"),
+            **class_fields(size, most, "uint8"),
+            **{"video": ((), "int32"), "frame": ((), "int32")},
         },
         splits=splits,
         examples_per_shard=num_frames,

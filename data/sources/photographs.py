@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..store import StoreError
 from . import files
-from .base import Example, Options, Source, SourceError
+from .base import Example, Options, Source, SourceError, class_fields
 from .records import pad
 
 IGNORED = -1
@@ -194,14 +194,7 @@ def source(
             "resize_labels": "nearest, source index floor((i + 1/2) side / image_size)",
             **rules,
         },
-        fields={
-            "image": ((size, size, 3), "uint8"),
-            "segmentation": ((size, size), "int8"),
-            "num_objects": ((), "int32"),
-            "category": ((most,), "int32"),
-            "visibility": ((most,), "float32"),
-            "image_id": ((), "int64"),
-        },
+        fields=class_fields(size, most, "int8") | {"image_id": ((), "int64")},
         splits=counts,
         examples_per_shard=_PER_SHARD,
         examples=functools.partial(
