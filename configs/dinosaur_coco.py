@@ -10,9 +10,9 @@ Trains 7 slots for 500,000 steps of 64 images; evaluates at 320 pixels. Values a
 sources: (1) the configs `coco_feat_rec_dino_base16` and `_base_feature_recon` of
 DINOSAUR's authors (Seitzer et al., ICLR 2023, object-centric-learning-framework);
 (2) SPOT (Kakogeorgiou et al., CVPR 2024), whose mBO is of masks of that size. Unlike
-(1) images are not flipped, since their features are stored. The stores take 51 GB at
-most and 37 GB (calculated, see docs/data.md). Not run to its end: COCO cannot be had
-on the machine this was written on; the path is tested on files of its formats.
+(1) images are not flipped, since their features are stored. docs/data.md has the size
+of the stores. Not run to its end: COCO cannot be had on the machine this was written
+on; the path is tested on files of its formats.
 """
 
 import ml_collections

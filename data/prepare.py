@@ -231,12 +231,20 @@ def prepare(
                 _write_in_order(source, writer, bar.advance)
     except SourceError:
         # From a damaged source no whole store can come: leave none half made.
-        if is_new:
+        if is_new and not (source.file_an_example and _has_shards(writer)):
             shutil.rmtree(root)
         raise
     writer.finish()
     logging.info("complete: %s", root)
     return root
+
+
+def _has_shards(writer: StoreWriter) -> bool:
+    """Tells whether any shard is finished, which costs to make again."""
+    return any(
+        len(writer.missing_shards(split)) < writer.num_shards(split)
+        for split in writer.splits
+    )
 
 
 def _image_size() -> int | None:

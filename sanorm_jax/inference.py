@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import flax.linen as nn
 import jax
@@ -27,6 +27,14 @@ class _Description:
 
     fields: dict[str, tuple[tuple[int, ...], str]]
     settings: dict[str, Any]
+
+
+class CallOptions(TypedDict, total=False):
+    """What else a call of a trained run takes; see `TrainedRun.apply`."""
+
+    num_slots: int | None
+    num_iterations: int | None
+    seed: int
 
 
 class TrainedRun:
@@ -80,11 +88,11 @@ class TrainedRun:
         """
         return self._run("forward", inputs, num_slots, num_iterations, seed)
 
-    def attend(self, inputs: np.ndarray, **options) -> jax.Array:
+    def attend(self, inputs: np.ndarray, **options: Unpack[CallOptions]) -> jax.Array:
         """Returns the attention `[B, K, N]`, 1 over the slots; see `apply`."""
         return self.apply(inputs, **options)["attention"]
 
-    def segment(self, inputs: np.ndarray, **options) -> np.ndarray:
+    def segment(self, inputs: np.ndarray, **options: Unpack[CallOptions]) -> np.ndarray:
         """Returns the slot of each pixel, int32 `[B, H, W]`; arguments as of `apply`.
 
         By the decoder's masks, without one by the attention; at the images' size in
@@ -101,7 +109,14 @@ class TrainedRun:
             )
         )
 
-    def _run(self, method, inputs, num_slots=None, num_iterations=None, seed=0):
+    def _run(
+        self,
+        method: str,
+        inputs: np.ndarray,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        seed: int = 0,
+    ) -> dict[str, jax.Array]:
         if np.shape(inputs)[1:] != tuple(self.input_shape):
             raise ConfigError(
                 f"inputs of shape {list(np.shape(inputs))}: the run takes "

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from sanorm_jax import optimizers, tasks
-from sanorm_jax.data import pipeline, progress, terminal
+from sanorm_jax.data import pipeline, progress
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
@@ -31,7 +31,7 @@ from sanorm_jax.run.training_run import (
     open_run,
 )
 from sanorm_jax.tasks.base import check_positive
-from sanorm_jax.train_step import TrainState, create_state, make_train_step
+from sanorm_jax.train_step import create_state, make_train_step
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
@@ -66,12 +66,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         dataset = hosts.together(lambda: tasks.open_dataset(config, stage=stage))
         task = tasks.create(config, dataset, devices.axis_name)
         tx, schedule = optimizers.create(config.optimizer)
-        state = create_state(task, tx, config.seed)
+        new = functools.partial(create_state, task, tx, config.seed)
         # ---- The run --------------------------------------------------------------
-        run = stack.enter_context(open_run(config, workdir, devices, task, state, stop))
-        _describe(state)
-        if run.step:
-            logging.info("resuming at step %d", run.step)
+        run = stack.enter_context(open_run(config, workdir, devices, task, new, stop))
         drawing = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
         evaluation = Evaluation(run, drawing)
         train_step = devices.compile_train_step(make_train_step(task, tx, schedule))
@@ -99,16 +96,6 @@ def _check(config: ml_collections.ConfigDict):
     for name in ("time_limit_h", "min_objects", "max_objects"):
         if config[name] < 0:
             raise ConfigError(f"config.{name}={config[name]}: must not be negative")
-
-
-def _describe(state: TrainState):
-    """Tells the model's size; its parameters one by one to the log file."""
-    # clu takes TensorFlow along: imported where a run begins, not with this module.
-    from clu import parameter_overview
-
-    terminal.note("\n" + parameter_overview.get_parameter_overview(state.params))
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    logging.info("a model of %s parameters", f"{count:,}")
 
 
 def _loop(run: TrainingRun, train_step: Callable, evaluation: "Evaluation"):
@@ -141,6 +128,7 @@ def _loop(run: TrainingRun, train_step: Callable, evaluation: "Evaluation"):
             if log_due and run.writer:
                 times = {"time/wall_s": run.wall_time_s, **rates.scalars(step)}
                 run.writer.write_scalars(step, scalars | times)
+                rates.restart(step)
                 note = f"loss {scalars['loss']:.4g}"
             if save_due or evaluate_due or reason:
                 last = step == config.num_train_steps

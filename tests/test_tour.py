@@ -1,6 +1,7 @@
 """`docs/tour.ipynb`: small, with pictures, and run to its end by name."""
 
 import pathlib
+import re
 
 import nbclient
 import nbformat
@@ -24,6 +25,14 @@ def test_it_is_small_and_was_run():
     assert PATH.stat().st_size < 300_000
     assert _pictures(notebook) == 3
     assert not any(output.output_type == "error" for output in _outputs(notebook))
+
+
+def test_what_it_imports_is_there():
+    notebook = nbformat.read(PATH, as_version=4)
+    code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
+    lines = [line for line in code.splitlines() if re.match(r"(from|import) ", line)]
+    assert any("sanorm_jax" in line for line in lines)
+    exec("\n".join(lines), {})
 
 
 @pytest.mark.long

@@ -19,7 +19,7 @@ class SourceError(StoreError):
 def read_text(path: pathlib.Path, hint: str) -> str:
     """Returns a file's text; SourceError if it is missing (with a hint) or no text."""
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SourceError(f"{path}: missing; {hint}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -81,6 +81,8 @@ class Source:
       examples: `examples(split, start)` yields the examples from `start` on, in
         order; None if there is `example`.
       example: `example(split, index)`; picklable, run by many processes.
+      file_an_example: a damaged file can be got again by itself, so that finished
+        shards are kept.
     """
 
     dataset: str
@@ -91,6 +93,7 @@ class Source:
     examples_per_shard: int
     examples: Callable[[str, int], Iterator[Example]] | None = None
     example: Callable[[str, int], Example] | None = None
+    file_an_example: bool = False
 
 
 def class_fields(size: int, max_objects: int, labels: str) -> dict[str, tuple]:

@@ -17,6 +17,18 @@ def _next(text: str, position: int) -> int:
     return position
 
 
+def _after_item(text: str, position: int, end: str) -> int:
+    """Returns where the next item begins, or the end is, behind an item."""
+    position = _next(text, position)
+    if text[position] == ",":
+        position = _next(text, position + 1)
+        if text[position] == end:
+            raise ValueError("nothing behind a comma")
+    elif text[position] != end:
+        raise ValueError(f"{text[position]!r} where a comma is due")
+    return position
+
+
 def elements(text: str, *keys: str) -> Iterator[tuple[str, Any, tuple[int, int]]]:
     """Yields key, value and place of each element of some arrays of an object.
 
@@ -28,38 +40,36 @@ def elements(text: str, *keys: str) -> Iterator[tuple[str, Any, tuple[int, int]]
       *keys: whose arrays to read, in the order of the file; other keys are passed over.
 
     Raises:
-      ValueError: truncated, no object, no array under a key, or a key is missing.
+      ValueError: no JSON object, truncated, no array under a key, or a key that is
+        missing or there twice.
     """
-    position, missing = _next(text, 0), set(keys)
+    position, found = _next(text, 0), set()
     if text[position] != "{":
         raise ValueError("no JSON object")
+    position = _next(text, position + 1)
     while text[position] != "}":
-        position = _next(text, position + 1)
-        if text[position] == "}":
-            break
         key, position = _DECODER.raw_decode(text, position)
         position = _next(text, position)
-        if text[position] != ":":
-            raise ValueError(f"no value of {key!r}")
+        if not isinstance(key, str) or text[position] != ":":
+            raise ValueError(f"{key!r} is no key")
+        if key in found:
+            raise ValueError(f"{key!r} is there twice")
+        found.add(key)
         position = _next(text, position + 1)
-        if key not in missing:
-            _, position = _DECODER.raw_decode(text, position)
-        else:
-            missing.remove(key)
+        if key in keys:
             if text[position] != "[":
                 raise ValueError(f"{key!r} is no array")
+            position = _next(text, position + 1)
             while text[position] != "]":
-                position = first = _next(text, position + 1)
-                if text[position] == "]":
-                    break
-                value, position = _DECODER.raw_decode(text, position)
+                first = position
+                value, position = _DECODER.raw_decode(text, first)
                 yield key, value, (first, position)
-                position = _next(text, position)
-                if text[position] not in ",]":
-                    raise ValueError(f"no comma in {key!r}")
+                position = _after_item(text, position, "]")
             position += 1
-        position = _next(text, position)
-        if text[position] not in ",}":
-            raise ValueError(f"no comma after {key!r}")
-    if missing:
+        else:
+            _, position = _DECODER.raw_decode(text, position)
+        position = _after_item(text, position, "}")
+    if text[position + 1 :].strip():
+        raise ValueError("text behind the object")
+    if missing := set(keys) - found:
         raise ValueError(f"has no {', '.join(sorted(missing))}")

@@ -105,20 +105,20 @@ def read_image(path: pathlib.Path, width: int, height: int) -> Image.Image:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A split as a dataset's module reads it.
+    """A split, as far as it is asked for.
 
     Attributes:
-      num_examples: images in it.
-      most_objects: of any of its images.
-      without_objects: images in which nothing is labelled.
-      missing: name of the first file that is not there, None if all are.
+      num_published: images that the dataset has in it.
+      num_objects: of each image asked for.
+      missing: the first file of these that is not there, None if all are.
+      version: what tells its labels from others, and what of them is left out.
       load: `load(index)` returns image, labels, categories and number of an image.
     """
 
-    num_examples: int
-    most_objects: int
-    without_objects: int
+    num_published: int
+    num_objects: list[int]
     missing: str | None
+    version: Mapping[str, Any]
     load: Callable[[int], tuple[Image.Image, np.ndarray, list[int], int]]
 
 
@@ -160,29 +160,32 @@ def source(
       SourceError: a file is missing, or an image has more objects than labels hold.
     """
     for name, split in splits.items():
-        count = (options.splits or {}).get(name, 0)
-        if count > split.num_examples:
+        if (options.splits or {}).get(name, 0) > split.num_published:
             raise StoreError(
-                f"--splits={name}:{count}: has {split.num_examples} images"
+                f"--splits={name}:{options.splits[name]}: has {split.num_published} "
+                "images"
             )
         if split.missing:
             raise SourceError(
                 f"{split.missing}: missing, though {name} names it; get it again"
             )
-        if split.most_objects > MOST_OBJECTS:
-            raise SourceError(
-                f"--source={options.source}: an image of {name} has "
-                f"{split.most_objects} objects, {MOST_OBJECTS} can be labelled"
-            )
-    most = max(max(split.most_objects for split in splits.values()), 1)
-    counts = dict(options.splits or {n: s.num_examples for n, s in splits.items()})
+    most = max(1, *(max(split.num_objects, default=0) for split in splits.values()))
+    if most > MOST_OBJECTS:
+        raise SourceError(
+            f"--source={options.source}: an image has {most} objects, {MOST_OBJECTS} "
+            "can be labelled"
+        )
+    counts = {name: len(split.num_objects) for name, split in splits.items()}
     return Source(
         dataset=dataset,
         source={
             **version,
-            "images": {name: split.num_examples for name, split in splits.items()},
-            "images_without_objects": {
-                name: split.without_objects for name, split in splits.items()
+            "splits": {
+                name: {
+                    **split.version,
+                    "images_without_objects": split.num_objects.count(0),
+                }
+                for name, split in splits.items()
             },
         },
         settings={
@@ -197,6 +200,7 @@ def source(
         fields=class_fields(size, most, "int8") | {"image_id": ((), "int64")},
         splits=counts,
         examples_per_shard=_PER_SHARD,
+        file_an_example=True,
         examples=functools.partial(
             _examples, splits=splits, counts=counts, size=size, most=most
         ),

@@ -7,12 +7,16 @@ of its own lists that are not of VOC's `val`, 10,582 with VOC's, which the field
 `trainaug`.
 """
 
+import hashlib
 import pathlib
+import re
 
 import numpy as np
 import scipy.io
+from absl import logging
 from PIL import Image, UnidentifiedImageError
 
+from .. import progress
 from ..store import StoreError
 from . import files, photographs
 from .base import Options, Source, SourceError, read_text
@@ -26,14 +30,14 @@ _LISTS = {"train": "train", "validation": "val"}
 # Where SBD lies, of the folder above VOC2012 and of `--source`.
 _SBD = ("benchmark_RELEASE/dataset", "SBD/dataset", "SBD", "sbd")
 _BORDER = 255
+_NAME = re.compile(r"[0-9]{4}_[0-9]{6}")
 RULES = {"border": "pixels of the published border label 255 are ignored"}
 
 
-def _names(path: pathlib.Path) -> list[str]:
-    hint = "--source must be VOCdevkit, its VOC2012, or the folder above"
+def _names(path: pathlib.Path, hint: str) -> list[str]:
     names = read_text(path, hint).split()
     for name in names:
-        if not name.replace("_", "").isdigit():
+        if not _NAME.fullmatch(name):
             raise SourceError(f"{path}: {name!r} is no name of an image of VOC")
     return names
 
@@ -47,7 +51,10 @@ def _labels(path: pathlib.Path, most: int) -> np.ndarray:
             labels = np.array(image)
     except FileNotFoundError:
         raise SourceError(f"{path}: missing; get it again") from None
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
+    except (
+        *(OSError, ValueError, SyntaxError, UnidentifiedImageError),
+        Image.DecompressionBombError,
+    ) as error:
         raise SourceError(f"{path}: corrupt or no label image ({error})") from None
     wrong = labels[(labels > most) & (labels != _BORDER)]
     if wrong.size:
@@ -56,7 +63,13 @@ def _labels(path: pathlib.Path, most: int) -> np.ndarray:
 
 
 class _Objects:
-    """Where the objects of images are read from: VOC's own, of the others SBD's."""
+    """Where the objects of images are read from: VOC's own, of the others SBD's.
+
+    Args:
+      voc: folder of VOC2012.
+      sbd: folder of SBD, or None.
+      own: names of the images that VOC labels.
+    """
 
     def __init__(self, voc: pathlib.Path, sbd: pathlib.Path | None, own: set[str]):
         self._voc, self._sbd, self._own = voc, sbd, own
@@ -90,7 +103,7 @@ class _Objects:
         if objects.shape != classes.shape:
             raise SourceError(f"{class_path}: is of another size than {path}")
         category = []
-        labels = np.where(objects == _BORDER, photographs.IGNORED, 0).astype(np.int8)
+        labels = np.where(objects == _BORDER, photographs.IGNORED, 0)
         for value in sorted(set(np.unique(objects)) - {0, _BORDER}):
             inside = objects == value
             found = classes[inside & (classes > 0) & (classes != _BORDER)]
@@ -116,11 +129,12 @@ class _Objects:
             raise SourceError(
                 f"{path}: corrupt or no objects of SBD ({error!r})"
             ) from None
-        return objects.astype(np.int8), (classes - 1).tolist()
+        return objects.astype(np.int16), (classes - 1).tolist()
 
 
 def _folders(source: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
     """Returns the folders of VOC2012 and of SBD, None where there is none."""
+    source = source.resolve()
     inner = ("", "VOC2012", "VOCdevkit/VOC2012")
     found = [source / name for name in inner if (source / name / "ImageSets").is_dir()]
     if not found:
@@ -131,19 +145,28 @@ def _folders(source: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
     for above in (source, voc.parent, voc.parent.parent):
         for name in _SBD:
             if (above / name / "inst").is_dir():
+                logging.info("with the images of SBD in %s", above / name)
                 return voc, above / name
+    logging.info("without SBD, which would lie in %s", voc.parent.parent / _SBD[0])
     return voc, None
 
 
-def _read_split(split: str, voc: pathlib.Path, sbd: pathlib.Path | None):
+def _read_split(
+    split: str, count: int | None, voc: pathlib.Path, sbd: pathlib.Path | None
+) -> photographs.Split:
     lists = voc / "ImageSets" / "Segmentation"
-    names = _names(lists / f"{_LISTS[split]}.txt")
+    hint = "--source must be VOCdevkit, its VOC2012, or the folder above"
+    names = _names(lists / f"{_LISTS[split]}.txt", hint)
     objects = _Objects(voc, sbd, set(names))
     if sbd and split == "train":
-        held_out = {*names, *_names(lists / "val.txt")}
-        more = [*_names(sbd / "train.txt"), *_names(sbd / "val.txt")]
-        names += sorted({*more} - held_out)
-    needed = (path for name in names for path in objects.files(name))
+        held_out = {*names, *_names(lists / "val.txt", hint)}
+        hint = "SBD is not whole; get it again, or take it away"
+        more = {
+            name for n in _LISTS.values() for name in _names(sbd / f"{n}.txt", hint)
+        }
+        names += sorted(more - held_out)
+    num_published, names = len(names), names[:count]
+    needed = [path for name in names for path in objects.files(name)]
     missing = next((str(path) for path in needed if not path.exists()), None)
 
     def load(index):
@@ -153,16 +176,22 @@ def _read_split(split: str, voc: pathlib.Path, sbd: pathlib.Path | None):
         image = photographs.read_image(objects.image(name), width, height)
         return image, labels, category, int(name.replace("_", ""))
 
-    def count(index):
-        return {"objects": len(objects.load(names[index])[1])}
+    def load_labels(index):
+        return objects.load(names[index])[1]
 
-    every = range(0 if missing else len(names))
-    counts = [found["objects"] for found in files.load_all(count, every)]
+    counts, digest = [], hashlib.sha256()
+    if not missing:
+        with progress.Progress("reading labels", len(names), "images") as bar:
+            for found in files.load_all(load_labels, range(len(names))):
+                counts.append(len(found))
+                bar.advance(1)
+        for path in needed:
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
     return photographs.Split(
-        num_examples=len(names),
-        most_objects=max(counts, default=0),
-        without_objects=counts.count(0),
+        num_published=num_published,
+        num_objects=counts,
         missing=missing,
+        version={"sha256_of_sizes": digest.hexdigest()},
         load=load,
     )
 
@@ -181,7 +210,8 @@ def build(options: Options) -> Source:
             "2012 (http://host.robots.ox.ac.uk/pascal/VOC/voc2012)"
         )
     voc, sbd = _folders(options.source)
-    splits = {name: _read_split(name, voc, sbd) for name in options.splits or _LISTS}
+    wanted = options.splits or dict.fromkeys(_LISTS)
+    splits = {n: _read_split(n, count, voc, sbd) for n, count in wanted.items()}
     return photographs.source(
         *(options, "voc", splits),
         size=size,

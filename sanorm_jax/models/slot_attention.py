@@ -171,7 +171,7 @@ class SlotModel(SlotOptions):
         Args:
           inputs: what `encode` takes.
           train: whether normalizers use (and update) batch statistics.
-          num_slots: see `SlotAttention`, as of the others below.
+          num_slots: K, if other than in training.
           num_iterations: iterations, if other than in training.
           initial_slots: slots `[B, K, D]` to start from.
           noise: standard normal `[B, K, D]` to draw initial slots with.
@@ -204,7 +204,7 @@ class SlotModel(SlotOptions):
         raise NotImplementedError
 
     def decode(self, slots: jax.Array, inputs: jax.Array) -> dict[str, jax.Array]:
-        """Return what the model makes of slots `[B, K, D]`; inputs give shapes."""
+        """Return what the model makes of slots, float32; the inputs give shapes."""
         raise NotImplementedError
 
     @nn.nowrap

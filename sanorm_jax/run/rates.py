@@ -38,7 +38,7 @@ class Rates:
             self._waited_s += time.monotonic() - started
 
     def scalars(self, step: int) -> dict[str, float]:
-        """Returns the rates up to a step, and begins anew."""
+        """Returns the rates up to a step; the time to the first step once."""
         scalars, self._to_first_step = self._to_first_step or {}, {}
         if step > self._first:
             elapsed = time.monotonic() - self._since
@@ -46,5 +46,4 @@ class Rates:
                 "time/steps_per_s": (step - self._first) / elapsed,
                 "time/data_wait_share": self._waited_s / elapsed,
             }
-        self.restart(step)
         return scalars

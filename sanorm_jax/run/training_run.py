@@ -5,10 +5,12 @@ import functools
 import importlib.metadata
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import ml_collections
+from absl import logging
 
 from sanorm_jax.data import run_data, terminal
 from sanorm_jax.errors import ConfigError
@@ -85,6 +87,19 @@ class TrainingRun:
                 "and start again"
             )
 
+    def begin(self, state: Any, stack: contextlib.ExitStack):
+        """Opens the folder and puts the state to start from on the devices."""
+        hosts = self.devices.hosts
+        opened = hosts.together(functools.partial(self._open_folder, state, stack))
+        _describe(opened)
+        state = hosts.broadcast(opened)
+        self.step = int(state.step)
+        if self.step:
+            logging.info("resuming at step %d", self.step)
+        # No copy of it stays on the host.
+        self.state = self.devices.put_state(state)
+        self._started = time.time()
+
     def _open_folder(self, state: Any, stack: contextlib.ExitStack) -> Any:
         """Claims the folder and returns the state to start from, on the main host."""
         if not self.devices.hosts.is_main:
@@ -132,7 +147,7 @@ def open_run(
     workdir: pathlib.Path,
     devices: Devices,
     task: Task,
-    state: Any,
+    new_state: Callable[[], Any],
     preemption: Preemption,
 ) -> Iterator[TrainingRun]:
     """Yields the run in `workdir`: gone on with, begun from another, or new.
@@ -142,7 +157,7 @@ def open_run(
       workdir: folder of the run; made if absent, and held while the run is open.
       devices: to train on.
       task: to train.
-      state: `TrainState` on the host, which a new run starts from.
+      new_state: makes the `TrainState` on the host that a new run starts from.
       preemption: what asks it to stop.
 
     Raises:
@@ -152,11 +167,18 @@ def open_run(
     run = TrainingRun(config, workdir, devices, task, preemption)
     with contextlib.ExitStack() as stack:
         # Also of a host that fails as it begins, what is open is closed.
-        start = functools.partial(run._open_folder, state, stack)
-        state = devices.hosts.broadcast(devices.hosts.together(start))
-        run.step = int(state.step)
-        run.state = devices.put_state(state)
+        run.begin(new_state(), stack)
         yield run
+
+
+def _describe(state: Any):
+    """Tells the model's size; its parameters one by one to the log file."""
+    # clu takes TensorFlow along: imported where a run begins, not with this module.
+    from clu import parameter_overview
+
+    terminal.note("\n" + parameter_overview.get_parameter_overview(state.params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    logging.info("a model of %s parameters", f"{count:,}")
 
 
 def is_evaluated(

@@ -2,11 +2,15 @@
 
 import itertools
 import json
+import pathlib
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
 from sanorm_jax.data import pipeline
@@ -79,10 +83,8 @@ def test_coco_becomes_a_store(coco, tmp_path):
     assert store.settings["max_objects"] == 2
     names = [f"class {number}" for number in fixtures.IDS]
     assert store.settings["categories"] == names
-    assert store.manifest["source"]["images_without_objects"] == {
-        "train": 1,
-        "validation": 1,
-    }
+    for split in store.splits:
+        assert store.manifest["source"]["splits"][split]["images_without_objects"] == 1
     for split, photos in (
         ("train", fixtures.TRAIN),
         ("validation", fixtures.VALIDATION),
@@ -159,12 +161,16 @@ def test_voc_becomes_a_store(tmp_path):
     assert store.column("train", "image_id").tolist() == [2007000032, 2007000039]
 
 
-def test_images_of_sbd_join_training_but_none_of_validation(tmp_path):
+def test_images_of_sbd_join_training_but_none_of_validation(tmp_path, monkeypatch):
     root = fixtures.write_voc(tmp_path / "published", with_sbd=True)
     store = Store.open(_prepare("voc", root, tmp_path))
     assert store.splits == {"train": 4, "validation": 2}
     numbers = [2007000032, 2007000039, 2008000002, 2008000015]
     assert store.column("train", "image_id").tolist() == numbers
+    # It is found from within, too.
+    monkeypatch.chdir(root / "VOCdevkit" / "VOC2012")
+    again = _prepare("voc", pathlib.Path(), tmp_path / "again")
+    assert Store.open(again).splits["train"] == 4
     # VOC's own labels win over SBD's, which call all of the first image a bird.
     assert store.column("train", "category")[0].tolist() == [0, 14]
     assert store.column("train", "category")[3].tolist() == [4, 14]
@@ -183,6 +189,23 @@ def _edit(path, change):
 
 INSTANCES = "annotations/instances_train2017.json"
 FIRST = "train2017/000000006000.jpg"
+
+
+def _polygon(polygon):
+    return lambda path: _edit(
+        path, lambda c: c["annotations"][-1].update(segmentation=[polygon])
+    )
+
+
+def _runs(counts):
+    runs = {"size": [60, 80], "counts": counts}
+    return lambda path: _edit(
+        path, lambda c: c["annotations"][-1].update(segmentation=runs)
+    )
+
+
+def _image(**changes):
+    return lambda path: _edit(path, lambda c: c["images"][0].update(changes))
 
 
 @pytest.mark.parametrize(
@@ -208,17 +231,28 @@ FIRST = "train2017/000000006000.jpg"
             lambda p: _edit(p, lambda c: c["categories"].pop()),
             "categories of its own",
         ),
-        (
-            INSTANCES,
-            lambda p: _edit(
-                p, lambda c: c["annotations"][-1].update(segmentation=[[1, 2, 3]])
-            ),
-            "less than three points",
-        ),
+        (INSTANCES, _polygon([1, 1, 9, 1, 9]), None),
+        (INSTANCES, _polygon([1, 1, 9, 1, 9, 9, 9]), "odd number of coordinates"),
+        (INSTANCES, _polygon([None, 0, 1, 1, 2, 2]), "cannot be read"),
+        (INSTANCES, _polygon([float("nan"), 0, 1, 1, 2, 2]), "far beyond the image"),
+        (INSTANCES, _polygon([float("inf"), 0, 1, 1, 2, 2]), "far beyond the image"),
+        (INSTANCES, _polygon([1e9, 0, 1, 1, 2, 2]), "far beyond the image"),
+        (INSTANCES, _runs("11"), "do not fill the image"),
+        (INSTANCES, _runs(""), "do not fill the image"),
+        (INSTANCES, _runs("o"), "end early"),
+        (INSTANCES, _runs([-5, 4805]), "do not fill the image"),
+        (INSTANCES, _runs([2**33]), "do not fill the image"),
+        (INSTANCES, _runs([0, 10**400]), "do not fill the image"),
+        (INSTANCES, _image(width="a"), "images, id 6000: invalid literal"),
+        (INSTANCES, _image(width=-80), "images, id 6000: sides"),
+        (INSTANCES, _image(width=80.0, id=6000.0), None),
+        (INSTANCES, _image(id=float("inf")), "images, id inf"),
+        (INSTANCES, _image(id="a\nb"), "truncated or no annotations"),
+        (INSTANCES, _image(file_name=".."), "file name"),
         (
             INSTANCES,
             lambda p: _edit(p, lambda c: c["images"][0].update(file_name="../x.jpg")),
-            "names of images with folders",
+            "file name",
         ),
         (
             INSTANCES,
@@ -235,16 +269,64 @@ def test_what_is_wrong_with_coco_is_named_and_leaves_no_store(
     copy, tmp_path, file, harm, message
 ):
     harm(copy / file)
+    if message is None:  # odd, but told what it means
+        assert _prepare("coco", copy, tmp_path).is_dir()
+        return
     with pytest.raises(SourceError, match=message) as error:
         _prepare("coco", copy, tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "coco").exists()
 
 
+def test_a_damaged_image_costs_no_finished_shard(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "_PER_SHARD", 2)
+    last = copy / "train2017" / "000000006035.jpg"
+    content = last.read_bytes()
+    _truncate(last)
+    with pytest.raises(SourceError, match=r"000000006035\.jpg: corrupt"):
+        _prepare("coco", copy, tmp_path)
+    last.write_bytes(content)
+    # Of other annotations nothing is gone on with.
+    annotations = copy / INSTANCES
+    before = annotations.read_text()
+    _edit(annotations, lambda c: c["annotations"][0].update(id=77))
+    with pytest.raises(StoreError, match="written by other settings"):
+        _prepare("coco", copy, tmp_path)
+    annotations.write_text(before)
+    assert Store.open(_prepare("coco", copy, tmp_path)).splits["train"] == 6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_run_lengths_are_read_as_pycocotools_writes_them(seed):
+    rng = np.random.default_rng(seed)
+    inside = rng.random((37, 53)) < (0.5, 0.02, 0.98)[seed]
+    runs = masks.encode(np.asfortranarray(inside.astype(np.uint8)))
+    counts = runs["counts"].decode()
+    found = coco_source.decode({"size": [37, 53], "counts": counts}, 37, 53)
+    np.testing.assert_array_equal(found, inside)
+
+
 VOC_FILES = "VOCdevkit/VOC2012"
 OBJECT = f"{VOC_FILES}/SegmentationObject/2007_000039.png"
+SBD_LIST = "benchmark_RELEASE/dataset/train.txt"
 VAL = f"{VOC_FILES}/ImageSets/Segmentation/val.txt"
 CLASS = f"{VOC_FILES}/SegmentationClass/2007_000039.png"
+
+
+def _many_objects(path):
+    for file, count in ((path, 200), (path.parents[1] / "SegmentationClass", 1)):
+        file = file if file.suffix else file / path.name
+        labels = (np.arange(60 * 45).reshape(60, 45) % count + 1).astype(np.uint8)
+        image = Image.fromarray(labels, "P")
+        image.putpalette(list(range(256)) * 3)
+        image.save(file)
+
+
+def _bomb(path):
+    """Writes the head of a PNG of 30,000 x 30,000 pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 8, 3, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
 
 
 def _palette(path, value):
@@ -260,6 +342,10 @@ def _palette(path, value):
         (OBJECT, _truncate, r"2007_000039\.png: corrupt"),
         (OBJECT, lambda p: Image.new("RGB", (45, 60)).save(p), "is RGB, no palette"),
         (OBJECT, lambda p: Image.new("P", (45, 59)).save(p), "another size"),
+        (SBD_LIST, lambda p: p.unlink(), r"train\.txt: missing; SBD is not whole"),
+        (VAL, lambda p: p.write_text("²007_000001"), "no name of an image"),
+        (OBJECT, _many_objects, "an image has 200 objects, 127 can be labelled"),
+        (OBJECT, _bomb, r"2007_000039\.png: corrupt or no label image"),
         (CLASS, lambda p: _palette(p, 21), "has label 21, above 20"),
         (CLASS, lambda p: _palette(p, 0), "has no class of object 1"),
         (f"{VOC_FILES}/ImageSets", shutil.rmtree, "holds no VOC2012"),
@@ -337,6 +423,24 @@ def test_elements_of_json_are_those_of_the_whole(indent):
     for end in range(len(whole)):
         with pytest.raises(ValueError):
             list(json_arrays.elements(whole[:end], "b", "e", "d"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"b": [1,]}', "nothing behind a comma"),
+        ('{"b": [1],}', "nothing behind a comma"),
+        ('{"b": [1 2]}', "where a comma is due"),
+        ('{1: 2, "b": []}', "is no key"),
+        ('{"b": []} x', "text behind the object"),
+        ('{"b": [1], "b": [2]}', "'b' is there twice"),
+        ('{"b": {}}', "'b' is no array"),
+        ('{"a": []}', "has no b"),
+    ],
+)
+def test_what_is_no_json_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        list(json_arrays.elements(text, "b"))
 
 
 def test_the_names_of_voc_s_classes_are_in_order():
