@@ -186,7 +186,8 @@ class SlotModel(SlotOptions):
         tokens = self.encode(inputs)
         options = {
             field.name: getattr(self, field.name)
-            for field in dataclasses.fields(SlotOptions)
+            # Flax makes every module a dataclass.
+            for field in dataclasses.fields(SlotOptions)  # ty: ignore
             if field.name not in ("parent", "name")
         }
         slots, attention = SlotAttention(**options, name="slot_attention")(
@@ -199,11 +200,11 @@ class SlotModel(SlotOptions):
         )
         return self.decode(slots, inputs) | {"slots": slots, "attention": attention}
 
-    def encode(self, inputs: jax.Array) -> jax.Array:
+    def encode(self, inputs: jax.Array, /) -> jax.Array:
         """Return tokens `[B, N, C]`."""
         raise NotImplementedError
 
-    def decode(self, slots: jax.Array, inputs: jax.Array) -> dict[str, jax.Array]:
+    def decode(self, slots: jax.Array, inputs: jax.Array, /) -> dict[str, jax.Array]:
         """Return what the model makes of slots, float32; the inputs give shapes."""
         raise NotImplementedError
 
