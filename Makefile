@@ -18,8 +18,17 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 ENCODER := vit_small_patch14_dinov2.lvd142m
 VIT := $(DATA_DIR)/weights/$(ENCODER).safetensors
 
-.PHONY: demo study properties blocks paper segment test lint clean
-.PHONY: weights shapes scenes tetrominoes
+.PHONY: demo study properties pixels blocks discovery paper segment test lint clean
+.PHONY: weights shapes scenes small_scenes tetrominoes small_shapes
+
+# Trains CONFIG in the folder RUN, evaluates it over GRID, writes a report.
+define train_and_show
+	$(BIN)/python -m sanorm_jax.main --config=configs/$(CONFIG).py --workdir=$(RUN) \
+		--config.data_dir=$(DATA_DIR)
+	$(BIN)/python -m sanorm_jax.main --mode=evaluate --workdir=$(RUN) $(GRID)
+	$(BIN)/python -m sanorm_jax.main --mode=report --workdir=$(RUN)
+endef
+RUN = experiments/$@
 
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,12 +51,11 @@ shapes: weights
 		--weights=$(VIT) --input_size=224 --dtype=bfloat16 --components=48 \
 		--data_dir=$(DATA_DIR)
 
+demo: CONFIG := shapes
+demo: RUN := $(WORKDIR)
+demo: GRID := --num_slots=5,7,9,11,15,20 --max_objects=6,10
 demo: shapes
-	$(BIN)/python -m sanorm_jax.main --config=configs/shapes.py \
-		--workdir=$(WORKDIR) --config.data_dir=$(DATA_DIR)
-	$(BIN)/python -m sanorm_jax.main --mode=evaluate --workdir=$(WORKDIR) \
-		--num_slots=5,7,9,11,15,20 --max_objects=6,10
-	$(BIN)/python -m sanorm_jax.main --mode=report --workdir=$(WORKDIR)
+	$(train_and_show)
 
 study: shapes
 	$(BIN)/python -m sanorm_jax.study --config=configs/study_shapes.py \
@@ -62,23 +70,41 @@ scenes: weights
 		--encoder=$(ENCODER) --weights=$(VIT) --input_size=224 --dtype=bfloat16 \
 		--components=96 --data_dir=$(DATA_DIR)
 
+properties: CONFIG := shapes_property_prediction
+properties: GRID := --num_slots=7,14 --max_objects=3,6
 properties: scenes
-	$(BIN)/python -m sanorm_jax.main --config=configs/shapes_property_prediction.py \
-		--workdir=experiments/properties --config.data_dir=$(DATA_DIR)
-	$(BIN)/python -m sanorm_jax.main --mode=evaluate \
-		--workdir=experiments/properties --num_slots=7,14 --max_objects=3,6
-	$(BIN)/python -m sanorm_jax.main --mode=report --workdir=experiments/properties
+	$(train_and_show)
+
+# The same from pixels: small scenes of 1 to 3 objects.
+small_scenes: $(VENV)/.run
+	$(BIN)/python -m data.prepare --dataset=shapes --name=scenes_64 \
+		--data_dir=$(DATA_DIR) --image_size=64 \
+		--splits=train:40000,validation:960 --objects=train:1-3,validation:1-3
+
+pixels: CONFIG := shapes_property_prediction_pixels
+pixels: GRID := --num_slots=4,8 --max_objects=1,3
+pixels: small_scenes
+	$(train_and_show)
 
 tetrominoes: $(VENV)/.run
 	$(BIN)/python -m data.prepare --dataset=blocks --data_dir=$(DATA_DIR) \
 		--splits=train:60000,validation:480 --objects=train:3-3,validation:3-5
 
+blocks: CONFIG := blocks
+blocks: GRID := --num_slots=4,5,7,11 --max_objects=3,5
 blocks: tetrominoes
-	$(BIN)/python -m sanorm_jax.main --config=configs/blocks.py \
-		--workdir=experiments/blocks --config.data_dir=$(DATA_DIR)
-	$(BIN)/python -m sanorm_jax.main --mode=evaluate --workdir=experiments/blocks \
-		--num_slots=4,5,7,11 --max_objects=3,5
-	$(BIN)/python -m sanorm_jax.main --mode=report --workdir=experiments/blocks
+	$(train_and_show)
+
+# Scenes of CLEVR's kind, 32 x 32 pixels, for object discovery.
+small_shapes: $(VENV)/.run
+	$(BIN)/python -m data.prepare --dataset=shapes --name=shapes_32 \
+		--data_dir=$(DATA_DIR) --image_size=32 \
+		--splits=train:20000,validation:480 --objects=train:3-6,validation:3-6
+
+discovery: CONFIG := shapes_object_discovery
+discovery: GRID := --num_slots=7,9,11 --num_iterations=3,5
+discovery: small_shapes
+	$(train_and_show)
 
 # The three tasks in small, four normalizations each; started again, it goes on.
 paper: shapes scenes tetrominoes
