@@ -3,7 +3,12 @@
     make discovery
 
 Trains 7 slots on 20,000 scenes of 3 to 6 objects, 32 x 32 pixels, in many small steps.
-RESULT
+Measured with weighted mean and seed 0 on 480 held-out scenes, masks: FG-ARI 0.724, ARI
+0.797, mBO 0.587; of the attention 0.723, 0.791, 0.581; with 11 slots and 5 iterations
+0.633, 0.829, 0.586 of the masks: slots that are left over share objects. Earlier, 2,000
+steps of 16 at twice the rate had left ARI at 0.04.
+
+Time: scenes 80 seconds, training with its evaluations 28 minutes, on one core.
 """
 
 import ml_collections
