@@ -2,7 +2,16 @@
 
     make pixels
 
-Trains 4 slots on 40,000 scenes of 64 x 64 pixels in many small steps. RESULT
+Trains 4 slots on 40,000 scenes of 64 x 64 pixels in many small steps. Measured with
+weighted mean and seed 0 on 960 held-out scenes of 1 to 3 objects: average precision
+without distance limit 0.705 (0.914 on scenes of one object), within one unit 0.073;
+with 8 slots 0.690 and 0.066. What an object is comes with a jump, from 0.118 after
+21,000 steps to 0.414 after 30,000 and 0.536 after 36,000; where it lies is hardly
+learned by the end. Earlier, 5,000 scenes and 2,000 steps of 32 at twice the rate had
+shown nothing (0.003).
+
+Time: scenes 160 seconds, training with its evaluations 84 minutes on one core beside
+other work, 46 of them for 36,000 steps.
 """
 
 import ml_collections

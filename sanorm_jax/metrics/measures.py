@@ -74,5 +74,6 @@ def groups(names: Iterable[str]) -> dict[str, dict[str, str]]:
     for place, kinds in found.items():
         if place != PROPERTIES:
             found[place] = {k: kinds[k] for k in _KINDS.values() if k in kinds}
-    # Masks, the model's own segmentation, come before the attention.
-    return dict(sorted(found.items(), key=lambda item: item[0] != "masks"))
+    # What the model is for, its masks or properties, comes before its attention.
+    first = ("masks", PROPERTIES)
+    return dict(sorted(found.items(), key=lambda item: item[0] not in first))
