@@ -63,6 +63,10 @@ CASES = {
         *("blocks", "", {"feature_dim": 16}),
         lambda b: _squares(b["image"] / 127.5),
     ),
+    "shapes_object_discovery": (
+        *("scenes", "", {"feature_dim": 16}),
+        lambda b: _squares(b["image"] / 127.5),
+    ),
 }
 
 
