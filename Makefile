@@ -7,6 +7,7 @@ WORKDIR ?= experiments/shapes
 # Of `make segment`: the folder of images, and under which name they are stored.
 IMAGES ?=
 NAME ?= $(notdir $(abspath $(WORKDIR)))_$(notdir $(abspath $(IMAGES)))
+TEST_PROCESSES ?= 2
 STUDY_WORKDIR ?= experiments/study_shapes
 PAPER_WORKDIR ?= experiments/paper
 
@@ -124,7 +125,7 @@ segment: $(VENV)/.run
 		$(if $(NUM_SLOTS),--num_slots=$(NUM_SLOTS))
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
