@@ -202,25 +202,14 @@ def source(
         examples_per_shard=_PER_SHARD,
         file_an_example=True,
         examples=functools.partial(
-            _examples, splits=splits, counts=counts, size=size, most=most
+            _examples, splits, counts, size=size, max_objects=most
         ),
     )
 
 
-def _examples(
-    name: str,
-    start: int,
-    *,
-    splits: Mapping[str, Split],
-    counts: Mapping[str, int],
-    size: int,
-    most: int,
-) -> Iterator[Example]:
+def _examples(splits, counts, name: str, start: int, **shape) -> Iterator[Example]:
     def load(index):
         image, labels, category, number = splits[name].load(index)
-        return example(
-            *(image, labels, category),
-            **{"image_id": number, "size": size, "max_objects": most},
-        )
+        return example(image, labels, category, image_id=number, **shape)
 
     return files.load_all(load, range(start, counts[name]))
