@@ -9,7 +9,7 @@ distance limit 0.542, within one unit 0.252; with 14 slots 0.573 and 0.282; on t
 up to 3 objects 0.684 and 0.354. What an object is comes first, where it lies comes
 late. What did no better, one run each: 70,000 steps (0.518 and 0.197), twice the rate
 (0.007 after 14,000 steps), a position four times as loud (0.016 after 6,000, where this
-has 0.06), and 4 slots on the scenes of up to 3 objects alone, 26,000 steps of 32 (0.651
+has 0.10), and 4 slots on the scenes of up to 3 objects alone, 26,000 steps of 32 (0.651
 and 0.349 on these: 5,000 scenes are too few).
 
 Time: scenes 3, features 9, training with its evaluations 20 minutes on one core.
