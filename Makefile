@@ -124,6 +124,8 @@ segment: $(VENV)/.run
 		--dataset=$(NAME) --data_dir=$(DATA_DIR) \
 		$(if $(NUM_SLOTS),--num_slots=$(NUM_SLOTS))
 
+# Large pages would keep what tests have freed.
+test: export GLIBC_TUNABLES :=
 test: lint
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 

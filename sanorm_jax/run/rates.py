@@ -8,6 +8,11 @@ import psutil
 from absl import logging
 
 
+def is_done(scalars: dict[str, jax.Array]) -> bool:
+    """Tells whether the devices are done with a step."""
+    return all(scalar.is_ready() for scalar in scalars.values())
+
+
 class Rates:
     """How fast steps are taken, and how much of the time they wait for data."""
 
@@ -34,7 +39,7 @@ class Rates:
         """Counts the time within if the devices are done with the step by its end."""
         started = time.monotonic()
         yield
-        if all(scalar.is_ready() for scalar in scalars.values()):
+        if is_done(scalars):
             self._waited_s += time.monotonic() - started
 
     def scalars(self, step: int) -> dict[str, float]:

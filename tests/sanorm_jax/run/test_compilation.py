@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sanorm_jax import optimizers, tasks, train
-from sanorm_jax.run import compilation_cache, workdir, writers
+from sanorm_jax.run import compilation_cache, rates, workdir, writers
 from sanorm_jax.run.devices import Devices
 from sanorm_jax.train_step import create_state, make_train_step
 from tests import tiny
@@ -92,7 +92,7 @@ def test_nothing_is_compiled_after_the_first_steps_and_evaluation(
 def test_steps_wait_for_data_only_where_devices_are_done(
     done, data_dir, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(train, "_is_done", lambda scalars: done)
+    monkeypatch.setattr(rates, "is_done", lambda scalars: done)
     config = tiny.config(data_dir, num_train_steps=4, evaluate_every_steps=4)
     assert train.train(config, tmp_path) == 0
     lines = workdir.read_lines(tmp_path / writers.METRICS_FILE)
