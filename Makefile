@@ -127,7 +127,7 @@ segment: $(VENV)/.run
 # Large pages would keep what tests have freed.
 test: export GLIBC_TUNABLES :=
 test: lint
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
