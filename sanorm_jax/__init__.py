@@ -12,7 +12,7 @@ What is below is imported when it is first used, so `import sanorm_jax` costs no
 import importlib
 import pathlib
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _NAMES = {
     "SlotAttention": ("sanorm_jax.models.slot_attention", "SlotAttention"),
