@@ -9,8 +9,8 @@ FG-ARI, ARI, mBO of masks 0.830 +- 0.009, 0.630 +- 0.007, 0.476 +- 0.005,
 of the attention 0.861 +- 0.002, 0.614 +- 0.023, 0.481 +- 0.013;
 true labels at the tokens' resolution reach 0.971, 0.841, 0.703, a grid of 7 blocks
 0.447, 0.023, 0.155.
-Time: `make demo` from a new clone on two cores after installation, 4.9 to 9.4 minutes by
-the day; of the 4.9: scenes 0.3, features 1.5, training 2.2, evaluation and report 0.8.
+Time: `make demo` from a new clone, on two cores, after installation: 4.9 to 9.4 minutes
+by the day; of 4.9: scenes 0.3, features 1.5, training 2.2, evaluation and report 0.8.
 """
 
 import ml_collections
