@@ -6,11 +6,12 @@ import io
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from .base import Example, SourceError
+from .base import SourceError
 
 # What `square` and `decode` do, for the settings of stores.
 RESIZE = "bilinear with antialiasing (Pillow)"
@@ -20,6 +21,7 @@ DEPTH = (
 )
 WHITE = (255, 255, 255)
 _AT_ONCE = 64
+_T = TypeVar("_T")
 
 # Pillow runs another program to read the first, and has no reader of its own for the
 # others.
@@ -146,9 +148,7 @@ def square(image: Image.Image, crop: int | None, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.uint8)
 
 
-def load_all(
-    load: Callable[[int], Example], indices: Iterable[int]
-) -> Iterator[Example]:
+def load_all(load: Callable[[int], _T], indices: Iterable[int]) -> Iterator[_T]:
     """Yields `load(index)` in order, some at once: Pillow decodes without the GIL."""
     indices = iter(indices)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -1,0 +1,250 @@
+"""COCO: labels against boxes by hand, files that are missing or damaged."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as masks
+from pycocotools.coco import COCO
+
+from sanorm_jax.data import pipeline
+from sanorm_jax.data.prepare import prepare
+from sanorm_jax.data.sources import coco as coco_source
+from sanorm_jax.data.sources import photographs
+from sanorm_jax.data.sources.base import Options, SourceError
+from sanorm_jax.data.store import Store, StoreError
+from tests.data import photograph_fixtures as fixtures
+from tests.data.sources import photographs_shared as shared
+from tests.data.sources.photographs_shared import SIZE
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    return fixtures.write_coco(tmp_path_factory.mktemp("published") / "coco")
+
+
+@pytest.fixture
+def copy(coco, tmp_path):
+    shutil.copytree(coco, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_coco_becomes_a_store(coco, tmp_path):
+    store = Store.open(shared.write_store("coco", coco, tmp_path))
+    assert store.splits == {"train": 6, "validation": 4}
+    assert store.settings["max_objects"] == 2
+    names = [f"class {number}" for number in fixtures.IDS]
+    assert store.settings["categories"] == names
+    for split in store.splits:
+        assert store.manifest["source"]["splits"][split]["images_without_objects"] == 1
+    for split, photos in (
+        ("train", fixtures.TRAIN),
+        ("validation", fixtures.VALIDATION),
+    ):
+        found = [fixtures.labels(photo) for photo in photos]
+        # The file has an image's annotations from the last to the first.
+        labels, categories = [], []
+        for (label, ids), photo in zip(found, photos, strict=True):
+            n = len(ids)
+            swapped = np.where(label > 0, n + 1 - label, label)
+            labels.append(swapped)
+            categories.append([fixtures.IDS.index(i) for i in ids[::-1]])
+            assert n == len(photo.boxes)
+        numbers = [1000 * len(photos) + 7 * i for i in range(len(photos))]
+        images = [fixtures.pixels(p, n) for p, n in zip(photos, numbers, strict=True)]
+        for i, photo in enumerate(photos):
+            if photo.grey:
+                grey = Image.fromarray(images[i]).convert("L").convert("RGB")
+                images[i] = np.asarray(grey)
+        shared.check(store, split, labels, categories, images)
+        assert store.column(split, "image_id").tolist() == numbers
+
+
+def test_masks_are_those_of_pycocotools(coco):
+    path = coco / "annotations" / "instances_train2017.json"
+    theirs = COCO(str(path))
+    for annotation in theirs.loadAnns(theirs.getAnnIds()):
+        image = theirs.imgs[annotation["image_id"]]
+        found = coco_source.decode(
+            annotation["segmentation"], image["height"], image["width"]
+        )
+        np.testing.assert_array_equal(found, theirs.annToMask(annotation))
+
+
+def test_images_can_be_chosen_by_their_number_of_objects(coco, tmp_path):
+    shared.write_store("coco", coco, tmp_path)
+    dataset = pipeline.open_dataset(tmp_path, "coco")
+    assert pipeline.select(dataset, "train", min_objects=1).tolist() == [0, 1, 3, 4, 5]
+    assert pipeline.select(dataset, "train", max_objects=1).tolist() == [1, 2, 3, 4, 5]
+
+
+def test_a_split_is_resumed_and_limited(coco, tmp_path):
+    whole = Store.open(shared.write_store("coco", coco, tmp_path / "a"))
+    part = Store.open(
+        shared.write_store("coco", coco, tmp_path / "b", splits={"train": 3})
+    )
+    assert part.splits == {"train": 3}
+    np.testing.assert_array_equal(
+        part.column("train", "segmentation"), whole.column("train", "segmentation")[:3]
+    )
+    # A shard that is gone is made again from its own images alone.
+    source = coco_source.build(Options(source=coco, image_size=SIZE))
+    (example, *_) = source.examples("train", 4)
+    np.testing.assert_array_equal(
+        example["segmentation"], whole.read("train", "segmentation", [4])[0]
+    )
+
+
+def _edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+INSTANCES = "annotations/instances_train2017.json"
+FIRST = "train2017/000000006000.jpg"
+
+
+def _polygon(polygon):
+    return lambda path: _edit(
+        path, lambda c: c["annotations"][-1].update(segmentation=[polygon])
+    )
+
+
+def _runs(counts):
+    runs = {"size": [60, 80], "counts": counts}
+    return lambda path: _edit(
+        path, lambda c: c["annotations"][-1].update(segmentation=runs)
+    )
+
+
+def _image(**changes):
+    return lambda path: _edit(path, lambda c: c["images"][0].update(changes))
+
+
+@pytest.mark.parametrize(
+    ("file", "harm", "message"),
+    [
+        (
+            INSTANCES,
+            shared.truncate,
+            r"instances_train2017\.json: truncated or no annot",
+        ),
+        (INSTANCES, lambda p: p.unlink(), r"instances_train2017\.json: missing"),
+        (INSTANCES, lambda p: p.write_text("{}"), "has no annotations, categories"),
+        (INSTANCES, lambda p: p.write_text("[1]"), "no JSON object"),
+        (INSTANCES, lambda p: p.write_bytes(b"\x80\xff"), "unreadable"),
+        (
+            INSTANCES,
+            lambda p: _edit(p, lambda c: c["images"].pop()),
+            "annotation of image",
+        ),
+        (
+            INSTANCES,
+            lambda p: _edit(p, lambda c: c["annotations"][0].pop("iscrowd")),
+            "annotations, id .*iscrowd",
+        ),
+        (
+            INSTANCES,
+            lambda p: _edit(p, lambda c: c["categories"].pop()),
+            "categories of its own",
+        ),
+        (INSTANCES, _polygon([1, 1, 9, 1, 9]), None),
+        (INSTANCES, _polygon([1, 1, 9, 1, 9, 9, 9]), "odd number of coordinates"),
+        (INSTANCES, _polygon([None, 0, 1, 1, 2, 2]), "cannot be read"),
+        (INSTANCES, _polygon([float("nan"), 0, 1, 1, 2, 2]), "far beyond the image"),
+        (INSTANCES, _polygon([float("inf"), 0, 1, 1, 2, 2]), "far beyond the image"),
+        (INSTANCES, _polygon([1e9, 0, 1, 1, 2, 2]), "far beyond the image"),
+        (INSTANCES, _runs("11"), "do not fill the image"),
+        (INSTANCES, _runs(""), "do not fill the image"),
+        (INSTANCES, _runs("o"), "end early"),
+        (INSTANCES, _runs([-5, 4805]), "do not fill the image"),
+        (INSTANCES, _runs([2**33]), "do not fill the image"),
+        (INSTANCES, _runs([0, 10**400]), "do not fill the image"),
+        (INSTANCES, _image(width="a"), "images, id 6000: invalid literal"),
+        (INSTANCES, _image(width=-80), "images, id 6000: sides"),
+        (INSTANCES, _image(width=80.0, id=6000.0), None),
+        (INSTANCES, _image(id=float("inf")), "images, id inf"),
+        (INSTANCES, _image(id="a\nb"), "truncated or no annotations"),
+        (INSTANCES, _image(file_name=".."), "file name"),
+        (
+            INSTANCES,
+            lambda p: _edit(p, lambda c: c["images"][0].update(file_name="../x.jpg")),
+            "file name",
+        ),
+        (
+            INSTANCES,
+            lambda p: _edit(p, lambda c: c["images"][0].update(width=81)),
+            r"000000006000\.jpg: is 80 x 60 pixels, its labels 81 x 60",
+        ),
+        (FIRST, lambda p: p.unlink(), r"000000006000\.jpg: missing"),
+        (FIRST, shared.truncate, r"000000006000\.jpg: corrupt"),
+        (FIRST, lambda p: p.write_text("no image"), r"000000006000\.jpg: corrupt"),
+        ("train2017", shutil.rmtree, "train2017: missing"),
+    ],
+)
+def test_what_is_wrong_with_coco_is_named_and_leaves_no_store(
+    copy, tmp_path, file, harm, message
+):
+    harm(copy / file)
+    if message is None:  # odd, but told what it means
+        assert shared.write_store("coco", copy, tmp_path).is_dir()
+        return
+    with pytest.raises(SourceError, match=message) as error:
+        shared.write_store("coco", copy, tmp_path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "coco").exists()
+
+
+def test_a_damaged_image_costs_no_finished_shard(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "_PER_SHARD", 2)
+    last = copy / "train2017" / "000000006035.jpg"
+    content = last.read_bytes()
+    shared.truncate(last)
+    with pytest.raises(SourceError, match=r"000000006035\.jpg: corrupt"):
+        shared.write_store("coco", copy, tmp_path)
+    last.write_bytes(content)
+    # Of other annotations nothing is gone on with.
+    annotations = copy / INSTANCES
+    before = annotations.read_text()
+    _edit(annotations, lambda c: c["annotations"][0].update(id=77))
+    with pytest.raises(StoreError, match="written by other settings"):
+        shared.write_store("coco", copy, tmp_path)
+    annotations.write_text(before)
+    assert Store.open(shared.write_store("coco", copy, tmp_path)).splits["train"] == 6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_run_lengths_are_read_as_pycocotools_writes_them(seed):
+    rng = np.random.default_rng(seed)
+    inside = rng.random((37, 53)) < (0.5, 0.02, 0.98)[seed]
+    runs = masks.encode(np.asfortranarray(inside.astype(np.uint8)))
+    counts = runs["counts"].decode()
+    found = coco_source.decode({"size": [37, 53], "counts": counts}, 37, 53)
+    np.testing.assert_array_equal(found, inside)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "message"),
+    [
+        ("coco", {"source": None}, "--source: must be given for --dataset=coco"),
+        ("voc", {"source": None}, "--source: must be given for --dataset=voc"),
+        ("coco", {"splits": {"test": 2}}, "coco has train, validation, not test"),
+        ("coco", {"splits": {"train": 9}}, "--splits=train:9: has 6 images"),
+        ("coco", {"image_size": 8}, "--image_size=8"),
+        ("coco", {"max_objects": 5}, "--max_objects: not used by --dataset=coco"),
+    ],
+)
+def test_bad_options_are_named(coco, tmp_path, dataset, options, message):
+    options = {"source": coco, "data_dir": tmp_path} | options
+    with pytest.raises(StoreError, match=message):
+        prepare(dataset, Options(**options))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_of_too_many_objects_is_refused(coco, monkeypatch, tmp_path):
+    monkeypatch.setattr(photographs, "MOST_OBJECTS", 1)
+    with pytest.raises(SourceError, match="has 2 objects, 1 can be labelled"):
+        shared.write_store("coco", coco, tmp_path)
