@@ -20,7 +20,7 @@ from sanorm_jax.metrics.matching import huber_set_loss
 from sanorm_jax.train_step import create_state, make_train_step
 
 BATCH = 4
-STEPS = 400
+STEPS = 300
 SPLITS = {"train": BATCH, "validation": 4}
 
 

@@ -94,7 +94,6 @@ def check(config) -> str:
 
 def _main(folder: str, names: list[str]):
     assert jax.device_count() == 8
-    jax.config.update("jax_disable_most_optimizations", True)  # compiles faster
     for name in names:
         task, normalization = name.split(".")
         config = tiny.config(

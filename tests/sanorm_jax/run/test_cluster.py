@@ -182,7 +182,8 @@ def test_two_tasks_of_a_node_share_a_run_and_no_gpu(tmp_path):
         "SLURM_STEP_TASKS_PER_NODE": "2",
         "CUDA_VISIBLE_DEVICES": "0,1,2,3",
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": os.environ["XLA_FLAGS"]
+        + " --xla_force_host_platform_device_count=2",
     }
     tasks = [
         subprocess.Popen(

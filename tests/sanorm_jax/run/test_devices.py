@@ -22,7 +22,7 @@ MODULE = "tests.sanorm_jax.run.eight_devices"
     "names", [SHORT, pytest.param(ALL, marks=pytest.mark.long)], ids=["short", "all"]
 )
 def test_eight_devices_give_the_numbers_of_one(names, data_dir):
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
     result = subprocess.run(
         [sys.executable, "-m", MODULE, str(data_dir), *names],
         env=os.environ | {"XLA_FLAGS": flags},
