@@ -2,8 +2,8 @@
 
     make paper
 
-Runs `configs/study_shapes.py`, `configs/study_properties.py` and
-`configs/study_blocks.py`, one after another, each in a folder of its name.
+Runs `configs/study_shapes.py`, `configs/study_blocks.py` and
+`configs/study_properties.py`, one after another, each in a folder of its name.
 `--config.seeds="(0,)"` and `--config.data_dir=DIR` hold for all of them. The results
 and times of each are in the docstrings of these three.
 """
