@@ -107,10 +107,11 @@ class Scheduler:
         return json.loads(self._step.read_text()) if self._step.exists() else None
 
     def requeued(self) -> list[str]:
-        """Returns what `scontrol` was asked for so far."""
+        """Returns the requests of `scontrol requeue` so far; it is asked for more."""
         if not self._requests.exists():
             return []
-        return self._requests.read_text().splitlines()
+        lines = self._requests.read_text().splitlines()
+        return [line for line in lines if line.startswith("requeue")]
 
     def run(
         self,
