@@ -49,7 +49,7 @@ shapes: weights
 		--image_size=128 --splits=train:2000,validation:480 \
 		--objects=train:3-6,validation:3-10
 	$(BIN)/python -m feature_extraction.extract --dataset=shapes --encoder=$(ENCODER) \
-		--weights=$(VIT) --input_size=224 --dtype=bfloat16 --components=48 \
+		--weights=$(VIT) --input_size=224 --components=48 \
 		--data_dir=$(DATA_DIR)
 
 demo: CONFIG := shapes
@@ -68,7 +68,7 @@ scenes: weights
 		--data_dir=$(DATA_DIR) --image_size=128 \
 		--splits=train:10000,validation:960 --objects=train:1-6,validation:1-6
 	$(BIN)/python -m feature_extraction.extract --dataset=shapes --name=scenes \
-		--encoder=$(ENCODER) --weights=$(VIT) --input_size=224 --dtype=bfloat16 \
+		--encoder=$(ENCODER) --weights=$(VIT) --input_size=224 \
 		--components=96 --data_dir=$(DATA_DIR)
 
 properties: CONFIG := shapes_property_prediction

@@ -15,7 +15,7 @@ from sanorm_jax.data import commands, run_data
 from sanorm_jax.data.store import StoreError
 
 from .features import extract
-from .options import RECORDED, Options
+from .options import DTYPES, RECORDED, Options
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, "Dataset of the images, as prepared.", required=True
@@ -62,7 +62,11 @@ _INPUT_SIZE = flags.DEFINE_integer(
     "input_size", None, "ViT: side that images are resized to, default the model's own."
 )
 _DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "float16", "bfloat16"], "ViT: compute dtype."
+    "dtype",
+    Options.dtype,
+    DTYPES,
+    "ViT: compute dtype. auto: bfloat16 if the device has instructions for it, else "
+    "float32; a store that has begun keeps its dtype.",
 )
 _DEVICE = flags.DEFINE_string("device", None, "ViT: cuda or cpu, default cuda if any.")
 

@@ -66,8 +66,11 @@ def extract(
     noted = None if like is None else run_data.read(like)["features"]
     if noted is not None and options.weights is None:
         options = dataclasses.replace(options, weights=_weights_of(noted, data_dir))
-    encoder = encoders.create(encoder_name, source, options, noted)
     root = feature_root(data_dir, name, encoder_name)
+    if options.dtype == "auto":
+        dtype = projection.recorded_dtype(root) or "auto"
+        options = dataclasses.replace(options, dtype=dtype)
+    encoder = encoders.create(encoder_name, source, options, noted)
     recorded = (noted or {}).get("projection")
     if recorded is not None:
         encoder = projection.project(

@@ -7,6 +7,7 @@ from typing import Any
 
 from sanorm_jax.data.store import StoreError
 
+DTYPES = ("auto", "float32", "float16", "bfloat16")
 _PATCHES = {"patch_size"}
 _ANY = {"batch_size", "components", "whitening", "projection_images"}
 # Options whose value the settings of an encoder record, and under which name.
@@ -26,7 +27,8 @@ class Options:
       layer: ViT: block to take, from 0; None for the last.
       final_norm: ViT: apply the last LayerNorm.
       input_size: ViT: side that images are resized to; None for the model's own.
-      dtype: ViT: compute dtype.
+      dtype: ViT: compute dtype; `auto` is that of the store if it has begun, else
+        bfloat16 where the device has instructions for it, else float32.
       device: ViT: cuda or cpu; None for cuda if there is any.
       batch_size: images encoded at once; None for what suits the device.
       components: principal components kept of the features; None for the features.
@@ -39,7 +41,7 @@ class Options:
     layer: int | None = None
     final_norm: bool = True
     input_size: int | None = None
-    dtype: str = "float32"
+    dtype: str = "auto"
     device: str | None = None
     batch_size: int | None = None
     components: int | None = None

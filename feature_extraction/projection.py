@@ -186,6 +186,27 @@ def project(
     return ProjectedEncoder(encoder, projection)
 
 
+def recorded_dtype(root: pathlib.Path) -> str | None:
+    """Return the compute dtype that a feature store was begun with.
+
+    Args:
+      root: Folder of the feature store, which need not exist.
+
+    Returns:
+      The dtype's name; None if nothing was begun there, or its encoder has none.
+
+    Raises:
+      StoreError: The manifest or the projection is damaged.
+    """
+    if (root / MANIFEST).exists():
+        return read_manifest(root)["settings"].get("compute_dtype")
+    # A job that stopped between fitting the projection and writing the manifest.
+    path = root / PROJECTION
+    if path.exists():
+        return json.loads(str(_read(path, None)["record"])).get("compute_dtype")
+    return None
+
+
 def _wanted(encoder: Encoder, source: Store, options: Options) -> dict[str, Any]:
     """Returns what a fit has to have been made with."""
     if "train" not in source.splits:
@@ -228,7 +249,10 @@ def _fit_file(encoder: Encoder, source: Store, options: Options) -> dict[str, An
                 bar.advance(len(indices))
 
     mean, matrix, share = fit(features(), options.components, options.whitening)
-    record = wanted | {"explained_variance": round(share, 4)}
+    record = wanted | {
+        "explained_variance": round(share, 4),
+        "compute_dtype": encoder.settings.get("compute_dtype"),
+    }
     return {"mean": mean, "matrix": matrix, "record": np.array(json.dumps(record))}
 
 

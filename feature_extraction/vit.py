@@ -53,7 +53,8 @@ class VitEncoder:
         # On CPUs a batch whose tokens stay in the cache is a quarter faster.
         on_gpu = self._device.type == "cuda"
         self._batch_size = options.batch_size or (64 if on_gpu else 8)
-        self._dtype = getattr(torch, options.dtype)
+        dtype = _dtype_name(options.dtype, self._device)
+        self._dtype = getattr(torch, dtype)
         # Else the patch embedding, a convolution, has the precision of TF32.
         torch.backends.cudnn.allow_tf32 = False
         self._model, weights_id = _load(name, options)
@@ -98,7 +99,7 @@ class VitEncoder:
             "layer": self._layer,
             "final_norm": self._final_norm,
             "prefix_tokens_dropped": self._model.num_prefix_tokens,
-            "compute_dtype": options.dtype,
+            "compute_dtype": dtype,
         }
         logging.info(
             "%s on %s: %d tokens of %d; %s",
@@ -175,6 +176,36 @@ def _device(name: str | None) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise StoreError("--device=cuda: PyTorch finds no GPU; choose --device=cpu")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Return whether the device multiplies bfloat16 in hardware.
+
+    Where it does not, PyTorch emulates bfloat16, several times slower than float32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # oneDNN's word alone is not enough: it accepts bfloat16 on any AVX-512.
+    found = torch.cpu.get_capabilities()
+    instructions = ("amx_bf16", "avx512_bf16", "bf16")  # x86, x86, ARM
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and any(
+        found.get(name, False) for name in instructions
+    )
+
+
+def _dtype_name(name: str, device: torch.device) -> str:
+    """Return the compute dtype's name, with `auto` resolved for the device."""
+    if name != "auto":
+        return name
+    native = has_native_bfloat16(device)
+    dtype = "bfloat16" if native else "float32"
+    logging.info(
+        "--dtype=auto: %s, since %s has %s bfloat16 instructions",
+        dtype,
+        device,
+        "native" if native else "no",
+    )
+    return dtype
 
 
 def _check_name(name: str):

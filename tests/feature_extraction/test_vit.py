@@ -1,6 +1,10 @@
 """Features of ViTs of timm with random weights, against plain forward passes."""
 
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,9 +15,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional
 
 from sanorm_jax.data import run_data
-from sanorm_jax.data.store import StoreError
+from sanorm_jax.data.store import Store, StoreError
 from sanorm_jax.feature_extraction import features, vit
 from sanorm_jax.feature_extraction.options import Options
+from tests import stores
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), np.uint8)
 CONFIG = {"input_size": (3, 28, 28), "interpolation": "bicubic"}
@@ -49,12 +56,10 @@ def _input_size(name):
 
 def _encoder(files, name="test_vit", **options):
     size = _input_size(name)
-    return vit.VitEncoder(
-        name,
-        Options(
-            **{"weights": files(name, img_size=size), "input_size": size} | options
-        ),
-    )
+    options.setdefault("weights", files(name, img_size=size))
+    options.setdefault("input_size", size)
+    options.setdefault("dtype", "float32")
+    return vit.VitEncoder(name, Options(**options))
 
 
 def _plain(name, path, images, layer=None, norm=True):
@@ -169,6 +174,61 @@ def test_weights_are_found_in_files_of_other_layouts(weights, tmp_path):
         np.testing.assert_array_equal(encoder(IMAGES), expected(IMAGES))
         # Another file is another store, whatever is in it.
         assert encoder.settings["weights"] != expected.settings["weights"]
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_bfloat16_only_where_it_is_native(native, dtype, weights, monkeypatch):
+    monkeypatch.setattr(vit, "has_native_bfloat16", lambda device: native)
+    encoder = _encoder(weights, dtype="auto")
+    assert encoder.settings["compute_dtype"] == dtype
+    expected = _encoder(weights, dtype=dtype)
+    np.testing.assert_array_equal(encoder(IMAGES), expected(IMAGES))
+
+
+def test_a_cpu_limited_to_avx2_has_no_native_bfloat16():
+    code = (
+        "import torch; from sanorm_jax.feature_extraction import vit; "
+        "print(vit.has_native_bfloat16(torch.device('cpu')))"
+    )
+    limits = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | limits,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("killed_after", ["projection", "manifest"])
+def test_a_store_that_has_begun_keeps_its_dtype(
+    killed_after, weights, tmp_path, monkeypatch
+):
+    """A job that resumes on another CPU computes as the one that began the store."""
+    stores.write_source(tmp_path / "random", {"train": 16}, size=32)
+    options = Options(
+        weights=weights("test_vit", img_size=32),
+        input_size=32,
+        components=3,
+        projection_images=8,
+    )
+
+    def kill(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vit, "has_native_bfloat16", lambda device: False)
+        if killed_after == "projection":
+            patch.setattr(features.StoreWriter, "create", kill)
+        else:
+            patch.setattr(features, "_write", kill)
+        with pytest.raises(KeyboardInterrupt):
+            features.extract(tmp_path, "random", "test_vit", options)
+    monkeypatch.setattr(vit, "has_native_bfloat16", lambda device: True)
+    root = features.extract(tmp_path, "random", "test_vit", options)
+    assert Store.open(root).settings["compute_dtype"] == "float32"
 
 
 def test_settings_name_all_that_makes_the_features(weights):
