@@ -40,7 +40,7 @@ class SlotOptions(nn.Module):
     num_iterations: int = 3
     common_dim: int | None = None
     hidden_dim: int = 128
-    update_normalization: str = "mean"
+    update_normalization: str = "weighted_mean"
     gru: str = "tf"
     implicit: bool = False
     axis_name: str | None = None
@@ -94,7 +94,9 @@ class SlotAttention(SlotOptions):
         norm_mlp = layers.layer_norm("norm_mlp")
         gru = layers.GRU(self.gru, self.dtype, name="gru")
         mlp = layers.MLP(hidden_dim, self.slot_dim, dtype=self.dtype, name="mlp")
-        normalize = normalization.make(self.update_normalization, self.axis_name)
+        normalize = normalization.make(
+            self.update_normalization, self.num_slots, self.axis_name
+        )
         to_q = self.param("to_q", layers.glorot, (self.slot_dim, common_dim))
         to_k = self.param("to_k", layers.glorot, (input_dim, common_dim))
         to_v = self.param("to_v", layers.glorot, (input_dim, common_dim))
@@ -103,13 +105,11 @@ class SlotAttention(SlotOptions):
         inputs = layers.layer_norm("norm_inputs", dtype=self.dtype)(inputs)
         keys = inputs @ to_k.astype(self.dtype)
         values = inputs @ to_v.astype(self.dtype)
-        step = normalization.Step(0, train, self.num_slots)
+        moments = None
 
         for iteration in range(num_iterations):
-            step.iteration = iteration
             if self.implicit and iteration == num_iterations - 1:
-                slots = jax.lax.stop_gradient(slots)
-                step.memory = jax.lax.stop_gradient(step.memory)
+                slots, moments = jax.lax.stop_gradient((slots, moments))
             # The scale goes with the queries, of which there are few.
             queries = norm_slots(slots).astype(self.dtype) @ to_q.astype(self.dtype)
             queries = queries * common_dim**-0.5
@@ -118,7 +118,8 @@ class SlotAttention(SlotOptions):
                 "bkc,bnc->bkn", queries, keys, preferred_element_type=jnp.float32
             )
             attention = jax.nn.softmax(logits, axis=1)
-            slots = gru(normalize(attention, values, step), slots)
+            updates, moments = normalize(attention, values, moments, train)
+            slots = gru(updates, slots)
             slots = slots + mlp(norm_mlp(slots)).astype(jnp.float32)
         return slots, attention
 

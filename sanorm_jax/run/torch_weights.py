@@ -228,7 +228,7 @@ def _update_normalization(
     elif name == "image_level":
         yield from _scalar(f"{prefix}update_ln.gamma", (1,), "params", *path, "scale")
         yield from _scalar(f"{prefix}update_ln.beta", (1,), "params", *path, "bias")
-    elif name == "scalar_batch_norm_single":
+    elif name == "batch_norm":
         prefix, shape = f"{prefix}update_normalizer", (1, 1, 1, 1)
         yield from _scalar(f"{prefix}.gamma", shape, "params", *path, "scale")
         yield from _scalar(f"{prefix}.beta", shape, "params", *path, "bias")

@@ -118,7 +118,8 @@ def check_set_predictor(vectors: Vectors):
 
 def _normalization(words: str, default: str) -> str:
     """Return the normalization that a file's name tells, the longest that fits."""
-    fitting = [name for name in normalization.NORMALIZATIONS if name in words]
+    names = [*normalization.NORMALIZATIONS, *normalization.ALIASES]
+    fitting = [name for name in names if name in words]
     return max(fitting, key=len, default=default)
 
 

@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 
 import jax
@@ -74,19 +73,22 @@ def test_jit_vmap_over_seeds_and_bfloat16(name):
 
 
 def _updates(name, attention, values, variables=None, train=True, **options):
-    """Apply a normalization alone, as in iteration 0."""
-    step = normalization.Step(0, train, num_train_slots=3)
+    """Apply a normalization alone, as in iteration 0; batch norm's averages beside."""
     entry = normalization.NORMALIZATIONS[name]
     if not isinstance(entry, type):
-        return entry(attention, values, step)
+        return entry(attention, values)
+    inputs = (attention, values)
+    if name == "batch_norm":
+        inputs = (attention, values, None, train)
+    if name == "scaled_mean":
+        options["num_train_slots"] = 3
     module = entry(**options)
     if variables is None:
-        first = dataclasses.replace(step, memory={})
-        variables = module.init(jax.random.key(0), attention, values, first)
-    out, updated = module.apply(
-        variables, attention, values, step, mutable=["batch_stats"]
-    )
-    return out if not updated else (out, updated["batch_stats"])
+        variables = module.init(jax.random.key(0), *inputs)
+    out, updated = module.apply(variables, *inputs, mutable=["batch_stats"])
+    if name == "batch_norm":
+        return out[0], updated["batch_stats"]
+    return out
 
 
 @pytest.fixture
@@ -105,8 +107,8 @@ def test_functions_against_their_definition(attention, values):
     mean = np.einsum("bkn,bnd->bkd", shares, values)
     expected = {
         "none": plain,
-        "constant": plain / 7,
-        "mean": mean,
+        "weighted_sum": plain / 7,
+        "weighted_mean": mean,
         "scaled_mean": mean * 3 / 5,
     }
     for name, value in expected.items():
@@ -133,7 +135,7 @@ def test_image_level_has_unit_moments_for_each_image(attention, values):
 
 
 def test_batch_norm_has_unit_moments_over_the_batch(attention, values):
-    updates, stats = _updates("scalar_batch_norm_single", attention, values)
+    updates, stats = _updates("batch_norm", attention, values)
     np.testing.assert_allclose(updates.mean(), 0, atol=1e-5)
     np.testing.assert_allclose(updates.std(), 1, rtol=1e-3)
     plain = np.asarray(_updates("none", attention, values))
@@ -164,16 +166,16 @@ def test_batch_norm_updates_its_averages_once_a_step_and_not_in_evaluation():
 
 
 def test_batch_norm_over_devices_equals_one_device(attention, values):
-    together, stats = _updates("scalar_batch_norm_single", attention, values)
-    step = normalization.Step(0, train=True, num_train_slots=3)
-    module = normalization.ScalarBatchNorm(axis_name="devices")
-    variables = module.init(jax.random.key(0), attention, values, step)
+    together, stats = _updates("batch_norm", attention, values)
+    module = normalization.BatchNorm(axis_name="devices")
+    variables = module.init(jax.random.key(0), attention, values, None, True)
 
     def device(attention, values):
-        step = normalization.Step(0, train=True, num_train_slots=3)
-        return module.apply(variables, attention, values, step, mutable=["batch_stats"])
+        return module.apply(
+            variables, attention, values, None, True, mutable=["batch_stats"]
+        )
 
-    apart, updated = jax.vmap(device, axis_name="devices")(
+    (apart, _), updated = jax.vmap(device, axis_name="devices")(
         attention[:, None], values[:, None]
     )
     np.testing.assert_allclose(apart[:, 0], together, rtol=1e-5, atol=1e-6)
@@ -190,7 +192,7 @@ def test_normalizers_stay_float32_under_bfloat16(attention, values):
         np.asarray(values, np.float64),
     )
     centred = exact - exact.mean()
-    updates, _ = _updates("scalar_batch_norm_single", attention, values)
+    updates, _ = _updates("batch_norm", attention, values)
     np.testing.assert_allclose(updates, centred / centred.std(), rtol=1e-2, atol=1e-3)
 
 
