@@ -70,7 +70,7 @@ def make_sides(case: Case):
     torch_model = make_torch_model(case)
     weights = {k: v.numpy().copy() for k, v in torch_model.state_dict().items()}
     model = make_model(case)
-    x, noise, *targets = make_inputs(case, model.slot_dim)
+    x, noise, *targets = make_inputs(case, model.slot_attention.slot_dim)
     params = torch_weights.to_flax(model, weights)["params"]
     ours = our_step(model, params, (x, noise, *targets))
     if case.task != "dinosaur":

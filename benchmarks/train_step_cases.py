@@ -15,6 +15,7 @@ from sanorm_jax.metrics.matching import huber_set_loss
 from sanorm_jax.models.autoencoder import Autoencoder
 from sanorm_jax.models.dinosaur import Dinosaur
 from sanorm_jax.models.set_predictor import SetPredictor
+from sanorm_jax.models.slot_attention import SlotAttention
 from sanorm_jax.run.devices import compiler_options
 
 LEARNING_RATE = 1e-4
@@ -74,13 +75,19 @@ CASES = {
 
 def make_model(case: Case) -> nn.Module:
     """Return our model, with PyTorch's GRU."""
-    options = {"num_slots": case.num_slots, "gru": "torch"}
-    options["dtype"] = jnp.dtype(case.dtype)
-    if case.task == "dinosaur":
-        return Dinosaur(**options, remat=case.remat)
+    is_dinosaur = case.task == "dinosaur"
+    slot_attention = SlotAttention(
+        case.num_slots,
+        slot_dim=128 if is_dinosaur else 64,
+        hidden_dim=512 if is_dinosaur else 128,
+        gru="torch",
+        dtype=jnp.dtype(case.dtype),
+    )
+    if is_dinosaur:
+        return Dinosaur(slot_attention, remat=case.remat)
     if case.task == "autoencoder":
-        return Autoencoder(**options, image_size=case.image_size)
-    return SetPredictor(**options, image_size=case.image_size)
+        return Autoencoder(slot_attention, image_size=case.image_size)
+    return SetPredictor(slot_attention, image_size=case.image_size)
 
 
 def make_inputs(case: Case, slot_dim: int) -> tuple[np.ndarray, ...]:

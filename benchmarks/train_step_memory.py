@@ -46,7 +46,7 @@ GPUS = {
 def lower(case: Case) -> jax.stages.Lowered:
     """Return the step of a case, made of shapes alone."""
     model = make_model(case)
-    inputs = make_inputs(case, model.slot_dim)
+    inputs = make_inputs(case, model.slot_attention.slot_dim)
 
     def init(x, noise):
         params = model.init(jax.random.key(0), x, train=True, noise=noise)["params"]

@@ -233,7 +233,7 @@ def _read_ahead(read, count: int) -> Iterator[dict[str, np.ndarray]]:
 
 def _feature_step(case: Case) -> Callable[[dict[str, jax.Array]], jax.Array]:
     model = make_model(case)
-    features, noise = make_inputs(case, model.slot_dim)
+    features, noise = make_inputs(case, model.slot_attention.slot_dim)
     params = model.init(jax.random.key(0), features[:1], train=True, noise=noise[:1])
     state = params["params"], TX.init(params["params"])
     noise = jax.device_put(noise)
@@ -252,7 +252,7 @@ def matching(size: Size) -> dict[str, Any]:
     """The Hungarian matching on the device and on the host, and its share of a step."""
     case = size.steps["set_predictor"]
     model = make_model(case)
-    inputs = make_inputs(case, model.slot_dim)
+    inputs = make_inputs(case, model.slot_attention.slot_dim)
     params = model.init(jax.random.key(0), inputs[0][:1], train=True)["params"]
 
     def step_seconds(**options) -> float:

@@ -69,7 +69,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     torch_model = make_torch_model(case)
     weights = {k: v.numpy().copy() for k, v in torch_model.state_dict().items()}
     model = make_model(case)
-    inputs = make_inputs(case, model.slot_dim)
+    inputs = make_inputs(case, model.slot_attention.slot_dim)
     result: dict[str, Any] = {"case": dataclasses.asdict(case), "name": str(case)}
     makers = {
         "ours": lambda: _ours(case, model, weights, inputs, result),

@@ -38,6 +38,7 @@ class Autoencoder(SlotModel):
     """CNN encoder, Slot Attention, and a broadcast decoder for each slot.
 
     Attributes:
+      slot_attention: Slot Attention over the encoded pixels.
       image_size: height and width of the images in pixels.
       feature_dim: channels of the convolutions.
       encoder_kernel_size: kernel side of the encoder's convolutions.
@@ -46,7 +47,6 @@ class Autoencoder(SlotModel):
         (from a coarse map to the image in one step; not of the published code).
       encoder_position: options of the encoder's `SoftPositionEmbedding`.
       decoder_position: options of the decoder's `SoftPositionEmbedding`.
-      Further attributes: see `SlotOptions`.
     """
 
     image_size: int = 128

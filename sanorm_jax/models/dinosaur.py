@@ -116,15 +116,12 @@ class Dinosaur(SlotModel):
     """Feature MLP, Slot Attention and MLP decoder over encoder features.
 
     Attributes:
-      decoder_hidden_dim: width of the decoder's hidden layers.
-      decoder_num_hidden_layers: number of the decoder's hidden layers.
-      remat: see `MLPDecoder`.
-      Further attributes: see `SlotOptions`.
+      slot_attention: Slot Attention over the encoded tokens.
+      decoder_hidden_dim: Width of the decoder's hidden layers.
+      decoder_num_hidden_layers: Number of the decoder's hidden layers.
+      remat: See `MLPDecoder`.
     """
 
-    num_slots: int = 11
-    slot_dim: int = 128
-    hidden_dim: int = 512
     decoder_hidden_dim: int = 1024
     decoder_num_hidden_layers: int = 3
     remat: bool = False
@@ -133,7 +130,11 @@ class Dinosaur(SlotModel):
         """Return tokens `[B, N, D]` of encoder features `[B, N, F]`."""
         tokens = layers.layer_norm("feature_norm", dtype=self.dtype)(features)
         return layers.MLP(
-            features.shape[-1], self.slot_dim, "torch", self.dtype, name="feature_mlp"
+            features.shape[-1],
+            self.slot_attention.slot_dim,
+            "torch",
+            self.dtype,
+            name="feature_mlp",
         )(tokens)
 
     def decode(self, slots, features):

@@ -20,6 +20,7 @@ class SetPredictor(SlotModel):
     """CNN encoder, Slot Attention, and an MLP that reads each slot.
 
     Attributes:
+      slot_attention: Slot Attention over the encoded image.
       image_size: height and width of the images in pixels, a multiple of 4.
       from_features: take the features of a frozen encoder instead of images; a linear
         map takes the place of the convolutions.
@@ -28,10 +29,8 @@ class SetPredictor(SlotModel):
         variance drown its ramps, a `weight` of 8 makes them as loud.
       num_properties: length P of the property vector.
       property_hidden_dim: hidden width of the MLP over slots.
-      Further attributes: see `SlotOptions`.
     """
 
-    num_slots: int = 10
     image_size: int = 128
     from_features: bool = False
     feature_dim: int = 64

@@ -6,7 +6,6 @@ section 3, for the normalizations; Chang et al., "Object Representations as
 Fixed Points" (NeurIPS 2022) for implicit differentiation.
 """
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -18,21 +17,21 @@ from sanorm_jax.models import layers, normalization
 from sanorm_jax.models.position_embedding import SoftPositionEmbedding
 
 
-class SlotOptions(nn.Module):
-    """The options of Slot Attention, which the models around it have as well.
+class SlotAttention(nn.Module):
+    """Groups tokens into slots by attention that competes over the slots.
 
     Attributes:
-      num_slots: slots K in training, and where a call names no other number.
-      slot_dim: features D of a slot.
-      num_iterations: iterations where a call names no other number.
-      common_dim: dimension of keys, queries and values; None means `slot_dim`.
-      hidden_dim: hidden width of the MLP; never less than the common dimension.
-      update_normalization: a name of `normalization.NORMALIZATIONS` or an alias.
+      num_slots: Number of slots K in training, and the default of a call.
+      slot_dim: Features D of a slot.
+      num_iterations: Number of iterations in training, and the default of a call.
+      common_dim: Dimension of keys, queries and values; `slot_dim` if None.
+      hidden_dim: Hidden width of the MLP, at least the common dimension.
+      update_normalization: Key of `normalization.NORMALIZATIONS`, or an alias.
       gru: `tf` or `torch`, see `layers.GRU`.
-      implicit: gradient through the last iteration only.
-      axis_name: mapped axis over which the batch is spread, for batch norm.
-      dtype: dtype of the matrix products; softmax, normalizers, gates and the
-        slots between iterations are float32.
+      implicit: Whether the gradient passes through the last iteration only.
+      axis_name: Mapped axis over which the batch is spread, for batch norm.
+      dtype: Dtype of the matrix products. Softmax, normalizers, gates and the slots
+        between iterations are float32.
     """
 
     num_slots: int = 7
@@ -45,13 +44,6 @@ class SlotOptions(nn.Module):
     implicit: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
-
-
-class SlotAttention(SlotOptions):
-    """Groups tokens into slots by attention that competes over the slots.
-
-    Attributes: see `SlotOptions`.
-    """
 
     @nn.compact
     def __call__(
@@ -67,12 +59,12 @@ class SlotAttention(SlotOptions):
         """Return slots `[B, K, D]` and attention `[B, K, N]`, both float32.
 
         Args:
-          inputs: tokens `[B, N, C]`.
-          train: whether normalizers use (and update) batch statistics.
+          inputs: Tokens `[B, N, C]`.
+          train: Whether normalizers use (and update) batch statistics.
           num_slots: K, if other than in training.
-          num_iterations: iterations, if other than in training.
-          initial_slots: slots `[B, K, D]` to start from.
-          noise: standard normal `[B, K, D]` to draw initial slots with. Without
+          num_iterations: Number of iterations, if other than in training.
+          initial_slots: Slots `[B, K, D]` to start from.
+          noise: Standard normal `[B, K, D]` to draw initial slots with. Without
             `initial_slots` and `noise`, it comes from the stream `slots`.
 
         Returns:
@@ -148,13 +140,21 @@ class SlotAttention(SlotOptions):
         return mean + jnp.exp(log_sigma) * noise.astype(jnp.float32)
 
 
-class SlotModel(SlotOptions):
+class SlotModel(nn.Module):
     """Base of the models: encode to tokens, Slot Attention, decode the slots.
 
-    A model says what its tokens are (`encode`) and what it makes of slots (`decode`).
+    A model defines `encode`, which makes tokens, and `decode`, which reads slots.
 
-    Attributes: see `SlotOptions`.
+    Attributes:
+      slot_attention: The module between the two; its `dtype` is the model's.
     """
+
+    slot_attention: SlotAttention
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the model's matrix products."""
+        return self.slot_attention.dtype
 
     @nn.compact
     def __call__(
@@ -167,31 +167,25 @@ class SlotModel(SlotOptions):
         initial_slots: jax.Array | None = None,
         noise: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """Group the inputs into slots, and make of these what the model is for.
+        """Encode the inputs, group the tokens into slots, and decode the slots.
 
         Args:
-          inputs: what `encode` takes.
-          train: whether normalizers use (and update) batch statistics.
+          inputs: Argument of `encode`.
+          train: Whether normalizers use (and update) batch statistics.
           num_slots: K, if other than in training.
-          num_iterations: iterations, if other than in training.
-          initial_slots: slots `[B, K, D]` to start from.
-          noise: standard normal `[B, K, D]` to draw initial slots with.
+          num_iterations: Number of iterations, if other than in training.
+          initial_slots: Slots `[B, K, D]` to start from.
+          noise: Standard normal `[B, K, D]` to draw initial slots with.
 
         Returns:
-          `slots` `[B, K, D]`, `attention` `[B, K, N]` and what `decode` returns, all
+          `slots` `[B, K, D]`, `attention` `[B, K, N]` and the outputs of `decode`, all
           float32.
 
         Raises:
-          ConfigError: inputs that the model cannot take; and see `SlotAttention`.
+          ConfigError: The inputs do not fit the model; see also `SlotAttention`.
         """
         tokens = self.encode(inputs)
-        options = {
-            field.name: getattr(self, field.name)
-            # Flax makes every module a dataclass.
-            for field in dataclasses.fields(SlotOptions)  # ty: ignore
-            if field.name not in ("parent", "name")
-        }
-        slots, attention = SlotAttention(**options, name="slot_attention")(
+        slots, attention = self.slot_attention(
             tokens,
             train=train,
             num_slots=num_slots,
@@ -206,12 +200,12 @@ class SlotModel(SlotOptions):
         raise NotImplementedError
 
     def decode(self, slots: jax.Array, inputs: jax.Array, /) -> dict[str, jax.Array]:
-        """Return what the model makes of slots, float32; the inputs give shapes."""
+        """Return the decoded slots in float32; the inputs give shapes."""
         raise NotImplementedError
 
     @nn.nowrap
     def embedding(self, name: str) -> SoftPositionEmbedding:
-        """Return the module whose options are the model's `encoder_position`, say."""
+        """Return the position embedding with the options in the attribute `name`."""
         options = getattr(self, name) or {}
         return SoftPositionEmbedding(
             **options, dtype=self.dtype, name=f"{name}_embedding"

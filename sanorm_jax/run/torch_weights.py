@@ -264,7 +264,9 @@ def _position(embedding, size: int, torch_name: str, name: str) -> Iterator:
 def _dinosaur(model: Dinosaur) -> Iterator[_Entry]:
     yield from _norm("feature_layer_norm", "feature_norm")
     yield from _mlp("feature_mlp", "feature_mlp")
-    yield from _slot_attention(model, "slot_attention.", "slot_attention")
+    yield from _slot_attention(
+        model.slot_attention, "slot_attention.", "slot_attention"
+    )
     yield _Entry(
         "mlp_decoder.decoder_pos_encoding",
         ("params", "decoder", "positions"),
@@ -298,7 +300,9 @@ def _autoencoder(model: Autoencoder) -> Iterator:
         yield from _position(embedding, size, f"{side}_pos", embedding.name)
     yield from _norm("layer_norm", "feature_norm")
     yield from _mlp("feature_mlp", "feature_mlp")
-    yield from _slot_attention(model, "slot_attention.", "slot_attention")
+    yield from _slot_attention(
+        model.slot_attention, "slot_attention.", "slot_attention"
+    )
     for i, (_, upsample, _) in enumerate(autoencoder.DECODERS[model.decoder]):
         torch_name, name = f"decoder_cnn.{2 * i}", f"decoder_{i}"
         unpools = upsample and model.decoder == "up_convolve"
@@ -328,7 +332,9 @@ def _set_predictor(model: SetPredictor) -> Iterator:
     yield from _position(embedding, model.image_size // 4, "pos_embed", embedding.name)
     yield from _norm("layer_norm", "feature_norm")
     yield from _mlp("feature_mlp", "feature_mlp")
-    yield from _slot_attention(model, "slot_attention.", "slot_attention")
+    yield from _slot_attention(
+        model.slot_attention, "slot_attention.", "slot_attention"
+    )
     yield from _mlp("mlp", "head")
 
 

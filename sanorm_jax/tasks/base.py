@@ -14,6 +14,7 @@ from sanorm_jax import metrics
 from sanorm_jax.data import pipeline
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import occupancy, segmentation
+from sanorm_jax.models.slot_attention import SlotAttention
 
 Batch = dict[str, jax.Array]
 # JAX's names; on GPUs the first two are TF32, the last is true float32.
@@ -141,7 +142,7 @@ class Task(abc.ABC):
           num_slots: K.
           num_iterations: of Slot Attention.
         """
-        noise = slot_noise(rng, batch["index"], num_slots, self.model.slot_dim)
+        noise = slot_noise(rng, batch["index"], num_slots, self.slot_dim)
         with jax.default_matmul_precision(self.config.matmul_precision):
             return self.model.apply(
                 variables,
@@ -169,7 +170,7 @@ class Task(abc.ABC):
           ids: [B] int32, rows in the global batch.
           rng: key of the step.
         """
-        noise = slot_noise(rng, ids, self.config.num_slots, self.model.slot_dim)
+        noise = slot_noise(rng, ids, self.config.num_slots, self.slot_dim)
         # The products of the gradient inherit the precision.
         with jax.default_matmul_precision(self.config.matmul_precision):
             out, updated = self.model.apply(
@@ -209,16 +210,29 @@ class Task(abc.ABC):
             first.get("masks") if len(predicted) == 1 else None,
         )
 
-    def model_options(self) -> dict[str, Any]:
-        """Returns the options that every model takes, and those of `config.model`."""
+    @property
+    def slot_dim(self) -> int:
+        """Features D of a slot."""
+        return self.model.slot_attention.slot_dim
+
+    def slot_attention(self) -> SlotAttention:
+        """Return the config's Slot Attention, for the task's model."""
         config = self.config
-        return {
-            "num_slots": config.num_slots,
-            "num_iterations": config.num_iterations,
-            "update_normalization": config.update_normalization,
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-        } | config.model.to_dict()
+        fields = SlotAttention.__dataclass_fields__
+        options = {k: v for k, v in config.model.to_dict().items() if k in fields}
+        return SlotAttention(
+            num_slots=config.num_slots,
+            num_iterations=config.num_iterations,
+            update_normalization=config.update_normalization,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            **options,
+        )
+
+    def model_options(self) -> dict[str, Any]:
+        """Return the fields of `config.model` that are not of Slot Attention."""
+        fields = SlotAttention.__dataclass_fields__
+        return {k: v for k, v in self.config.model.to_dict().items() if k not in fields}
 
     def square_image_size(self) -> int:
         """Returns the side of the images, or raises `ConfigError` if not square."""

@@ -40,7 +40,9 @@ class DinosaurTask(Task):
                 f"config.encoder={config.encoder}: {self.num_tokens} tokens are no "
                 "square grid"
             )
-        self.model = Dinosaur(remat=config.remat, **self.model_options())
+        self.model = Dinosaur(
+            self.slot_attention(), remat=config.remat, **self.model_options()
+        )
 
     def init(self, rng):
         """See `Task.init`."""

@@ -61,7 +61,9 @@ class ObjectDiscoveryTask(Task):
                 )
         self.evaluation_fields = ("image", "num_objects", *self.label_fields)
         self.loss_weight = optimizers.piecewise_linear(config.loss_weight)
-        self.model = Autoencoder(image_size=self.image_size, **self.model_options())
+        self.model = Autoencoder(
+            self.slot_attention(), image_size=self.image_size, **self.model_options()
+        )
 
     def init(self, rng):
         """See `Task.init`."""

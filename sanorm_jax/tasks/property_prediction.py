@@ -60,6 +60,7 @@ class PropertyPredictionTask(Task):
                 "object that none finds"
             )
         self.model = SetPredictor(
+            self.slot_attention(),
             image_size=self.image_size,
             from_features=from_features,
             **self.model_options(),

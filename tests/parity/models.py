@@ -50,8 +50,10 @@ def check_dinosaur(vectors: Vectors):
     weights = vectors.group("params_before/")
     layers = [name for name in weights if re.search(r"mlp_decoder\.\d+\.bias", name)]
     model = Dinosaur(
-        **_sizes(vectors, weights, "slot_attention."),
-        update_normalization=_normalization(vectors.name, default="mean"),
+        SlotAttention(
+            **_sizes(vectors, weights, "slot_attention."),
+            update_normalization=_normalization(vectors.name, default="mean"),
+        ),
         decoder_hidden_dim=weights["mlp_decoder.mlp_decoder.0.weight"].shape[0],
         decoder_num_hidden_layers=len(layers) - 1,
     )
@@ -69,8 +71,10 @@ def check_autoencoder(vectors: Vectors):
     # Images are [B, 3, H, W] in the vectors, [B, H, W, 3] here.
     image = np.moveaxis(vectors["image"], 1, 3)
     model = Autoencoder(
-        **_sizes(vectors, weights, "slot_attention."),
-        update_normalization=_normalization(vectors.name, default="constant"),
+        SlotAttention(
+            **_sizes(vectors, weights, "slot_attention."),
+            update_normalization=_normalization(vectors.name, default="constant"),
+        ),
         image_size=image.shape[1],
         feature_dim=weights["encoder_cnn.0.weight"].shape[0],
         encoder_kernel_size=weights["encoder_cnn.0.weight"].shape[-1],
@@ -97,9 +101,11 @@ def check_set_predictor(vectors: Vectors):
     weights = vectors.group("params/")
     image, targets = np.moveaxis(vectors["image"], 1, 3), vectors["targets"]
     model = SetPredictor(
-        **_sizes(vectors, weights, "slot_attention."),
-        update_normalization=_normalization(
-            vectors.name, default="scalar_batch_norm_single"
+        SlotAttention(
+            **_sizes(vectors, weights, "slot_attention."),
+            update_normalization=_normalization(
+                vectors.name, default="scalar_batch_norm_single"
+            ),
         ),
         image_size=image.shape[1],
         feature_dim=weights["cnn_encoder.0.weight"].shape[0],

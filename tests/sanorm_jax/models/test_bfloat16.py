@@ -8,9 +8,10 @@ import pytest
 from sanorm_jax.models.autoencoder import Autoencoder
 from sanorm_jax.models.dinosaur import Dinosaur
 from sanorm_jax.models.set_predictor import SetPredictor
-from tests.sanorm_jax.models.variables import random_variables
+from sanorm_jax.models.slot_attention import SlotAttention
+from tests.sanorm_jax.models.variables import random_variables, with_dtype
 
-SLOTS = {"num_slots": 3, "slot_dim": 8, "hidden_dim": 16}
+SLOTS = SlotAttention(num_slots=3, slot_dim=8, hidden_dim=16)
 IMAGES = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3), minval=-1)
 FEATURES = jax.random.normal(jax.random.key(0), (2, 12, 10))
 # Of the gradient's length; 8 bits of a product are 0.4 %.
@@ -20,15 +21,15 @@ MOST = 0.1
 @pytest.mark.parametrize(
     ("model", "inputs", "output"),
     [
-        (Autoencoder(**SLOTS, feature_dim=6, image_size=16), IMAGES, "reconstruction"),
+        (Autoencoder(SLOTS, feature_dim=6, image_size=16), IMAGES, "reconstruction"),
         (
-            SetPredictor(**SLOTS, feature_dim=6, image_size=16),
+            SetPredictor(SLOTS, feature_dim=6, image_size=16),
             IMAGES,
             "predicted_properties",
         ),
-        (Dinosaur(**SLOTS, decoder_hidden_dim=16), FEATURES, "reconstruction"),
+        (Dinosaur(SLOTS, decoder_hidden_dim=16), FEATURES, "reconstruction"),
         (
-            Dinosaur(**SLOTS, decoder_hidden_dim=16, remat=True),
+            Dinosaur(SLOTS, decoder_hidden_dim=16, remat=True),
             FEATURES,
             "reconstruction",
         ),
@@ -41,7 +42,7 @@ def test_gradients_in_bfloat16_are_near_those_in_float32(model, inputs, output):
 
     def gradient(dtype):
         def loss(params):
-            out = model.clone(dtype=dtype).apply(
+            out = with_dtype(model, dtype).apply(
                 {"params": params}, inputs, train=True, noise=noise
             )
             return jnp.mean(jnp.square(out[output] - 1))

@@ -4,7 +4,8 @@ import numpy as np
 
 from sanorm_jax.models import dinosaur
 from sanorm_jax.models.dinosaur import Dinosaur, MLPDecoder
-from tests.sanorm_jax.models.variables import random_variables
+from sanorm_jax.models.slot_attention import SlotAttention
+from tests.sanorm_jax.models.variables import random_variables, with_dtype
 
 FEATURES = jax.random.normal(jax.random.key(0), (2, 12, 10))
 SLOTS = jax.random.normal(jax.random.key(3), (2, 3, 8))
@@ -74,7 +75,9 @@ def test_remat_holds_the_gradients_memory_down():
 
 
 def test_outputs_at_another_number_of_slots():
-    model = Dinosaur(num_slots=3, slot_dim=8, hidden_dim=16, decoder_hidden_dim=16)
+    model = Dinosaur(
+        SlotAttention(num_slots=3, slot_dim=8, hidden_dim=16), decoder_hidden_dim=16
+    )
     variables = random_variables(model, FEATURES, train=True)
     out = model.apply(
         variables,
@@ -94,10 +97,12 @@ def test_outputs_at_another_number_of_slots():
 
 
 def test_bfloat16_is_near_float32():
-    model = Dinosaur(num_slots=3, slot_dim=8, hidden_dim=16, decoder_hidden_dim=16)
+    model = Dinosaur(
+        SlotAttention(num_slots=3, slot_dim=8, hidden_dim=16), decoder_hidden_dim=16
+    )
     variables = random_variables(model, FEATURES, train=True)
     exact, rounded = (
-        model.clone(dtype=dtype).apply(variables, FEATURES, train=True, noise=SLOTS)
+        with_dtype(model, dtype).apply(variables, FEATURES, train=True, noise=SLOTS)
         for dtype in (jnp.float32, jnp.bfloat16)
     )
     for name, value in exact.items():
@@ -108,7 +113,7 @@ def test_bfloat16_is_near_float32():
 
 
 def test_initial_parameters_are_pytorchs():
-    model = Dinosaur(slot_dim=32, decoder_hidden_dim=64)
+    model = Dinosaur(SlotAttention(slot_dim=32, hidden_dim=512), decoder_hidden_dim=64)
     params = model.init(RNGS, jnp.zeros((1, 50, 128)), train=True)["params"]
     for kernel, fan_in in (
         (params["feature_mlp"]["hidden"]["kernel"], 128),

@@ -8,10 +8,12 @@ import pytest
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.models.autoencoder import Autoencoder, SubPixelDecoder
 from sanorm_jax.models.set_predictor import SetPredictor
-from tests.sanorm_jax.models.variables import random_variables
+from sanorm_jax.models.slot_attention import SlotAttention
+from tests.sanorm_jax.models.variables import random_variables, with_dtype
 
 RNGS = {"params": jax.random.key(1), "slots": jax.random.key(2)}
-SMALL = {"num_slots": 3, "slot_dim": 8, "feature_dim": 6, "hidden_dim": 16}
+SLOTS = SlotAttention(num_slots=3, slot_dim=8, hidden_dim=16)
+BATCH_NORM = SLOTS.clone(update_normalization="batch_norm")
 
 
 def _images(size):
@@ -26,7 +28,7 @@ def _images(size):
     ],
 )
 def test_autoencoder_mixes_slots_by_masks(decoder, size):
-    model = Autoencoder(**SMALL, image_size=size, decoder=decoder)
+    model = Autoencoder(SLOTS, feature_dim=6, image_size=size, decoder=decoder)
     apply = jax.jit(model.apply, static_argnames=("train", "num_slots"))
     variables = random_variables(model, _images(size), train=True)
     out = apply(
@@ -61,7 +63,8 @@ def test_sub_pixel_blocks_lie_where_their_pixels_were():
 def test_autoencoder_options_change_the_token_width():
     options = {"concat": True, "normalize": True, "learnable_dim": 2, "weight": 0.5}
     model = Autoencoder(
-        **SMALL,
+        SLOTS,
+        feature_dim=6,
         image_size=8,
         decoder="stationary",
         encoder_kernel_size=3,
@@ -76,7 +79,7 @@ def test_autoencoder_options_change_the_token_width():
 
 
 def test_set_predictor_predicts_probabilities():
-    model = SetPredictor(**SMALL, image_size=16, num_properties=5)
+    model = SetPredictor(SLOTS, feature_dim=6, image_size=16, num_properties=5)
     variables = random_variables(model, _images(16), train=True)
     out = model.apply(
         variables, _images(16), train=False, num_slots=7, rngs={"slots": RNGS["slots"]}
@@ -88,7 +91,7 @@ def test_set_predictor_predicts_probabilities():
 
 
 def test_set_predictor_reads_features_in_place_of_images():
-    model = SetPredictor(**SMALL, from_features=True, num_properties=5)
+    model = SetPredictor(SLOTS, feature_dim=6, from_features=True, num_properties=5)
     features = jax.random.normal(jax.random.key(0), (2, 9, 4))
     noise = jax.random.normal(jax.random.key(1), (2, 3, 8))
     variables = random_variables(model, features, train=True)
@@ -109,8 +112,8 @@ def test_set_predictor_reads_features_in_place_of_images():
 @pytest.mark.parametrize(
     "model",
     [
-        Autoencoder(**SMALL, image_size=16, update_normalization="batch_norm"),
-        SetPredictor(**SMALL, image_size=16, update_normalization="batch_norm"),
+        Autoencoder(BATCH_NORM, image_size=16, feature_dim=6),
+        SetPredictor(BATCH_NORM, image_size=16, feature_dim=6),
     ],
     ids=["autoencoder", "set_predictor"],
 )
@@ -119,7 +122,7 @@ def test_bfloat16_is_near_float32(model):
     noise = jax.random.normal(jax.random.key(3), (2, 3, 8))
 
     def run(dtype):
-        low = model.clone(dtype=dtype)
+        low = with_dtype(model, dtype)
         apply = jax.jit(
             lambda v: low.apply(
                 v, _images(16), train=True, noise=noise, mutable=["batch_stats"]
@@ -138,11 +141,15 @@ def test_bfloat16_is_near_float32(model):
 @pytest.mark.parametrize(
     ("model", "size", "words"),
     [
-        (Autoencoder(**SMALL, image_size=16), 8, "(8, 8, 3)"),
-        (Autoencoder(**SMALL, image_size=20), 20, "multiple of 16"),
-        (Autoencoder(**SMALL, image_size=16, decoder="linear"), 16, "stationary"),
-        (SetPredictor(**SMALL, image_size=16), 8, "(8, 8, 3)"),
-        (SetPredictor(**SMALL, image_size=10), 10, "multiple of 4"),
+        (Autoencoder(SLOTS, feature_dim=6, image_size=16), 8, "(8, 8, 3)"),
+        (Autoencoder(SLOTS, feature_dim=6, image_size=20), 20, "multiple of 16"),
+        (
+            Autoencoder(SLOTS, feature_dim=6, image_size=16, decoder="linear"),
+            16,
+            "stationary",
+        ),
+        (SetPredictor(SLOTS, feature_dim=6, image_size=16), 8, "(8, 8, 3)"),
+        (SetPredictor(SLOTS, feature_dim=6, image_size=10), 10, "multiple of 4"),
     ],
 )
 def test_images_that_do_not_fit(model, size, words):

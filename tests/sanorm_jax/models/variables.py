@@ -21,3 +21,8 @@ def random_variables(module, *args, seed: int = 0, **options):
         return values / max(1, np.prod(leaf.shape[:-1])) ** 0.5
 
     return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def with_dtype(model, dtype):
+    """Return a copy of a `SlotModel` that computes in another dtype."""
+    return model.clone(slot_attention=model.slot_attention.clone(dtype=dtype))

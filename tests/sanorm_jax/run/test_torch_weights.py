@@ -11,6 +11,7 @@ from sanorm_jax.models.slot_attention import SlotAttention
 from sanorm_jax.run import torch_weights
 
 SMALL = {"num_slots": 3, "slot_dim": 6, "hidden_dim": 10}
+SLOTS = SlotAttention(**SMALL)
 POSITION = {"concat": True, "normalize": True, "weight": 0.5}
 LEARNED = {"learnable_dim": 5}
 TOKENS, IMAGES = (1, 7, 5), (1, 16, 16, 3)
@@ -21,11 +22,14 @@ MODELS = {
     "image_level": (SlotAttention(**SMALL, update_normalization="image_level"), TOKENS),
     "batch_norm": (SlotAttention(**SMALL, update_normalization="batch_norm"), TOKENS),
     "torch_gru": (SlotAttention(**SMALL, gru="torch", common_dim=8), TOKENS),
-    "dinosaur": (Dinosaur(**SMALL, decoder_num_hidden_layers=2), TOKENS),
-    "expanding": (Autoencoder(**SMALL, feature_dim=4, image_size=16), IMAGES),
+    "dinosaur": (Dinosaur(SLOTS, decoder_num_hidden_layers=2), TOKENS),
+    "expanding": (
+        Autoencoder(SLOTS, feature_dim=4, image_size=16),
+        IMAGES,
+    ),
     "stationary": (
         Autoencoder(
-            **SMALL,
+            SLOTS,
             feature_dim=4,
             image_size=16,
             decoder="stationary",
@@ -36,10 +40,15 @@ MODELS = {
         IMAGES,
     ),
     "up_convolve": (
-        Autoencoder(**SMALL, feature_dim=4, image_size=16, decoder="up_convolve"),
+        Autoencoder(
+            SlotAttention(**SMALL), feature_dim=4, image_size=16, decoder="up_convolve"
+        ),
         IMAGES,
     ),
-    "set_predictor": (SetPredictor(**SMALL, feature_dim=4, image_size=16), IMAGES),
+    "set_predictor": (
+        SetPredictor(SLOTS, feature_dim=4, image_size=16),
+        IMAGES,
+    ),
 }
 
 
