@@ -59,11 +59,12 @@ def write_atomically(path: pathlib.Path, text: str):
     temporary.replace(path)
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the fields of a config by their path, `optimizer.name`."""
     flat = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{name}."))
+            flat.update(flatten(value, f"{prefix}{name}."))
         else:
             flat[prefix + name] = value
     return flat
@@ -116,8 +117,8 @@ def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
             f"--workdir={workdir}: has checkpoints but no {CONFIG_FILE} that tells "
             "what was trained there; choose another --workdir"
         )
-    recorded = _flatten(load_config(workdir).to_dict())
-    given = _flatten(config_to_dict(config))
+    recorded = flatten(load_config(workdir).to_dict())
+    given = flatten(config_to_dict(config))
     missing = "(not set)"
     differences = [
         f"{name}: {recorded.get(name, missing)!r} there, {given.get(name, missing)!r}"

@@ -1,5 +1,7 @@
 """Who may write to the folder of a run."""
 
+import pathlib
+
 import pytest
 
 from sanorm_jax.errors import ConfigError
@@ -9,13 +11,17 @@ from tests import tiny
 
 
 @pytest.mark.usefixtures("no_locks")
-def test_without_locks_a_run_begins_with_a_warning(tmp_path, caplog, capsys):
-    workdir.claim(tmp_path, tiny.config(tmp_path)).close()
+def test_without_locks_a_run_begins_with_a_warning(
+    tmp_path, caplog, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    path = pathlib.Path("run")
+    workdir.claim(path, tiny.config(tmp_path)).close()
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert f"--workdir={tmp_path}: the file system has no locks" in record.getMessage()
-    assert workdir.is_locked(tmp_path) is None
-    status.show(tmp_path)
+    assert "--workdir=run: the file system has no locks" in record.getMessage()
+    assert workdir.is_locked(path) is None
+    status.show(path)
     assert "perhaps running" in capsys.readouterr().out
 
 
