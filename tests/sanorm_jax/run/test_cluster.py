@@ -328,12 +328,18 @@ def test_a_port_that_is_in_use_is_named(port):
 
 
 @pytest.mark.parametrize("platform", ["cuda", "unheard_of"])
-def test_a_platform_that_there_is_not_is_one_line(platform):
+def test_a_platform_that_there_is_not_is_one_line(platform, tmp_path):
     """`cuda` on machines without a GPU, on which the tests usually run."""
     if platform == "cuda" and cluster.num_gpus():
         pytest.skip("there is a GPU")
     result = subprocess.run(
-        [sys.executable, "-m", "sanorm_jax.main", "--config=configs/shapes.py"],
+        [
+            sys.executable,
+            "-m",
+            "sanorm_jax.main",
+            "--config=configs/shapes.py",
+            f"--workdir={tmp_path}",
+        ],
         env=os.environ | {"JAX_PLATFORMS": platform},
         capture_output=True,
         text=True,
