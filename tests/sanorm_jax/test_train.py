@@ -176,6 +176,17 @@ def test_another_dtype_than_that_of_the_run_is_named(finished, data_dir):
         train.train(tiny.config(data_dir, num_train_steps=8), finished)
 
 
+def test_a_run_that_begins_from_another_has_its_own_dtypes(
+    finished, data_dir, tmp_path
+):
+    with jax.enable_x64(True):
+        for steps in (2, 4):
+            config = tiny.config(
+                data_dir, init_from=str(finished), num_train_steps=steps
+            )
+            assert train.train(config, tmp_path) == 0
+
+
 def test_no_checkpoint_that_can_be_read_is_no_reason_to_delete_a_run(
     finished, data_dir, tmp_path
 ):

@@ -11,6 +11,7 @@ import pytest
 
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.run import cluster
+from tests import stores
 
 
 def _slurm(monkeypatch, **changes):
@@ -245,6 +246,48 @@ def test_two_runs_in_one_step_are_an_error_that_names_the_difference(mode, tmp_p
         assert f"--workdir: {runs}/0 in process 0, {runs}/1 in process 1" in line
         assert ("--config.seed: 0 in process 0, 1" in line) == (mode == "train")
     assert not (tmp_path / "runs").exists()
+
+
+_TRAIN = """
+import pathlib, sys
+from sanorm_jax import train
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import cluster
+from tests import tiny
+address, index, data_dir, workdir = sys.argv[1:]
+try:
+    with cluster.joined_hosts(address, 2, int(index)):
+        train.train(tiny.config(data_dir), pathlib.Path(workdir))
+except ConfigError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def test_processes_with_different_data_are_an_error(data_dir, tmp_path, port):
+    stores.random_dataset(tmp_path / "other", {"train": 48, "validation": 10})
+    address = _address(port)
+    tasks = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                _TRAIN,
+                address,
+                str(index),
+                str(data),
+                str(tmp_path / "run"),
+            ],
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index, data in enumerate([data_dir, tmp_path / "other"])
+    ]
+    told = [task.communicate(timeout=300)[1] for task in tasks]
+    for stderr in told:
+        (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+        assert line.startswith("error: config.data_dir: {'source': ")
+    assert not (tmp_path / "run").exists()
 
 
 _ALONE = """
