@@ -18,6 +18,7 @@ from typing import IO
 from absl import logging
 
 from . import arrays, progress
+from .locks import LocksUnsupportedError, try_lock
 from .manifest import MANIFEST, PROJECTION, StoreError, write_json
 from .store import Store
 
@@ -44,7 +45,8 @@ def stage(store: Store, stage_dir: str | pathlib.Path, splits: Iterable[str]) ->
     Args:
       store: to copy from, as opened; of an incomplete one, what there is.
       stage_dir: folder on a local disk; the copy is removed when the last process
-        that uses it ends.
+        that uses it ends. Where the file system has no locks, a warning is logged and
+        the store itself returned.
       splits: to copy; those that the store does not have are left out.
 
     Raises:
@@ -63,6 +65,16 @@ def stage(store: Store, stage_dir: str | pathlib.Path, splits: Iterable[str]) ->
         except BaseException:
             _remove_unused_at_end(base)
             raise
+    except LocksUnsupportedError as error:
+        # Without locks nobody knows what others use: nothing is copied or removed.
+        logging.warning(
+            "config.stage_dir=%s: the file system has no locks (%s); reading from %s, "
+            "give a folder on a local disk",
+            stage_dir,
+            error.strerror,
+            store.root,
+        )
+        return store
     except OSError as error:
         raise StoreError(
             f"config.stage_dir={stage_dir}: {store.root} cannot be copied there "
@@ -82,9 +94,9 @@ def _fill(store: Store, root: pathlib.Path, splits: list[str]) -> Store:
     ]
     _check_room(store, staged, files)
     root.mkdir(exist_ok=True)
-    users = (root / _LOCK).open("a")
+    users = (root / _LOCK).open("a+")
     _in_use.append((users, root.parent))
-    alone = _try_lock(users, fcntl.LOCK_EX)
+    alone = try_lock(users)
     fcntl.flock(users, fcntl.LOCK_SH)
     _copy_metadata(store, staged, splits)
     if alone:
@@ -183,19 +195,11 @@ def _copy(store: Store, staged: Store, files: list[tuple[str, str, int]]):
 @contextlib.contextmanager
 def _locked(base: pathlib.Path) -> Iterator[None]:
     """Holds the one lock of all staging in a folder."""
-    with (base / _LOCK).open("a") as lock:
-        if not _try_lock(lock, fcntl.LOCK_EX):
+    with (base / _LOCK).open("a+") as lock:
+        if not try_lock(lock):
             logging.info("waiting for another process that stages in %s", base)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _try_lock(file: IO, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _remove_unused(
@@ -206,8 +210,8 @@ def _remove_unused(
     for root in base.iterdir():
         if root == keep or not root.is_dir():
             continue
-        with (root / _LOCK).open("a") as users:
-            if _try_lock(users, fcntl.LOCK_EX):
+        with (root / _LOCK).open("a+") as users:
+            if try_lock(users):
                 shutil.rmtree(root, ignore_errors=True)
                 removed.append(root)
     return removed
@@ -215,8 +219,8 @@ def _remove_unused(
 
 def _remove_unused_at_end(base: pathlib.Path):
     # If another process stages now, it removes this at its own end.
-    with contextlib.suppress(OSError), (base / _LOCK).open("a") as lock:
-        if _try_lock(lock, fcntl.LOCK_EX):
+    with contextlib.suppress(OSError), (base / _LOCK).open("a+") as lock:
+        if try_lock(lock):
             _remove_unused(base)
 
 

@@ -214,6 +214,8 @@ def evaluate(
     settings = settings_grid(config, num_slots, num_iterations)
     evaluator = Evaluator(task, devices)
     variables, step = _variables(task, workdir, step)
+    # The newest checkpoint of a run in training is another one a moment later.
+    devices.hosts.check_same({"config.data_dir": dataset.fingerprints, "--step": step})
     on_devices = devices.put_state(variables)
 
     rows = []

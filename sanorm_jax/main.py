@@ -2,7 +2,9 @@
 
 import pathlib
 import sys
+from typing import Any
 
+import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
@@ -86,20 +88,57 @@ def _run() -> int:
         return _train_or_evaluate(workdir)
 
 
+# Options in which the processes of a run must not differ.
+_SHARED = (
+    _MODE,
+    _SPLIT,
+    _NUM_SLOTS,
+    _NUM_ITERATIONS,
+    _MAX_OBJECTS,
+    _DATASET,
+    _STEP,
+)
+# Where a host finds its data is its own affair; `train` compares what is there.
+_OF_A_HOST = ("data_dir", "stage_dir")
+
+
+def _options(workdir: pathlib.Path) -> dict[str, Any]:
+    """Return what the processes of a run must agree on, by name of the option."""
+    from sanorm_jax.run import workdir as workdir_lib
+
+    given = {"--workdir": str(workdir.absolute())}
+    for flag in _SHARED:
+        given[f"--{flag.name}"] = flag.value
+    if _CONFIG.value is not None:
+        fields = workdir_lib.flatten(workdir_lib.config_to_dict(_CONFIG.value))
+        for name, value in fields.items():
+            if name not in _OF_A_HOST:
+                given[f"--config.{name}"] = value
+    return given
+
+
+def _config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """Return the config of the run to evaluate."""
+    from sanorm_jax.run import workdir as workdir_lib
+
+    if _CONFIG.value is None:
+        return workdir_lib.load_config(workdir)
+    workdir_lib.check_config(workdir, _CONFIG.value)
+    return _CONFIG.value
+
+
 def _train_or_evaluate(workdir: pathlib.Path) -> int:
+    from sanorm_jax.run.hosts import Hosts
+
+    hosts = Hosts()
+    hosts.check_same(_options(workdir))
     if _MODE.value == "train":
         if _CONFIG.value is None:
             raise ConfigError("--config: give the experiment's file, see configs/")
         from sanorm_jax import train
 
         return train.train(_CONFIG.value, workdir)
-    from sanorm_jax.run import workdir as workdir_lib
-
-    if _CONFIG.value is None:
-        config = workdir_lib.load_config(workdir)
-    else:
-        config = _CONFIG.value
-        workdir_lib.check_config(workdir, config)
+    config = hosts.together(lambda: _config(workdir))
     options = {
         "split": _SPLIT.value,
         "num_slots": _numbers(_NUM_SLOTS),

@@ -64,6 +64,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         # ---- Data, model, optimizer -----------------------------------------------
         stage = ("train", config.evaluation_split)
         dataset = hosts.together(lambda: tasks.open_dataset(config, stage=stage))
+        hosts.check_same({"config.data_dir": dataset.fingerprints})
         task = tasks.create(config, dataset, devices.axis_name)
         tx, schedule = optimizers.create(config.optimizer)
         new = functools.partial(create_state, task, tx, config.seed)

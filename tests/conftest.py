@@ -1,5 +1,7 @@
 import contextlib
 import ctypes
+import errno
+import fcntl
 import gc
 import os
 import pathlib
@@ -56,6 +58,31 @@ def small_disk(tmp_path):
             yield path
 
     return mount
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """`flock` as Lustre without its mount option has it."""
+
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@pytest.fixture
+def nfs(monkeypatch):
+    """`flock` as NFS has it: by locks of bytes, which ask how the file is open."""
+    original = fcntl.flock
+
+    def flock(file, operation):
+        mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+        refused = os.O_RDONLY if operation & fcntl.LOCK_EX else os.O_WRONLY
+        if mode == refused and not operation & fcntl.LOCK_UN:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        original(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
 
 
 def _own_memory() -> int:

@@ -68,6 +68,8 @@ def show(workdir: pathlib.Path, everything: bool = False):
         return
     step, total = told["step"], told["num_train_steps"]
     state = "finished" if told["finished"] else "not running"
+    if told["running"] is None and not told["finished"]:
+        state = "perhaps running"
     if told["running"]:
         state = f"running, {told['eta']} left" if told["eta"] else "running"
     bar = ProgressBar(total=total, completed=step, width=40)

@@ -157,22 +157,24 @@ def _newest(manager, directory, template, step, part):
                 f"{contents.list_some([str(s) for s in steps[::-1]]) or 'none'}"
             )
         steps = [step]
+    reason = ""
     for candidate in reversed(steps):
         try:
             return _read(manager, candidate, template, part)
         except ConfigError:
             raise
         except Exception as error:  # whatever a damaged file makes Orbax raise
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             logging.error(
                 "checkpoint of step %d is damaged (%s); trying the one before",
                 candidate,
-                str(error).splitlines()[0][:200],
+                reason,
             )
     if steps:
         raise ConfigError(
-            f"{directory}: every checkpoint is damaged "
-            f"({contents.list_some([str(s) for s in steps])}); remove the folder to "
-            "begin anew"
+            f"{directory}: no checkpoint can be read, of steps "
+            f"{contents.list_some([str(s) for s in steps])} ({reason}); restore them "
+            "from a backup, or choose another --workdir to begin anew"
         )
     return None
 
@@ -188,6 +190,7 @@ def _read(manager, step: int, template: Any, part: bool):
     contents.compare(leaves, template, f"{manager.directory / str(step)}")
     args = ocp.args.StandardRestore()
     if not part:
+        contents.compare_dtypes(leaves, template, f"{manager.directory / str(step)}")
         args = ocp.args.StandardRestore(
             jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
         )

@@ -1,12 +1,15 @@
 """Which processes make up a run, and which GPUs are whose: by flags, JAX's variables,
 or Slurm's. Asked before JAX touches any device; then they are joined."""
 
+import concurrent.futures
 import contextlib
 import os
 import pathlib
 import re
+import signal
+import socket
 import subprocess
-import sys
+import threading
 from collections.abc import Sequence
 
 import jax
@@ -14,7 +17,10 @@ from absl import logging
 
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import preemption
 
+# The processes of a run wait this long for the last one to be started.
+MEETING_TIMEOUT_S = 300
 # A host that is silent for this long is taken for dead, and ends all others.
 HEARTBEAT_TIMEOUT_S = 60
 
@@ -198,9 +204,11 @@ def joined_hosts(
     Without any of these there is one process. Each process uses the devices that
     `find_local_devices` gives it, as a rule all that it sees.
 
-    If a process dies the others end too, in `HEARTBEAT_TIMEOUT_S` at most and with an
-    exit code that is neither 0 nor that of a preempted run: with 1 and an error line
-    where an operation of theirs fails, else aborted by JAX.
+    If a process is not started the others end after `MEETING_TIMEOUT_S`, with exit code
+    1 and an error line, or on a signal meanwhile. If a process dies the others end too,
+    in `HEARTBEAT_TIMEOUT_S` at most and with an exit code that is neither 0 nor that of
+    a preempted run: with 1 and an error line where an operation of theirs fails, else
+    aborted by JAX.
 
     Args:
       coordinator_address: host and port of process 0.
@@ -209,8 +217,8 @@ def joined_hosts(
       local_device_ids: GPUs of this process, of those that it sees, from 0.
 
     Raises:
-      ConfigError: no such devices, only some of the others given, or process 0 cannot
-        be reached.
+      ConfigError: no such devices, only some of the others given, the coordinator's
+        port is in use, or JAX finds no device of JAX_PLATFORMS.
     """
     found = find_hosts(coordinator_address, num_processes, process_id)
     devices = find_local_devices(local_device_ids)
@@ -220,36 +228,99 @@ def joined_hosts(
         jax.config.update("jax_cuda_visible_devices", visible)
         jax.config.update("jax_rocm_visible_devices", visible)
     if found is None or found[1] == 1:
+        _check_platform()
         yield
         return
     address, count, index = found
-    # JAX's own handler of SIGTERM would hide the signal from `Preemption`.
-    jax.config.update("jax_enable_preemption_service", False)
-    logging.info("process %d of %d, coordinator %s", index, count, address)
+    _meet(address, count, index)
     try:
-        jax.distributed.initialize(
-            address,
-            count,
-            index,
-            cluster_detection_method="deactivate",
-            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
-        )
-    except RuntimeError as error:
-        raise ConfigError(
-            f"--coordinator_address={address}: {count} processes did not meet there "
-            f"({str(error).splitlines()[0]})"
-        ) from None
-    try:
+        _check_platform()
         yield
     except (ConfigError, StoreError):
         raise
     except Exception as error:
         # The end of the interpreter would wait for the hosts that wait for this one.
         logging.exception("host %d of %d cannot go on", index, count)
-        sys.stderr.write(
+        preemption.end(
+            1,
             f"error: host {index} failed or lost another host "
             f"({str(error).splitlines()[0][:200]}); start all again, and the run goes "
-            "on at its last checkpoint\n"
+            "on at its last checkpoint",
         )
-        sys.stderr.flush()
-        os._exit(1)
+
+
+def _meet(address: str, count: int, index: int):
+    """Join the processes of a run; end this one if some do not come."""
+    host, _, port = address.rpartition(":")
+    if index == 0:
+        try:
+            # JAX would crash.
+            socket.create_server(("", int(port))).close()
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"--coordinator_address={address}: port {port} cannot be used here "
+                f"({error}); choose another"
+            ) from None
+    # No proxy leads to the run's own address. gRPC reads the second if the first is not
+    # set.
+    direct = [os.environ.get(name) for name in ("no_grpc_proxy", "no_proxy")]
+    direct = [next(filter(None, direct), ""), host.strip("[]")]
+    os.environ.update(no_grpc_proxy=",".join(filter(None, direct)))
+    jax.config.update("jax_check_proxy_envs", False)
+    # JAX's own handler of SIGTERM would hide the signal from `Preemption`.
+    jax.config.update("jax_enable_preemption_service", False)
+    meeting = concurrent.futures.Future()
+
+    def join():
+        try:
+            jax.distributed.initialize(
+                address,
+                count,
+                index,
+                cluster_detection_method="deactivate",
+                # Later than the end of this process: JAX aborts, with a stack trace.
+                initialization_timeout=2 * MEETING_TIMEOUT_S,
+                heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
+            )
+        except Exception as error:
+            meeting.set_exception(error)
+        else:
+            meeting.set_result(None)
+
+    try:
+        # In a thread, since the main one sees signals only while it runs Python.
+        threading.Thread(target=join, daemon=True).start()
+        logging.info(
+            "process %d of %d waits at %s for the others, for at most %d s",
+            index,
+            count,
+            address,
+            MEETING_TIMEOUT_S,
+        )
+        meeting.result(MEETING_TIMEOUT_S)
+    except TimeoutError:
+        preemption.end(
+            1,
+            f"error: --coordinator_address={address}: the {count} processes did not "
+            f"meet there in {MEETING_TIMEOUT_S} s; start all of them with the same "
+            "address and --num_processes, on hosts that reach it",
+        )
+    except KeyboardInterrupt:
+        preemption.end(128 + signal.SIGINT, "stopped before it began")
+    except RuntimeError as error:
+        raise ConfigError(
+            f"--coordinator_address={address}: {count} processes did not meet there "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+
+
+def _check_platform():
+    """Raise `ConfigError` if JAX has none of the devices that it was told to use."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition(" (")[0].strip(".") or "no GPU is seen"
+        raise ConfigError(
+            f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: {reason}; set it to what "
+            "this machine has, or unset it"
+        ) from None

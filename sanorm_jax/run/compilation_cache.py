@@ -14,6 +14,7 @@ import filelock
 import jax
 import ml_collections
 from absl import logging
+from jax._src import path as jax_path  # which paths JAX uses has no public name
 
 FOLDER = ".jax_cache"
 MAX_BYTES = 2 * 2**30
@@ -43,11 +44,15 @@ def enable(config: ml_collections.ConfigDict, workdir: pathlib.Path):
             _drop_torn_entries(folder)
     except OSError as error:
         logging.warning(
-            "%s: not writable (%s); programs are compiled anew at each start",
+            "%s: cannot be written and locked (%s); programs are compiled anew at each "
+            "start",
             folder,
             error.strerror or error,
         )
         return
+    # The paths of etils, which JAX prefers where it finds them, ask for the names of a
+    # file's owner and group; in a container they may have none.
+    jax_path.Path, jax_path.epath_installed = pathlib.Path, False
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_S)
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -67,6 +67,27 @@ def compare(saved: dict[str, dict[str, Any]], template: Any, where: str):
         )
 
 
+def compare_dtypes(saved: dict[str, dict[str, Any]], template: Any, where: str):
+    """Raise `ConfigError` naming the parameters whose dtype a process differs in.
+
+    Args:
+      saved: Dtypes by path, as `describe` gives them.
+      template: Tree of arrays as this process makes them.
+      where: The folder that `saved` comes from.
+    """
+    present = {name: str(leaf.dtype) for name, leaf in leaves(template)}
+    other = [
+        f"{name} is {saved[name]['dtype']} instead of {present[name]}"
+        for name in _params_first(present)
+        if saved[name]["dtype"] != present[name]
+    ]
+    if other:
+        raise ConfigError(
+            f"{where}: {list_some(other)}; set JAX_ENABLE_X64 as it was when the run "
+            "began"
+        )
+
+
 def damaged(tree: Any, saved: dict[str, dict[str, Any]]) -> list[str]:
     """Returns the paths of leaves whose bits are not those that `saved` describes."""
     return [

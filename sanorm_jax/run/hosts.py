@@ -1,7 +1,8 @@
 """The processes of a run: what they agree on, and what they tell one another."""
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -17,6 +18,9 @@ PATIENCE_S = 3600
 
 _T = TypeVar("_T")
 
+# Of this process: all of them send the same messages, in the same order.
+_message_numbers = itertools.count()
+
 
 class Hosts:
     """The processes of a run, after `cluster.joined_hosts`; one of them is this.
@@ -31,7 +35,6 @@ class Hosts:
         self.index = jax.process_index()
         self.count = jax.process_count()
         self.is_main = self.index == 0
-        self._num_messages = 0
 
     def together(self, function: Callable[[], _T]) -> _T:
         """Runs `function` on every host and returns its value on this one.
@@ -68,13 +71,38 @@ class Hosts:
             return value
         return self._exchange(value)[0]
 
+    def check_same(self, given: Mapping[str, Any]):
+        """Raise `ConfigError` on every host if they were given different options.
+
+        Args:
+          given: Values, as JSON knows them, by name of the option.
+        """
+        if self.count == 1:
+            return
+        of_hosts = self._exchange(dict(given))
+        differences = []
+        for name in dict.fromkeys(itertools.chain(*of_hosts)):
+            values = [options.get(name) for options in of_hosts]
+            others = [host for host, value in enumerate(values) if value != values[0]]
+            if others:
+                differences.append(
+                    f"{name}: {values[0]} in process 0, {values[others[0]]} in process "
+                    f"{others[0]}"
+                )
+        if differences:
+            raise ConfigError(
+                f"{'; '.join(differences)}; processes that are started together are "
+                "one run: give them the same options, or start each run by itself "
+                "(srun --ntasks=1)"
+            )
+
     def _exchange(self, message: Any) -> list[Any]:
         """Returns the messages of all hosts, in order, on all of them.
 
         They go beside the devices' work, and fail if a host dies.
         """
         client = distributed.global_state.client
-        index, self._num_messages = self._num_messages, self._num_messages + 1
+        index = next(_message_numbers)
         client.key_value_set(f"sanorm/{index}/{self.index}", json.dumps(message))
         messages = [
             json.loads(

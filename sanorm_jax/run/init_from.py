@@ -69,7 +69,9 @@ def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
 def init_from(state: Any, config: ml_collections.ConfigDict, task: Task) -> Any:
     """Returns `state` with the variables that `config.init_from` names."""
     variables = load(pathlib.Path(config.init_from), task)
-    variables = jax.tree.map(np.asarray, variables)
-    return state.replace(
-        params=variables["params"], batch_stats=variables["batch_stats"]
+    params, batch_stats = jax.tree.map(
+        lambda value, new: np.asarray(value, new.dtype),
+        (variables["params"], variables["batch_stats"]),
+        (state.params, state.batch_stats),
     )
+    return state.replace(params=params, batch_stats=batch_stats)

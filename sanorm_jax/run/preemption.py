@@ -75,14 +75,14 @@ class Preemption:
             if self._deadline is not None:
                 left = max(self._deadline - time.time(), 0)
             if not select.select([self._reader], [], [], left)[0]:
-                _end(EXIT_CODE, "the time limit is over; ended with what was saved")
+                end(EXIT_CODE, "the time limit is over; ended with what was saved")
             numbers = os.read(self._reader, 64)
             if not numbers:
                 return
             # The second one is for a person who does not want to wait.
             interrupts += numbers.count(signal.SIGINT)
             if interrupts > 1:
-                _end(128 + signal.SIGINT, "ended by a second SIGINT, without saving")
+                end(128 + signal.SIGINT, "ended by a second SIGINT, without saving")
 
     def saved(self, seconds: float):
         """Notes how long a checkpoint took, so that the next one still fits."""
@@ -116,10 +116,11 @@ class Preemption:
 def leave_on_signals():
     """Lets signals end the process with 124 while it has nothing to save yet."""
     for number in SIGNALS:
-        signal.signal(number, lambda *_: _end(EXIT_CODE, "stopped before it began"))
+        signal.signal(number, lambda *_: end(EXIT_CODE, "stopped before it began"))
 
 
-def _end(code: int, reason: str):
+def end(code: int, reason: str):
+    """End the process at once, whatever its threads do, with a line that says why."""
     sys.stderr.write(f"{reason}\n")
     sys.stderr.flush()
     os._exit(code)

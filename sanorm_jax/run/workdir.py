@@ -5,11 +5,13 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
+from absl import logging
 
+from sanorm_jax.data.locks import LocksUnsupportedError, try_lock
 from sanorm_jax.errors import ConfigError
 
 CHECKPOINTS = "checkpoints"
@@ -57,11 +59,12 @@ def write_atomically(path: pathlib.Path, text: str):
     temporary.replace(path)
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the fields of a config by their path, `optimizer.name`."""
     flat = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{name}."))
+            flat.update(flatten(value, f"{prefix}{name}."))
         else:
             flat[prefix + name] = value
     return flat
@@ -114,8 +117,8 @@ def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
             f"--workdir={workdir}: has checkpoints but no {CONFIG_FILE} that tells "
             "what was trained there; choose another --workdir"
         )
-    recorded = _flatten(load_config(workdir).to_dict())
-    given = _flatten(config_to_dict(config))
+    recorded = flatten(load_config(workdir).to_dict())
+    given = flatten(config_to_dict(config))
     missing = "(not set)"
     differences = [
         f"{name}: {recorded.get(name, missing)!r} there, {given.get(name, missing)!r}"
@@ -145,26 +148,35 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict):
       config: what to train; recorded at the first start, compared at the next.
 
     Returns:
-      the open lock file; the lock lasts while it is open.
+      the open lock file; the lock lasts while it is open. Where the file system has no
+      locks, a warning is logged and the file is open without one.
 
     Raises:
       ConfigError: not writable, held by a running process, or of another config.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
+        lock = (workdir / ".lock").open("a+")
     except OSError as error:
         raise ConfigError(
             f"--workdir={workdir}: not writable ({error.strerror}); choose another"
         ) from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        if not try_lock(lock):
+            raise ConfigError(
+                f"--workdir={workdir}: another process is training there; stop it, or "
+                "choose another --workdir"
+            )
+    except LocksUnsupportedError as error:
+        logging.warning(
+            "--workdir=%s: the file system has no locks (%s); start no second process "
+            "there while this one trains",
+            workdir,
+            error.strerror,
+        )
+    except ConfigError:
         lock.close()
-        raise ConfigError(
-            f"--workdir={workdir}: another process is training there; stop it, or "
-            "choose another --workdir"
-        ) from None
+        raise
     try:
         check_config(workdir, config)
     except ConfigError:
@@ -176,26 +188,45 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict):
 
 
 def note_start(workdir: pathlib.Path, step: int):
-    """Appends a line to `starts.jsonl`: when this process began, and at which step."""
-    with (workdir / STARTS_FILE).open("a") as file:
-        file.write(json.dumps({"time": time.time(), "step": step}) + "\n")
+    """Add a line to `starts.jsonl`: when this process began, and at which step."""
+    path = workdir / STARTS_FILE
+    # All anew: a line appended to a torn one would be lost with it.
+    write_lines(path, [*read_lines(path), {"time": time.time(), "step": step}])
+
+
+def write_lines(path: pathlib.Path, lines: Iterable[Mapping[str, Any]]):
+    """Write a JSON-lines file in place of the one that is there."""
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the whole lines of a JSON-lines file; a torn last one is left out."""
+    """Return the lines of a JSON-lines file, without those that are damaged.
+
+    A last line without an end is being written and left out; any other that is no JSON
+    object, such as the zeros that a loss of power leaves, is skipped with a warning.
+    """
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    lines = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if isinstance(found, dict):
+            lines.append(found)
+        else:
+            logging.warning("%s: line %d is damaged; skipped", path, number)
+    return lines
 
 
-def is_locked(workdir: pathlib.Path) -> bool:
-    """Tells whether a process of this machine is training in `workdir`."""
+def is_locked(workdir: pathlib.Path) -> bool | None:
+    """Return whether a process is training in `workdir`; None if nobody can tell."""
     try:
+        # A shared lock: for it a file of another user need not be writable.
         with (workdir / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return not try_lock(lock, fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
     except OSError:
-        return True
-    return False
+        return None

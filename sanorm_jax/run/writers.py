@@ -110,8 +110,7 @@ def truncate(workdir: pathlib.Path, step: int):
     path = workdir / METRICS_FILE
     if path.exists():
         kept = [line for line in workdir_lib.read_lines(path) if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        workdir_lib.write_atomically(path, text)
+        workdir_lib.write_lines(path, kept)
     for events in sorted(workdir.glob("events.out.tfevents.*")):
         _truncate_events(events, step)
 

@@ -1,4 +1,8 @@
+import ast
 import json
+import pathlib
+import re
+import shutil
 import signal
 
 import jax
@@ -6,12 +10,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from sanorm_jax import train
+from sanorm_jax import evaluate, train
 from sanorm_jax.data.store import StoreError
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.report import run_report, status
 from sanorm_jax.run import preemption, workdir, writers
 from tests import tiny
 
+_JSON_LINES = (workdir.STARTS_FILE, writers.METRICS_FILE)
 TASKS = ("dinosaur", "object_discovery", "property_prediction")
 
 
@@ -160,6 +166,75 @@ def test_a_damaged_checkpoint_is_passed_over(data_dir, tmp_path, caplog):
     assert train.train(longer, tmp_path / "damaged") == 0
     assert "checkpoint of step 6 is damaged" in caplog.text
     _assert_equal(tmp_path / "whole", tmp_path / "damaged")
+
+
+def test_another_dtype_than_that_of_the_run_is_named(finished, data_dir):
+    with (
+        jax.enable_x64(True),
+        pytest.raises(ConfigError, match=r"float32 instead of float64.*JAX_ENABLE_X64"),
+    ):
+        train.train(tiny.config(data_dir, num_train_steps=8), finished)
+
+
+def test_a_run_that_begins_from_another_has_its_own_dtypes(
+    finished, data_dir, tmp_path
+):
+    with jax.enable_x64(True):
+        for steps in (2, 4):
+            config = tiny.config(
+                data_dir, init_from=str(finished), num_train_steps=steps
+            )
+            assert train.train(config, tmp_path) == 0
+
+
+def test_no_checkpoint_that_can_be_read_is_no_reason_to_delete_a_run(
+    finished, data_dir, tmp_path
+):
+    shutil.copytree(finished, tmp_path / "run")
+    for metadata in tmp_path.glob("run/checkpoints/*/meta/metadata"):
+        metadata.write_text("no JSON")
+    with pytest.raises(ConfigError, match="no checkpoint can be read") as error:
+        train.train(tiny.config(data_dir, num_train_steps=8), tmp_path / "run")
+    assert "restore them from a backup" in str(error.value)
+
+
+# Of stores and downloads alone: they can be written again.
+_MAY_REMOVE = {"data", "feature_extraction"}
+
+
+def test_no_message_advises_to_delete_a_run():
+    root = pathlib.Path(__file__).parents[2]
+    for path in root.glob("sanorm_jax/**/*.py"):
+        if _MAY_REMOVE.intersection(path.relative_to(root).parts):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = node.value if isinstance(node, ast.Constant) else None
+            assert not re.search(r"(?i)\b(remove|delete|erase) the", str(text)), path
+
+
+@pytest.mark.parametrize("name", ["starts.jsonl", "metrics.jsonl"])
+def test_what_a_loss_of_power_leaves_is_skipped(
+    name, finished, data_dir, tmp_path, caplog
+):
+    path = tmp_path / "run"
+    shutil.copytree(finished, path)
+    evaluate.evaluate(tiny.config(data_dir), path)
+    expected = {file: workdir.read_lines(path / file) for file in _JSON_LINES}
+    whole = (path / name).read_bytes()
+    damage = [bytes(50) + b"\n", b"\xff\n", b"0\n", b'{"step": 2\n', b"\n"]
+    (path / name).write_bytes(b"".join([*damage, whole, bytes(50)]))
+    assert {file: workdir.read_lines(path / file) for file in _JSON_LINES} == expected
+    for number in range(1, len(damage) + 1):
+        assert f"{path / name}: line {number} is damaged; skipped" in caplog.text
+    status.show(path)
+    assert run_report.write(path).exists()
+    assert train.train(tiny.config(data_dir, num_train_steps=8), path) == 0
+    caplog.clear()
+    # The start is noted, and nothing damaged is left.
+    assert len(workdir.read_lines(path / "starts.jsonl")) == 2
+    steps = [line["step"] for line in workdir.read_lines(path / "metrics.jsonl")]
+    assert steps == [2, 4, 4, 6, 6, 8, 8]
+    assert "is damaged" not in caplog.text
 
 
 def test_a_changed_model_names_the_parameters(finished, data_dir):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import pytest
 
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.run import cluster
+from tests import stores
 
 
 def _slurm(monkeypatch, **changes):
@@ -182,6 +185,9 @@ def test_two_tasks_of_a_node_share_a_run_and_no_gpu(tmp_path):
         "SLURM_STEP_TASKS_PER_NODE": "2",
         "CUDA_VISIBLE_DEVICES": "0,1,2,3",
         "JAX_PLATFORMS": "cpu",
+        # To which nobody listens; it must not be asked.
+        "http_proxy": "http://localhost:9",
+        "no_proxy": "elsewhere",
         "XLA_FLAGS": os.environ["XLA_FLAGS"]
         + " --xla_force_host_platform_device_count=2",
     }
@@ -200,3 +206,189 @@ def test_two_tasks_of_a_node_share_a_run_and_no_gpu(tmp_path):
     told = [json.loads(line) for line in told]
     assert [task.returncode for task in tasks] == [0, 0]
     assert told == [["0,1", 0, 2, 4], ["2,3", 1, 2, 4]]
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_two_runs_in_one_step_are_an_error_that_names_the_difference(mode, tmp_path):
+    config = ["--config=configs/dinosaur.py"] if mode == "train" else []
+    tasks = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "sanorm_jax.main",
+                f"--mode={mode}",
+                *config,
+                *[f"--config.seed={index}" for _ in config],
+                f"--num_slots={7 + index}",
+                f"--workdir={tmp_path}/runs/{index}",
+            ],
+            env=os.environ
+            | {
+                "SLURM_JOB_ID": str(os.getpid() + 1),
+                "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_STEP_NODELIST": "localhost",
+                "SLURM_PROCID": str(index),
+                "SLURM_LOCALID": str(index),
+                "JAX_PLATFORMS": "cpu",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    told = [task.communicate(timeout=300)[1] for task in tasks]
+    for task, stderr in zip(tasks, told, strict=True):
+        assert task.returncode not in (0, 124), stderr
+        (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+        assert "--num_slots: ['7'] in process 0, ['8'] in process 1" in line
+        runs = f"{tmp_path}/runs"
+        assert f"--workdir: {runs}/0 in process 0, {runs}/1 in process 1" in line
+        assert ("--config.seed: 0 in process 0, 1" in line) == (mode == "train")
+    assert not (tmp_path / "runs").exists()
+
+
+_TRAIN = """
+import pathlib, sys
+from sanorm_jax import train
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import cluster
+from tests import tiny
+address, index, data_dir, workdir = sys.argv[1:]
+try:
+    with cluster.joined_hosts(address, 2, int(index)):
+        train.train(tiny.config(data_dir), pathlib.Path(workdir))
+except ConfigError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def test_processes_with_different_data_are_an_error(data_dir, tmp_path, port):
+    stores.random_dataset(tmp_path / "other", {"train": 48, "validation": 10})
+    address = _address(port)
+    tasks = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                _TRAIN,
+                address,
+                str(index),
+                str(data),
+                str(tmp_path / "run"),
+            ],
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index, data in enumerate([data_dir, tmp_path / "other"])
+    ]
+    told = [task.communicate(timeout=300)[1] for task in tasks]
+    for stderr in told:
+        (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+        assert line.startswith("error: config.data_dir: {'source': ")
+    assert not (tmp_path / "run").exists()
+
+
+_ALONE = """
+import sys
+from absl import logging
+from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import cluster, preemption
+address, index, timeout_s, mode = sys.argv[1:]
+logging.set_verbosity(logging.INFO)
+cluster.MEETING_TIMEOUT_S = int(timeout_s)
+if mode == "train":
+    preemption.leave_on_signals()
+try:
+    with cluster.joined_hosts(address, 2, int(index)):
+        print("joined")
+except ConfigError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+@pytest.fixture
+def port():
+    """A socket on a port; nobody else gets it before it is closed."""
+    with socket.create_server(("", 0)) as taken:
+        yield taken
+
+
+def _alone(address, index, timeout_s=300, mode="train"):
+    return subprocess.Popen(
+        [sys.executable, "-c", _ALONE, address, str(index), str(timeout_s), mode],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _address(port):
+    """Returns the address of a port that is free from now on."""
+    number = port.getsockname()[1]
+    port.close()
+    return f"localhost:{number}"
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_processes_that_never_come_are_told_after_the_stated_time(index, port):
+    address = _address(port)
+    process = _alone(address, index, 1)
+    out, stderr = process.communicate(timeout=300)
+    waits, line = stderr.splitlines()
+    assert (process.returncode, out) == (1, "")
+    assert f"process {index} of 2 waits at {address} for the others" in waits
+    assert line.startswith(f"error: --coordinator_address={address}: the 2 processes")
+    assert "did not meet there in 1 s; start all of them" in line
+
+
+@pytest.mark.parametrize(
+    ("mode", "number", "code"),
+    [
+        ("train", signal.SIGTERM, 124),
+        ("train", signal.SIGUSR1, 124),
+        ("train", signal.SIGINT, 124),
+        ("evaluate", signal.SIGINT, 130),
+        ("evaluate", signal.SIGTERM, -signal.SIGTERM),
+    ],
+)
+def test_a_process_that_waits_for_others_obeys_signals(mode, number, code, port):
+    process = _alone(_address(port), 0, mode=mode)
+    assert "waits at" in process.stderr.readline()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_port_that_is_in_use_is_named(port):
+    address = f"localhost:{port.getsockname()[1]}"
+    _, stderr = _alone(address, 0).communicate(timeout=300)
+    (line,) = stderr.splitlines()
+    assert line.startswith(f"error: --coordinator_address={address}: port ")
+    assert "Address already in use" in line
+
+
+@pytest.mark.parametrize("platform", ["cuda", "unheard_of"])
+def test_a_platform_that_there_is_not_is_one_line(platform, tmp_path):
+    """`cuda` on machines without a GPU, on which the tests usually run."""
+    if platform == "cuda" and cluster.num_gpus():
+        pytest.skip("there is a GPU")
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sanorm_jax.main",
+            "--config=configs/shapes.py",
+            f"--workdir={tmp_path}",
+        ],
+        env=os.environ | {"JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode not in (0, 124)
+    (line,) = [x for x in result.stderr.splitlines() if x.startswith("error: ")]
+    assert line.startswith(f"error: JAX_PLATFORMS={platform}: ")
+    assert "Traceback" not in result.stderr

@@ -2,8 +2,10 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import tempfile
 
 import jax
 import numpy as np
@@ -117,10 +119,10 @@ def test_the_step_reuses_the_memory_of_the_state(data_dir):
     assert memory.alias_size_in_bytes == size > 0
 
 
-def _start(path):
+def _start(path, program=PROGRAM):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(path)],
+        [sys.executable, "-c", program, str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment | {"JAX_PLATFORMS": "cpu"},
@@ -152,6 +154,61 @@ def test_processes_share_programs_and_results(tmp_path):
     assert third["hits"] >= len(entries) - 1
     assert torn.stat().st_size > len(whole) // 2
     assert first["weights"] == second["weights"] == third["weights"]
+
+
+# What `docker -u` leaves: a user and a group without names.
+_NOBODY = 54321
+
+
+@pytest.fixture
+def folder_of_nobody():
+    """A folder of a user without a name; those of pytest are closed to others."""
+    if os.geteuid():
+        pytest.skip("only root can start a process of another user")
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, _NOBODY, _NOBODY)
+        yield pathlib.Path(name)
+
+
+def test_a_user_without_a_name_keeps_all_programs(folder_of_nobody):
+    imports, work = PROGRAM.split("\n\n", 1)
+    # After the imports: that user may not read where Python lies.
+    program = f"""{imports}
+import grp, os, pwd
+jax.devices()
+os.environ.pop("HOME", None)
+os.setgroups([])
+os.setgid({_NOBODY})
+os.setuid({_NOBODY})
+{work}"""
+    first = _finish(_start(folder_of_nobody / "a", program))
+    second = _finish(_start(folder_of_nobody / "b", program))
+    assert first["misses"] > 1
+    assert second == first | {"hits": second["hits"], "misses": 0}
+    # Also those of a user without a name are found by one who has a name.
+    assert _finish(_start(folder_of_nobody / "c"))["misses"] == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "kept"),
+    [
+        # Then `filelock` makes a lock of the file's existence.
+        ("ENOSYS", True),
+        ("ENOLCK", False),
+    ],
+)
+def test_without_file_locks_a_process_goes_on(code, kept, tmp_path):
+    program = f"""
+import errno, fcntl, os
+def flock(file, operation):
+    raise OSError(errno.{code}, os.strerror(errno.{code}))
+fcntl.flock = flock
+{PROGRAM}"""
+    out, errors = _start(tmp_path / "a", program).communicate()
+    (folder,) = (tmp_path / compilation_cache.FOLDER).iterdir()
+    assert json.loads(out)["weights"]
+    assert bool(list(folder.glob("*-cache"))) == kept
+    assert ("cannot be written and locked" in errors) != kept
 
 
 @pytest.fixture
