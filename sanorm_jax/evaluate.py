@@ -107,17 +107,16 @@ class Evaluator:
             num_hosts=devices.hosts.count,
         )
         table = metrics.Table()
-
-        def take():
-            check()
-            return next(batches, None)
-
-        while (batch := devices.hosts.together(take)) is not None:
+        while True:
+            with devices.hosts.agree():
+                check()
+                batch = next(batches, None)
+            if batch is None:
+                return table
             index, mask = batch["index"], batch.pop("mask")
             values = devices.get_batch(function(variables, devices.put_batch(batch)))
             table.add(*devices.hosts.gather((index, mask, values)))
             advance(int(mask.sum()) * devices.hosts.count)
-        return table
 
     def examples(self, split: str, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Returns a few examples, with the images, as one host batch."""

@@ -138,7 +138,8 @@ def _train_or_evaluate(workdir: pathlib.Path) -> int:
         from sanorm_jax import train
 
         return train.train(_CONFIG.value, workdir)
-    config = hosts.together(lambda: _config(workdir))
+    with hosts.agree():
+        config = _config(workdir)
     options = {
         "split": _SPLIT.value,
         "num_slots": _numbers(_NUM_SLOTS),

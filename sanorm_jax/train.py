@@ -55,7 +55,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
     hosts = devices.hosts
     # Asked before any data is opened, or even staged.
-    hosts.together(lambda: workdir_lib.check_config(workdir, config))
+    with hosts.agree():
+        workdir_lib.check_config(workdir, config)
     if hosts.on_main(lambda: is_finished(workdir, config)):
         logging.info("finished: %s has taken all its steps", workdir)
         return 0
@@ -63,7 +64,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         stop = stack.enter_context(preemption.Preemption(config.time_limit_h))
         # ---- Data, model, optimizer -----------------------------------------------
         stage = ("train", config.evaluation_split)
-        dataset = hosts.together(lambda: tasks.open_dataset(config, stage=stage))
+        with hosts.agree():
+            dataset = tasks.open_dataset(config, stage=stage)
         hosts.check_same({"config.data_dir": dataset.fingerprints})
         task = tasks.create(config, dataset, devices.axis_name)
         tx, schedule = optimizers.create(config.optimizer)
@@ -102,26 +104,30 @@ def _check(config: ml_collections.ConfigDict):
 def _loop(run: TrainingRun, train_step: Callable, evaluation: "Evaluation"):
     """Takes all steps that are left, saves, evaluates and tells on the way."""
     config, step = run.config, run.step
-    if step and _due(config, "evaluate_every_steps", step):
+    if step and run.is_due("evaluate_every_steps", step):
         evaluation.make_up(step)
-    batches = run.devices.prefetch(
-        run.devices.hosts.together(functools.partial(_batches, run))
-    )
-    # Without asking whether to stop: each start takes at least one step.
-    batch = run.devices.hosts.together(functools.partial(next, batches, None))
+    with run.devices.hosts.agree():
+        batches = run.devices.prefetch(_batches(run))
+        # Without asking whether to stop: each start takes at least one step.
+        batch = next(batches, None)
     rates, note = Rates(step), ""
     title = f"training {run.workdir.name}"
     with progress.Progress(title, config.num_train_steps, "steps", step) as bar:
         while step < config.num_train_steps:
-            run.state, scalars = train_step(run.state, batch)
+            with (
+                jax.profiler.StepTraceAnnotation("train", step_num=step),
+                # State and batch are on the devices already.
+                jax.transfer_guard_host_to_device("disallow"),
+            ):
+                run.state, scalars = train_step(run.state, batch)
             step += 1
             bar.advance(1, note)
             rates.took_step(step, scalars)
             with rates.waiting(scalars):
                 batch, reason = _next_batch(run, batches)
-            log_due = _due(config, "log_every_steps", step)
-            save_due = _due(config, "checkpoint_every_steps", step)
-            evaluate_due = _due(config, "evaluate_every_steps", step)
+            log_due = run.is_due("log_every_steps", step)
+            save_due = run.is_due("checkpoint_every_steps", step)
+            evaluate_due = run.is_due("evaluate_every_steps", step)
             if log_due or save_due or evaluate_due or reason:
                 scalars = jax.device_get(scalars)
                 if scalars.pop("failed"):
@@ -140,12 +146,9 @@ def _loop(run: TrainingRun, train_step: Callable, evaluation: "Evaluation"):
                 evaluation.run(step)
                 rates.restart(step)
     run.save(step, wait=True)  # again, if the disk was full
-    run.devices.hosts.together(functools.partial(run.check_saved, step))
+    with run.devices.hosts.agree():
+        run.check_saved(step)
     logging.info("finished: %d steps in %.0f s", step, run.wall_time_s)
-
-
-def _due(config: ml_collections.ConfigDict, every: str, step: int) -> bool:
-    return step % config[every] == 0 or step == config.num_train_steps
 
 
 def _batches(run: TrainingRun) -> Iterator[dict[str, np.ndarray]]:
@@ -176,13 +179,10 @@ def _batches(run: TrainingRun) -> Iterator[dict[str, np.ndarray]]:
 
 def _next_batch(run: TrainingRun, batches: Iterator) -> tuple[Any, Exception | None]:
     """Returns the next batch, or why the run must stop; all hosts agree on it."""
-
-    def take():
-        run.preemption.check()
-        return next(batches, None)
-
     try:
-        return run.devices.hosts.together(take), None
+        with run.devices.hosts.agree():
+            run.preemption.check()
+            return next(batches, None), None
     except (preemption.Preempted, ConfigError, StoreError) as reason:
         return None, reason
 
@@ -237,8 +237,8 @@ class Evaluation:
             scalars |= {f"{name}/{metric}": v for metric, v in values.items()}
             logging.info("step %d, %s: %s", step, name, measures.brief(values))
             if run.config.num_figure_examples:
-                draw = functools.partial(self._draw, step, name, setting)
-                run.devices.hosts.together(draw)
+                with run.devices.hosts.agree():
+                    self._draw(step, name, setting)
             scalars.pop(f"{name}/num_objects", None)
         if run.writer:
             run.writer.write_scalars(step, scalars)

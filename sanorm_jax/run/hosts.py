@@ -1,8 +1,9 @@
 """The processes of a run: what they agree on, and what they tell one another."""
 
+import contextlib
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -36,18 +37,19 @@ class Hosts:
         self.count = jax.process_count()
         self.is_main = self.index == 0
 
-    def together(self, function: Callable[[], _T]) -> _T:
-        """Runs `function` on every host and returns its value on this one.
+    @contextlib.contextmanager
+    def agree(self) -> Iterator[None]:
+        """Run the body on every host; an exception on one is raised on all.
 
-        Waits until all hosts are done. What was raised on one is raised on all: as it
-        was on its own host, on the others as `Preempted` or, if it was an error, as
-        `ConfigError` that tells which host it was.
+        Waits until all hosts are done. The host that raised raises the same again. The
+        others raise `Preempted` or, for an error, `ConfigError` with the host's number.
         """
         if self.count == 1:
-            return function()
-        value, raised = None, None
+            yield
+            return
+        raised = None
         try:
-            value = function()
+            yield
         except Exception as error:
             raised = error
         told = {} if raised is None else {"told": str(raised)}
@@ -62,11 +64,13 @@ class Hosts:
                 raise ConfigError(f"host {host}: {message['told']}")
         for message in failed.values():
             raise raised or Preempted(message["told"])
-        return value
 
     def on_main(self, function: Callable[[], _T]) -> _T:
-        """Returns on all hosts what `function` returns, as JSON, on the main one."""
-        value = self.together(function if self.is_main else lambda: None)
+        """Return on all hosts what `function` returns, as JSON, on the main one."""
+        value = None
+        with self.agree():
+            if self.is_main:
+                value = function()
         if self.count == 1:
             return value
         return self._exchange(value)[0]

@@ -1,7 +1,6 @@
 """A run in training: its folder, its state, and what it saves."""
 
 import contextlib
-import functools
 import importlib.metadata
 import pathlib
 import time
@@ -66,6 +65,15 @@ class TrainingRun:
         """Seconds in training over all restarts."""
         return self._wall_time_before_s + time.time() - self._started
 
+    def is_due(self, every: str, step: int) -> bool:
+        """Return whether step `step` is the last, or a multiple of a config field.
+
+        Args:
+          every: Name of the field, such as `log_every_steps`.
+          step: Number of steps taken.
+        """
+        return step % self.config[every] == 0 or step == self.config.num_train_steps
+
     def save(self, step: int, *, wait: bool = False):
         """Saves a checkpoint from the main host; all hosts wait for it if they must."""
         if self._checkpoints:
@@ -77,7 +85,8 @@ class TrainingRun:
             )
             self.preemption.saved(self._checkpoints.last_save_s)
         if wait:
-            self.devices.hosts.together(lambda: None)
+            with self.devices.hosts.agree():
+                pass  # All hosts wait for the main one.
 
     def check_saved(self, step: int):
         """Raises `ConfigError` if the checkpoint of `step` is not on disk."""
@@ -90,7 +99,8 @@ class TrainingRun:
     def begin(self, state: Any, stack: contextlib.ExitStack):
         """Opens the folder and puts the state to start from on the devices."""
         hosts = self.devices.hosts
-        opened = hosts.together(functools.partial(self._open_folder, state, stack))
+        with hosts.agree():
+            opened = self._open_folder(state, stack)
         _describe(opened)
         state = hosts.broadcast(opened)
         self.step = int(state.step)
