@@ -6,8 +6,8 @@
     python -m sanorm_jax.main --config=configs/dinosaur_voc.py \
         --config.update_normalization=batch_norm
 
-Trains 6 slots for 300,000 steps of 64 images: the 1,464 of VOC, or 10,582 if SBD lies
-beside them. Evaluates on the 1,449 images of `val` at 320 pixels.
+Trains 6 slots for 300,000 steps of 64 images, on the 1,464 training images of VOC, or
+on 10,582 if SBD lies beside VOC. Evaluates on the 1,449 images of `val` at 320 pixels.
 
 The settings are those of `configs/dinosaur_coco.py`. The numbers of slots and steps
 come from (1) the config `voc2012_trainaug_feat_rec_dino_base16_auto` of the same
