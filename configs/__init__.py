@@ -1,1 +1,1 @@
-"""One ml_collections file an experiment."""
+"""One ml_collections config for each experiment."""

@@ -1,7 +1,7 @@
-"""Fields that every experiment shares; the experiments set the rest.
+"""The fields that all experiments share, with their defaults.
 
-Nothing here is a recipe: run `configs/shapes.py`, `configs/dinosaur.py`,
-`configs/object_discovery.py` or `configs/property_prediction.py`.
+This config is not an experiment. Run `configs/shapes.py`, `configs/dinosaur.py`,
+`configs/object_discovery.py` or `configs/property_prediction.py` instead.
 """
 
 import ml_collections
@@ -12,7 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "dinosaur"
     config.seed = 0
 
-    # Data: `<data_dir>/<dataset>` and, for DINOSAUR, `<data_dir>/<dataset>-<encoder>`.
+    # Data, in `<data_dir>/<dataset>`; features, in `<data_dir>/<dataset>-<encoder>`.
     config.data_dir = "datasets"
     config.dataset = "shapes"
     config.encoder = ""
@@ -23,16 +23,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_train_sequences = 0
     config.num_validation_examples = 0
     config.num_validation_sequences = 0
-    config.data_seed = 0  # which examples a limited number keeps
+    config.data_seed = 0  # seed of the subset, if a number above limits it
     config.allow_incomplete = False
-    config.stage_dir = ""  # local disk to copy the splits to first, and read there
+    config.stage_dir = ""  # local disk; the splits are copied to it and read from there
 
     # Slot Attention.
     config.num_slots = 7
     config.num_iterations = 3
     config.update_normalization = "weighted_mean"
     config.dtype = "float32"
-    # Of float32 products: default, high (both TF32 on GPUs), highest (float32).
+    # Precision of float32 products: default or high (TF32 on GPUs), highest (float32).
     config.matmul_precision = "default"
     config.init_from = ""  # a workdir, or a converted PyTorch checkpoint
     config.model = ml_collections.ConfigDict()  # options of the task's model
@@ -40,7 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.hidden_dim = 128
     config.model.common_dim = ml_collections.config_dict.placeholder(int)
     config.model.gru = "tf"
-    config.model.implicit = False
+    config.model.implicit = False  # True: gradient through the last iteration only
 
     # Optimization.
     config.num_train_steps = 500_000
@@ -50,11 +50,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 10_000
     config.optimizer.warmup_start = 1e-8
     config.optimizer.half_life_steps = 100_000  # 0: no decay
-    config.optimizer.cosine_steps = 0  # end of a cosine to a tenth; 0: none
+    config.optimizer.cosine_steps = 0  # step at which a cosine reaches a tenth; 0: none
     config.optimizer.epsilon = 1e-8
     config.optimizer.clip_norm = 0.0  # 0: no clipping
 
-    # Evaluation while training, on `evaluation_split` under named settings.
+    # Evaluation during training, on `evaluation_split` with named settings.
     config.evaluation_split = "validation"
     config.evaluation_min_objects = 0
     config.evaluation_max_objects = 0
@@ -64,20 +64,20 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate_every_steps = 10_000
     config.num_figure_examples = 8
 
-    # What a restart may change (sanorm_jax/run/workdir.py): none of it moves a result.
+    # A restart may change these: none affects the result (sanorm_jax/run/workdir.py).
     config.log_every_steps = 100
     config.checkpoint_every_steps = 1_000
     config.num_checkpoints = 3
     config.keep_checkpoint_every_steps = 10_000
     config.time_limit_h = 0.0  # 0: none
     config.parallelism = "auto"
-    config.wandb = ""  # project that mirrors scalars and figures; needs `wandb`
-    config.compilation_cache = True  # in the workdir's parent, for the next start
+    config.wandb = ""  # project on Weights & Biases; needs `wandb`
+    config.compilation_cache = True  # kept beside the workdir for later starts
     return config
 
 
 def train_as_on_clevr(config: ml_collections.ConfigDict):
-    """Sets what the two experiments on CLEVR share (Locatello et al., NeurIPS 2020)."""
+    """Set what both experiments on CLEVR share (Locatello et al., NeurIPS 2020)."""
     config.optimizer.learning_rate = 3.73213196614723e-4
     config.optimizer.warmup_start = 1e-3
     config.evaluation_resolution = 128
@@ -89,7 +89,7 @@ def train_for_minutes(
     learning_rate: float,
     warmup_steps: int,
 ):
-    """Sets what the embedded experiments share: Adam, a cosine, clipped gradients."""
+    """Set what experiments on synthetic scenes share: Adam, cosine decay, clipping."""
     config.num_train_steps = num_train_steps
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = learning_rate
@@ -100,9 +100,9 @@ def train_for_minutes(
 
 
 def study(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigDict:
-    """Returns a study of an experiment: the paper's normalizations, three seeds.
+    """Return a study of the paper's four normalizations with three seeds.
 
-    What is trained (`train_settings`) and evaluated (`evaluation`) is left to fill in.
+    The caller fills in `train_settings` and `evaluation`.
     """
     config = ml_collections.ConfigDict()
     config.title = title
@@ -111,13 +111,13 @@ def study(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigD
         *("weighted_mean", "layer_norm", "batch_norm", "weighted_sum"),
     )
     config.seeds = (0, 1, 2)
-    config.learning_rates = ()  # a grid to choose from; empty: that of base
+    config.learning_rates = ()  # grid to choose from; empty: the base config's rate
     config.train_settings = ml_collections.ConfigDict()
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.num_iterations = 3
     config.evaluation.num_samples = 6
     config.evaluation.datasets = ml_collections.ConfigDict()
-    config.num_processes = 0  # jobs at once; 0: as many as cores on CPU, else 1
+    config.num_processes = 0  # parallel jobs; 0: one for each CPU core, or 1 on a GPU
     config.slurm_options = (
         *("--gpus=1", "--cpus-per-task=16", "--mem=64G", "--time=24:00:00"),
     )
@@ -125,15 +125,15 @@ def study(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigD
 
 
 def train_on_6_and_10_objects(study: ml_collections.ConfigDict, dataset: str):
-    """Sets the paper's two trainings: 7 slots on up to 6 objects, 11 on up to 10."""
+    """Set the paper's two trainings: 7 slots on up to 6 objects, 11 on up to 10."""
     study.train_settings[f"{dataset}6"] = {"num_slots": 7, "max_objects": 6}
     study.train_settings[f"{dataset}10"] = {"num_slots": 11, "max_objects": 10}
 
 
 def measures(*kinds: str, suffix: str = "") -> tuple[str, ...]:
-    """Returns measures of the masks, then of the attention, by their kinds.
+    """Return the names of the measures, for the masks and then for the attention.
 
-    The first is the one that heat maps and the table of gains show.
+    Heat maps and the table of gains show the first one.
     """
     return tuple(
         f"{kind}_{maps}{suffix}" for maps in ("masks", "attention") for kind in kinds
@@ -143,7 +143,7 @@ def measures(*kinds: str, suffix: str = "") -> tuple[str, ...]:
 def small_study(
     base: ml_collections.ConfigDict, title: str
 ) -> ml_collections.ConfigDict:
-    """Returns a study of an embedded experiment, for two cores."""
+    """Return a study on synthetic scenes that two cores can run."""
     config = study(base, title)
     config.base.num_figure_examples = 0
     config.base.log_every_steps = 50

@@ -1,4 +1,4 @@
-"""DINOSAUR on COCO 2017 with DINO ViT-B/16 features: photographs.
+"""DINOSAUR on natural images: COCO 2017 with DINO ViT-B/16 features.
 
     python -m data.prepare --dataset=coco --source=coco
     python -m feature_extraction.extract --dataset=coco \
@@ -6,13 +6,15 @@
     python -m sanorm_jax.main --config=configs/dinosaur_coco.py \
         --config.update_normalization=batch_norm
 
-Trains 7 slots for 500,000 steps of 64 images; evaluates at 320 pixels. Values and their
-sources: (1) the configs `coco_feat_rec_dino_base16` and `_base_feature_recon` of
-DINOSAUR's authors (Seitzer et al., ICLR 2023, object-centric-learning-framework);
-(2) SPOT (Kakogeorgiou et al., CVPR 2024), whose mBO is of masks of that size. Unlike
-(1) images are not flipped, since their features are stored. docs/data.md has the size
-of the stores. Not run to its end: COCO cannot be had on the machine this was written
-on; the path is tested on files of its formats.
+Trains 7 slots for 500,000 steps of 64 images and evaluates at 320 pixels. docs/data.md
+gives the size of the stores. The settings come from two sources:
+
+(1) the configs `coco_feat_rec_dino_base16` and `_base_feature_recon` in the
+    object-centric-learning-framework of DINOSAUR's authors (Seitzer et al., ICLR 2023).
+    Unlike there, images are not flipped, because their features are stored.
+(2) SPOT (Kakogeorgiou et al., CVPR 2024), which reports mBO at this resolution.
+
+Not reproduced yet. Tests run the code path on small files in COCO's formats.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""DINOSAUR on Pascal VOC 2012 with DINO ViT-B/16 features: photographs.
+"""DINOSAUR on natural images: Pascal VOC 2012 with DINO ViT-B/16 features.
 
     python -m data.prepare --dataset=voc --source=VOCdevkit
     python -m feature_extraction.extract --dataset=voc \
@@ -6,13 +6,15 @@
     python -m sanorm_jax.main --config=configs/dinosaur_voc.py \
         --config.update_normalization=batch_norm
 
-Trains 6 slots on VOC's 1,464 images and, if SBD lies beside them, its others, 10,582
-in all, for 300,000 steps of 64; evaluates on the 1,449 of `val` at 320 pixels. Values:
-those of `configs/dinosaur_coco.py` and, for slots and steps, the config
-`voc2012_trainaug_feat_rec_dino_base16_auto` of the same authors (1), whose decoder is
-an autoregressive transformer: with the MLP decoder of this code no setting for VOC is
-published, and that of COCO is taken. Not run to its end: VOC cannot be had on the
-machine this was written on; the path is tested on files of its formats.
+Trains 6 slots for 300,000 steps of 64 images, on the 1,464 training images of VOC, or
+on 10,582 if SBD lies beside VOC. Evaluates on the 1,449 images of `val` at 320 pixels.
+
+The settings are those of `configs/dinosaur_coco.py`. The numbers of slots and steps
+come from (1) the config `voc2012_trainaug_feat_rec_dino_base16_auto` of the same
+authors. That config has an autoregressive transformer decoder. No settings for VOC are
+published for the MLP decoder used here, so all other values are those for COCO.
+
+Not reproduced yet. Tests run the code path on small files in VOC's formats.
 """
 
 import ml_collections

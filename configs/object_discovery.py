@@ -1,13 +1,13 @@
-"""Object discovery on CLEVR with masks, the paper's settings.
+"""Object discovery on CLEVR with masks, in the paper's settings.
 
     python -m data.prepare --dataset=clevr_with_masks
     python -m sanorm_jax.main --config=configs/object_discovery.py \
         --config.update_normalization=weighted_sum
 
-Trains 7 slots, with 3 iterations, for 500,000 steps of 64 images of 128 x 128 pixels;
-evaluates with 11 slots and 5 iterations, and as in training. Expected result: figures
-of the paper's table for CLEVR; not reproduced here, since the data cannot be had on the
-machine this was written on.
+Trains 7 slots with 3 iterations for 500,000 steps of 64 images of 128 x 128 pixels.
+Evaluates with 11 slots and 5 iterations, and with the settings of training.
+
+Expected result: the paper's table for CLEVR. Not reproduced yet.
 """
 
 import ml_collections

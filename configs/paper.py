@@ -1,11 +1,11 @@
-"""The paper in small: its three tasks, four normalizations each, on one page.
+"""The paper scaled down: its three tasks with four normalizations each, on one page.
 
     make paper
 
-Runs `configs/study_shapes.py`, `configs/study_blocks.py` and
-`configs/study_properties.py`, one after another, each in a folder of its name.
-`--config.seeds="(0,)"` and `--config.data_dir=DIR` hold for all of them. The results
-and times of each are in the docstrings of these three.
+Runs `configs/study_shapes.py`, `configs/study_properties.py` and
+`configs/study_blocks.py` in turn, each in a folder of its name.
+`--config.seeds="(0,)"` and `--config.data_dir=DIR` apply to all three. For results and
+times see docs/results.md.
 """
 
 import ml_collections

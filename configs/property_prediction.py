@@ -1,14 +1,14 @@
-"""Property prediction on CLEVR, the paper's settings.
+"""Property prediction on CLEVR, in the paper's settings.
 
     python -m data.prepare --dataset=clevr
     python -m sanorm_jax.main --config=configs/property_prediction.py \
         --config.update_normalization=batch_norm
 
-Trains 10 slots, with 3 iterations, for 500,000 steps of 512 images of 128 x 128 pixels;
-evaluates average precision with 10 and 21 slots. `--config.dataset=clevr_with_masks`
-also gives ARI of the attention. Expected result: figures of the paper's table for
-CLEVR; not reproduced here, since the data cannot be had on the machine this was
-written on.
+Trains 10 slots with 3 iterations for 500,000 steps of 512 images of 128 x 128 pixels.
+Evaluates average precision with 10 and 21 slots. With
+`--config.dataset=clevr_with_masks` you also get the ARI of the attention.
+
+Expected result: the paper's table for CLEVR. Not reproduced yet.
 """
 
 import ml_collections

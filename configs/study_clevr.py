@@ -1,12 +1,12 @@
-"""The paper's study of object discovery: trained on CLEVR6 and CLEVR10.
+"""More slots and objects than in training: the paper's object discovery on CLEVR.
 
     python -m data.prepare --dataset=clevr_with_masks
     python -m sanorm_jax.study --config=configs/study_clevr.py --submit
 
-Trained with 7 slots on at most 6 objects and with 11 slots on up to 10, for 500,000
-steps of 64 images; evaluated on up to 10 objects. `--submit` writes a file for Slurm,
-a task a run; without it the runs follow one another. Not run to its end: the data
-cannot be had on the machine this was written on.
+Trains with 7 slots on up to 6 objects (CLEVR6) and with 11 slots on up to 10 (CLEVR10),
+for 500,000 steps of 64 images. Evaluates on up to 10 objects. `--submit` writes a Slurm
+array with one task for each run; without it, this machine runs them. Not reproduced
+yet.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""The paper's study of DINOSAUR: trained on MOVi-C6 and MOVi-C10, also seen on MOVi-D.
+"""More slots and objects than in training: the paper's DINOSAUR on MOVi-C and MOVi-D.
 
     python -m data.prepare --dataset=movi_c
     python -m data.prepare --dataset=movi_d --splits=validation:6000
@@ -8,11 +8,10 @@
         --encoder=vit_base_patch8_224.dino
     python -m sanorm_jax.study --config=configs/study_movi.py --submit
 
-Trained with 7 slots on at most 6 objects and with 11 slots on up to 10, for 500,000
-steps of 64 frames; evaluated on MOVi-C and, without further training, on the up to 23
-objects of MOVi-D. `--submit` writes a file for Slurm, a task a run; without it the
-runs follow one another. Not run to its end: the data cannot be had on the machine this
-was written on.
+Trains with 7 slots on up to 6 objects (MOVi-C6) and with 11 slots on up to 10
+(MOVi-C10), for 500,000 steps of 64 frames. Evaluates on MOVi-C and, without further
+training, on MOVi-D with up to 23 objects. `--submit` writes a Slurm array with one task
+for each run; without it, this machine runs them. Not reproduced yet.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""What more slots do on photographs: trained on COCO, evaluated there and on VOC.
+"""More slots than in training on natural images: COCO, evaluated also on VOC.
 
     python -m data.prepare --dataset=coco --source=coco
     python -m data.prepare --dataset=voc --source=VOCdevkit
@@ -8,10 +8,9 @@
         --encoder=vit_base_patch16_224.dino
     python -m sanorm_jax.study --config=configs/study_photographs.py --submit
 
-The four normalizations of `configs/dinosaur_coco.py`, trained with 7 slots on all
-images, evaluated with 4 to 20 slots by the number of objects that an image shows.
-`--submit` writes a file for Slurm, a task a run. Not run to its end: neither dataset
-can be had on the machine this was written on.
+Trains the model of `configs/dinosaur_coco.py` with 7 slots and four normalizations.
+Evaluates with 4 to 20 slots, by the number of objects in the image. `--submit` writes a
+Slurm array with one task for each run. Not reproduced yet.
 """
 
 import ml_collections
