@@ -117,7 +117,7 @@ def test_a_kink_is_told_from_a_fault(tmp_path, other_side, factor, passed, at_ki
     assert not forward.at_kink
     assert (gradient.passed, gradient.at_kink) == (passed, at_kink)
     assert forward.sensitivity < 1e-6
-    assert gradient.sensitivity == pytest.approx(1)  # the kink
+    assert gradient.sensitivity == pytest.approx(1, rel=0.01)  # the kink
 
 
 def test_true_statistics_before_the_pass_are_used(tmp_path):
