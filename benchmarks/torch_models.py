@@ -98,15 +98,18 @@ class Autoencoder(nn.Module):
         layers += [nn.ConvTranspose2d(feature_dim, 4, 3, 1, 1)]
         self.decoder_cnn = nn.Sequential(*layers)
 
-    def loss(self, image, noise):
-        """Return the mean squared error of images [B, 3, H, W]."""
+    def forward(self, image, noise):
+        """Return the reconstruction [B, 3, H, W] of images [B, 3, H, W]."""
         x = self.encoder_pos(self.encoder_cnn(image)).flatten(2).transpose(1, 2)
         slots = self.slot_attention(self.feature_mlp(self.layer_norm(x)), noise)
         B, K, D = slots.shape
         x = slots.reshape(B * K, D, 1, 1).expand(-1, -1, self.start, self.start)
         x = self.decoder_cnn(self.decoder_pos(x)).reshape(B, K, 4, *image.shape[2:])
-        mixed = (x[:, :, :3] * x[:, :, 3:].softmax(dim=1)).sum(dim=1)
-        return functional.mse_loss(mixed, image)
+        return (x[:, :, :3] * x[:, :, 3:].softmax(dim=1)).sum(dim=1)
+
+    def loss(self, image, noise):
+        """Return the mean squared error of images [B, 3, H, W]."""
+        return functional.mse_loss(self(image, noise), image)
 
 
 class SetPredictor(nn.Module):
@@ -121,11 +124,15 @@ class SetPredictor(nn.Module):
         self.slot_attention = SlotAttention(feature_dim, slot_dim, hidden_dim)
         self.mlp = _mlp(slot_dim, 64, 19)
 
-    def loss(self, image, noise, targets):
-        """Return the matched Huber loss of images [B, 3, H, W], targets [B, M, 19]."""
+    def forward(self, image, noise):
+        """Return properties [B, K, 19] in [0, 1] of images [B, 3, H, W]."""
         x = self.pos_embed(self.cnn_encoder(image)).flatten(2).transpose(1, 2)
         slots = self.slot_attention(self.feature_mlp(self.layer_norm(x)), noise)
-        predicted = self.mlp(slots).sigmoid()
+        return self.mlp(slots).sigmoid()
+
+    def loss(self, image, noise, targets):
+        """Return the matched Huber loss of images [B, 3, H, W], targets [B, M, 19]."""
+        predicted = self(image, noise)
         # [B, K, M]
         costs = functional.huber_loss(
             *torch.broadcast_tensors(predicted[:, :, None], targets[:, None]),
@@ -176,8 +183,11 @@ class Dinosaur(nn.Module):
             num_tokens, feature_dim, slot_dim, decoder_hidden_dim
         )
 
+    def forward(self, features, noise):
+        """Return the reconstruction [B, N, F] of features [B, N, F]."""
+        tokens = self.feature_mlp(self.feature_layer_norm(features))
+        return self.mlp_decoder(self.slot_attention(tokens, noise))
+
     def loss(self, features, noise):
         """Return the mean squared error of features [B, N, F]."""
-        tokens = self.feature_mlp(self.feature_layer_norm(features))
-        slots = self.slot_attention(tokens, noise)
-        return functional.mse_loss(self.mlp_decoder(slots), features)
+        return functional.mse_loss(self(features, noise), features)

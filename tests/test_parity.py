@@ -1,4 +1,6 @@
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -6,6 +8,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 from tests.parity import __main__ as parity
+from tests.parity import models, rounding
+from tests.parity.vectors import Vectors
 
 VECTORS = pathlib.Path(__file__).parent / "vectors"
 FILES = sorted(VECTORS.glob("*.npz"))
@@ -48,14 +52,72 @@ def test_small_errors_are_seen(tmp_path):
 
 
 def test_running_statistics_are_checked(tmp_path):
-    name = "params_after_train_forward/update_normalizer.variances"
+    after = "params_after_train_forward/update_normalizer."
 
     def change(arrays):
-        for key in (name, "params_before/update_normalizer.variances"):
-            arrays[key] = arrays[key] * 1.001
+        for group in ("params_before", "params_after_train_forward"):
+            name = f"{group}/update_normalizer."
+            arrays[f"{name}variances"] = arrays[f"{name}variances"] * 1.001
+            # A thousandth of the batch's standard deviation of 1.8, times 0.1.
+            arrays[f"{name}means"] = arrays[f"{name}means"] + np.float32(1.8e-4)
 
     rows = _changed(tmp_path, "slot_attention_scalar_batch_norm_single", change)
-    assert _failed(rows) == [name]
+    assert _failed(rows) == [f"{after}means", f"{after}variances"]
+
+
+def _vectors(tmp_path, arrays):
+    np.savez(tmp_path / "made.npz", **arrays)
+    return Vectors(tmp_path / "made.npz")
+
+
+def test_a_mean_near_zero_is_judged_by_the_standard_deviation(tmp_path):
+    before, after = "params_before/norm.", "params_after_train_forward/norm."
+    arrays = {
+        f"{before}means": np.zeros(1),
+        f"{before}variances": np.ones(1),
+        # A batch of mean 1e-4 and standard deviation 2.
+        f"{after}means": np.full(1, 1e-5),
+        f"{after}variances": np.full(1, 0.9 + 0.1 * 4),
+    }
+    vectors = _vectors(tmp_path, arrays)
+    scales = models._scales_of_means(vectors, vectors.group("params_before/"))
+    assert scales == {f"{after}means": pytest.approx(0.1 * 2)}
+
+
+def _relu(arguments):
+    """Return ReLUs of weights `[3, 4]` and inputs `[4]`, and the weights' gradient."""
+    weights, x = arguments
+    units = weights @ x
+    active = (units > 0)[:, None]
+    return {"train/units": np.maximum(units, 0), "grad/weights": active * x}
+
+
+@pytest.mark.parametrize(
+    ("other_side", "factor", "passed", "at_kink"),
+    [
+        (False, 1, True, False),
+        (True, 1, True, True),
+        (False, 1.001, False, False),
+        (True, 1.001, False, False),
+    ],
+)
+def test_a_kink_is_told_from_a_fault(tmp_path, other_side, factor, passed, at_kink):
+    weights = np.array([[1, -1, 0, 0], [1, 2, 3, 4], [1, -2, 3, 1]], np.float32)
+    x = np.ones(4, np.float32)
+    # The first unit is 1.2e-7, within rounding of 0.
+    weights[0, 0] = np.nextafter(np.float32(1), np.float32(2))
+    arrays = _relu((weights, x))
+    if other_side:
+        arrays["train/units"][0] = arrays["grad/weights"][0] = 0
+    arrays["grad/weights"] *= np.float32(factor)
+    vectors = _vectors(tmp_path, arrays)
+    rounding.compare(vectors, list(arrays), _relu, (weights, x), {})
+    forward, gradient = vectors.rows
+    assert forward.passed
+    assert not forward.at_kink
+    assert (gradient.passed, gradient.at_kink) == (passed, at_kink)
+    assert forward.sensitivity < 1e-6
+    assert gradient.sensitivity == pytest.approx(1, rel=0.01)  # the kink
 
 
 def test_true_statistics_before_the_pass_are_used(tmp_path):
@@ -100,6 +162,11 @@ def test_unknown_files_fail_and_the_readme_does_not(tmp_path):
     rows, _ = parity.check_folder(tmp_path)
     assert sorted({row.file for row in rows}) == ["metrics.npz", "transformer_mean.npz"]
     assert not any(row.passed for row in rows)
+
+
+def test_agrees_with_plain_pytorch_in_float64():
+    # A process of its own: the models are imported with another dtype.
+    subprocess.run([sys.executable, "-m", "tests.parity.float64"], check=True)
 
 
 def _exit_code(folder):

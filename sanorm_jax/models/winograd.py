@@ -72,9 +72,11 @@ def correlate(x: jax.Array, kernel: jax.Array, padding, conv) -> jax.Array:
       `[B, H', W, F]`.
     """
     B, H, W, C = x.shape
-    of_products, of_kernel, of_inputs = transforms(kernel.shape[1])
+    of_products, of_kernel, of_inputs = (
+        matrix.astype(x.dtype) for matrix in transforms(kernel.shape[1])
+    )
     # [t + 3, k, 1, C, F]
-    kernels = jnp.einsum("pj,ijcf->picf", jnp.float32(of_kernel), kernel)[:, :, None]
+    kernels = jnp.einsum("pj,ijcf->picf", of_kernel, kernel)[:, :, None]
     x = jnp.pad(x, ((0, 0), (0, 0), padding[1], (0, 0)))
     end = W - OUTPUTS + 1
     # t + 3 arrays [B, H, W / 4, C]: pixel j of each tile
@@ -94,7 +96,7 @@ def correlate(x: jax.Array, kernel: jax.Array, padding, conv) -> jax.Array:
 
 def _combine(factors: np.ndarray, arrays: list[jax.Array]) -> jax.Array:
     terms = [
-        array if factor == 1 else np.float32(factor) * array
+        array if factor == 1 else factor * array
         for factor, array in zip(factors, arrays, strict=True)
         if factor
     ]

@@ -2,10 +2,11 @@
 
     python -m tests.parity --vectors=tests/vectors [--every_quantity]
 
-Exit status: 0, everything within its tolerance; 1, something is past it, left out or
-unknown; 2, no such folder.
+Exit status: 0, everything within its tolerance or at a kink (`tests.parity.rounding`);
+1, something is past its tolerance, left out or unknown; 2, no such folder.
 """
 
+import dataclasses
 import pathlib
 import sys
 
@@ -14,7 +15,7 @@ from absl import app, flags, logging
 from rich.console import Console
 from rich.table import Table
 
-from tests.parity import models, others
+from tests.parity import models, others, rounding
 from tests.parity.vectors import Row, Vectors
 
 _VECTORS = flags.DEFINE_string("vectors", None, "Folder of .npz files.")
@@ -63,28 +64,36 @@ def check_folder(folder: pathlib.Path) -> tuple[list[Row], list[str]]:
 
 
 def worst_of_groups(rows: list[Row]) -> list[Row]:
-    """Return failures as they are and, of all else, the worst row of each group."""
+    """Return failures and kinks as they are, and else the worst row of each group."""
     groups: dict[tuple, list[Row]] = {}
     for i, row in enumerate(rows):
-        group = row.quantity.split("/")[0] if row.passed else i
+        passed = row.passed and not row.at_kink
+        group = row.quantity.split("/")[0] if passed else i
         groups.setdefault((row.file, group, row.tolerance), []).append(row)
     shown = []
     for members in groups.values():
         worst = max(members, key=lambda row: row.error)
         more = f" (worst of {len(members)})" if len(members) > 1 else ""
-        quantity = worst.quantity + more
-        shown.append(Row(worst.file, quantity, worst.error, worst.tolerance))
+        shown.append(dataclasses.replace(worst, quantity=worst.quantity + more))
     return shown
 
 
 def _table(rows: list[Row]) -> Table:
     table = Table("file", "quantity", title="Parity with the reference")
-    table.add_column("largest relative error", justify="right")
-    table.add_column("tolerance", justify="right")
+    for title in ("largest relative error", "tolerance", "change by rounding"):
+        table.add_column(title, justify="right")
     for row in rows:
-        style = None if row.passed else "bold red"
-        numbers = f"{row.error:.1e}", f"{row.tolerance:.0e}"
-        table.add_row(row.file, row.quantity, *numbers, style=style)
+        style = "yellow" if row.at_kink else None if row.passed else "bold red"
+        kink = "kink: " if row.at_kink else ""
+        change = "" if row.sensitivity is None else f"{row.sensitivity:.1e}"
+        table.add_row(
+            row.file,
+            row.quantity,
+            f"{kink}{row.error:.1e}",
+            f"{row.tolerance:.0e}",
+            change,
+            style=style,
+        )
     return table
 
 
@@ -102,7 +111,19 @@ def main(argv):
     for note in notes:
         console.print(f"Note on {note}.")
     failures = sum(not row.passed for row in rows)
-    console.print(f"{len(rows)} comparisons, {failures} past tolerance.")
+    kinks = sum(row.at_kink for row in rows)
+    console.print(
+        f"Change by rounding: of our result, with weights and inputs changed by up to "
+        f"{rounding.LARGEST_CHANGE:.1e} of their values."
+    )
+    if kinks:
+        console.print(
+            "Kink: past tolerance, but a run with weights and inputs so changed agrees "
+            "with the vectors in all of the file's kinks."
+        )
+    console.print(
+        f"{len(rows)} comparisons, {failures} past tolerance, {kinks} at a kink."
+    )
     sys.exit(1 if failures else 0)
 
 

@@ -1,5 +1,6 @@
 """Checks of the models: forward, gradients, running statistics, evaluation."""
 
+import functools
 import re
 
 import jax
@@ -13,11 +14,14 @@ from sanorm_jax.models.dinosaur import Dinosaur
 from sanorm_jax.models.set_predictor import SetPredictor
 from sanorm_jax.models.slot_attention import SlotAttention
 from sanorm_jax.run import torch_weights
+from tests.parity import rounding
 from tests.parity.vectors import GRADIENT_TOLERANCE, Vectors
 
 # Iterations are in no array; the README of the vectors tells them.
 NUM_ITERATIONS = 3
 EVALUATIONS = {"eval": NUM_ITERATIONS, "eval_more_slots": 5}
+AFTER_TRAINING = "params_after_train_forward"
+COMPARED = "train", "grad", "grad_input", AFTER_TRAINING, *EVALUATIONS
 
 # A shift of all queries adds the same to the logits of all slots, and their softmax
 # does not see it: this gradient is 0 but for rounding, in the vectors and here, so
@@ -112,14 +116,18 @@ def check_set_predictor(vectors: Vectors):
         num_properties=weights["mlp.2.weight"].shape[0],
         property_hidden_dim=weights["mlp.0.weight"].shape[0],
     )
-    variables = torch_weights.to_flax(model, weights)
     apply = jax.jit(model.apply, static_argnames="train")
-    out = apply(variables, image, noise=vectors["noise"], train=False)
-    for name in out:
-        if name in vectors:
-            vectors.compare(name, out[name])
-    loss = huber_set_loss(out["predicted_properties"], targets).mean()
-    vectors.compare("loss", loss)
+
+    def compute(arguments):
+        variables, image, noise = arguments
+        out = apply(variables, image, noise=noise, train=False)
+        loss = huber_set_loss(out["predicted_properties"], targets).mean()
+        return jax.tree.map(np.asarray, out | {"loss": loss})
+
+    arguments = torch_weights.to_flax(model, weights), image, vectors["noise"]
+    names = "predicted_properties", "slots", "attention", "loss"
+    quantities = [name for name in names if name in vectors]
+    rounding.compare(vectors, quantities, compute, arguments, {})
 
 
 def _normalization(words: str, default: str) -> str:
@@ -152,10 +160,15 @@ def _check(vectors: Vectors, model, weights, inputs, present):
       inputs: what the model takes.
       present: maps the model's result and the inputs to the vectors' names.
     """
-    variables = torch_weights.to_flax(model, _before_training(vectors, weights))
+    weights = _before_training(vectors, weights)
+    noises = {"train": vectors["noise"]}
+    for group in EVALUATIONS:
+        own_noise = f"{group}/noise"
+        if any(vectors.names(f"{group}/")):
+            noises[group] = vectors[own_noise if own_noise in vectors else "noise"]
 
     @jax.jit
-    def train(params, inputs, noise):
+    def train(variables, inputs, noise):
         def loss(params, inputs):
             out, updated = model.apply(
                 {**variables, "params": params},
@@ -167,39 +180,65 @@ def _check(vectors: Vectors, model, weights, inputs, present):
             out = present(out, inputs)
             return out["loss"], (out, updated)
 
-        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, inputs)
+        gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
+        return gradient(variables["params"], inputs)
 
-    (_, (out, updated)), (grads, grad_inputs) = train(
-        variables["params"], inputs, vectors["noise"]
-    )
-    _compare_outputs(vectors, "train", out)
-    grads = torch_weights.to_torch(model, {"params": grads}, buffers=False)
-    _compare_gradients(vectors, grads)
-    for name in vectors.names("grad_input/"):
-        vectors.compare(name, grad_inputs, GRADIENT_TOLERANCE)
-    after = torch_weights.to_torch(model, updated, buffers=False)
-    for name in vectors.names("params_after_train_forward/"):
-        vectors.compare(name, after[name.split("/", 1)[1]])
+    @functools.partial(jax.jit, static_argnums=3)
+    def evaluate(variables, inputs, noise, num_iterations):
+        out = model.apply(
+            variables, inputs, noise=noise, num_iterations=num_iterations, train=False
+        )
+        return present(out, inputs)
 
-    evaluate = jax.jit(
-        lambda variables, noise, num_iterations: present(
-            model.apply(
-                variables,
-                inputs,
-                noise=noise,
-                num_iterations=num_iterations,
-                train=False,
-            ),
-            inputs,
-        ),
-        static_argnums=2,
-    )
-    for group, num_iterations in EVALUATIONS.items():
-        own_noise = f"{group}/noise"
-        if any(vectors.names(f"{group}/")):
-            noise = vectors[own_noise if own_noise in vectors else "noise"]
-            out = evaluate({**variables, **updated}, noise, num_iterations)
-            _compare_outputs(vectors, group, out)
+    def compute(arguments):
+        """Return all results by the vectors' names."""
+        variables, inputs, noises = arguments
+        (grads, grad_inputs), (out, updated) = train(variables, inputs, noises["train"])
+        grads = torch_weights.to_torch(model, {"params": grads}, buffers=False)
+        after = torch_weights.to_torch(model, updated, buffers=False)
+        results = _under("train", out) | _under("grad", grads)
+        results |= {name: grad_inputs for name in vectors.names("grad_input/")}
+        results |= _under(AFTER_TRAINING, after)
+        for group, num_iterations in EVALUATIONS.items():
+            if group in noises:
+                out = evaluate(
+                    {**variables, **updated}, inputs, noises[group], num_iterations
+                )
+                results |= _under(group, out)
+        return {name: np.asarray(value) for name, value in results.items()}
+
+    quantities = [
+        name
+        for name in vectors.names()
+        if name.split("/")[0] in COMPARED and not name.endswith(ZERO_GRADIENT)
+    ]
+    arguments = torch_weights.to_flax(model, weights), inputs, noises
+    scales = _scales_of_means(vectors, weights)
+    results = rounding.compare(vectors, quantities, compute, arguments, scales)
+    _compare_other_gradients(vectors, results)
+
+
+def _under(group: str, arrays) -> dict:
+    """Return the arrays by the names that they have in a group of the vectors."""
+    return {f"{group}/{name}": value for name, value in arrays.items()}
+
+
+def _scales_of_means(vectors: Vectors, weights) -> dict[str, float]:
+    """Return the scales of errors of running means, by name.
+
+    The mean of a batch can be near 0, but its rounding error is one of summands about
+    as large as their standard deviation. The running mean takes a tenth of either.
+    """
+    scales = {}
+    after = vectors.group(f"{AFTER_TRAINING}/")
+    for name in [name for name in after if name.endswith("means")]:
+        of_variance = name.removesuffix("means") + "variances"
+        kept = normalization.MOMENTUM * weights[of_variance]
+        taken = 1 - normalization.MOMENTUM
+        variance = np.maximum(after[of_variance] - kept, 0).max() / taken
+        of_mean = np.abs(after[name]).max()
+        scales[f"{AFTER_TRAINING}/{name}"] = max(of_mean, taken * variance**0.5)
+    return scales
 
 
 def _before_training(vectors: Vectors, weights):
@@ -210,7 +249,7 @@ def _before_training(vectors: Vectors, weights):
     cannot be told from those; with a momentum of 0.1, only statistics equal to the
     batch's own would stay. Such files start from 0 and 1, as a new model does.
     """
-    after = vectors.group("params_after_train_forward/")
+    after = vectors.group(f"{AFTER_TRAINING}/")
     if not after or not all(np.array_equal(weights[k], after[k]) for k in after):
         return weights
     vectors.note(
@@ -224,25 +263,23 @@ def _before_training(vectors: Vectors, weights):
     return {**weights, **fresh}
 
 
-def _compare_outputs(vectors: Vectors, group: str, out):
-    for name, value in out.items():
-        if f"{group}/{name}" in vectors:
-            vectors.compare(f"{group}/{name}", value)
-
-
-def _compare_gradients(vectors: Vectors, grads):
+def _compare_other_gradients(vectors: Vectors, results):
+    """Add rows for gradients that are 0, or that one side has not."""
     expected = vectors.group("grad/")
     largest = max(np.abs(value).max() for value in expected.values())
+    grads = {
+        name.removeprefix("grad/"): value
+        for name, value in results.items()
+        if name.startswith("grad/")
+    }
     for name, value in grads.items():
         quantity = f"grad/{name}"
-        if name.endswith(ZERO_GRADIENT) and name in expected:
+        if name not in expected:
+            # PyTorch gives none to a parameter that the loss does not depend on.
+            vectors.add(f"{quantity} (none)", np.abs(value).max(), 0.0)
+        elif name.endswith(ZERO_GRADIENT):
             for who, array in (("here", value), ("vectors", expected[name])):
                 error = np.abs(array).max() / largest
                 vectors.add(f"{quantity} (0; {who})", error, ZERO_TOLERANCE)
-        elif name in expected:
-            vectors.compare(quantity, value, GRADIENT_TOLERANCE)
-        else:
-            # PyTorch gives none to a parameter that the loss does not depend on.
-            vectors.add(f"{quantity} (none)", np.abs(value).max(), 0.0)
     for name in expected.keys() - grads.keys():
         vectors.add(f"grad/{name} (not here)", np.inf, GRADIENT_TOLERANCE)

@@ -12,16 +12,29 @@ GRADIENT_TOLERANCE = 1e-4
 
 @dataclasses.dataclass
 class Row:
-    """A comparison: largest error relative to the largest entry, and its bound."""
+    """A comparison.
+
+    Attributes:
+      file: Name of the file of vectors.
+      quantity: Name of the array.
+      error: Largest difference, relative to the array's scale.
+      tolerance: Bound of the error.
+      sensitivity: Largest change of our result, relative to the same scale, when inputs
+        and weights change by rounding; None where it is not measured.
+      at_kink: Whether the error is past its tolerance and rounding explains it, see
+        `tests.parity.rounding`.
+    """
 
     file: str
     quantity: str
     error: float
     tolerance: float
+    sensitivity: float | None = None
+    at_kink: bool = False
 
     @property
     def passed(self) -> bool:
-        return self.error <= self.tolerance  # false for NaN
+        return self.at_kink or self.error <= self.tolerance  # false for NaN
 
 
 class Vectors:
@@ -50,13 +63,23 @@ class Vectors:
         """Read all arrays below a prefix, by the rest of their names."""
         return {name.removeprefix(prefix): self[name] for name in self.names(prefix)}
 
-    def compare(self, quantity: str, actual, tolerance: float = FORWARD_TOLERANCE):
+    def compare(self, quantity: str, actual):
         """Compare with the array `quantity`."""
-        error = relative_error(np.asarray(actual), self[quantity])
-        self.add(quantity, error, tolerance)
+        expected = self[quantity]
+        error = relative_error(np.asarray(actual), expected, np.abs(expected).max())
+        self.add(quantity, error, tolerance_of(quantity))
 
-    def add(self, quantity: str, error: float, tolerance: float):
-        self.rows.append(Row(self._file, quantity, float(error), tolerance))
+    def add(
+        self,
+        quantity: str,
+        error: float,
+        tolerance: float,
+        sensitivity: float | None = None,
+        at_kink: bool = False,
+    ):
+        """Add a row; see `Row`."""
+        row = Row(self._file, quantity, float(error), tolerance, sensitivity, at_kink)
+        self.rows.append(row)
 
     def note(self, text: str):
         self.notes.append(f"{self._file}: {text}")
@@ -67,14 +90,18 @@ class Vectors:
             self.add(f"{name} (left out)", np.inf, 0.0)
 
 
-def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference over the largest entry of `expected`."""
+def tolerance_of(quantity: str) -> float:
+    """Return the bound of the error of a forward result or a gradient."""
+    return GRADIENT_TOLERANCE if quantity.startswith("grad") else FORWARD_TOLERANCE
+
+
+def relative_error(actual: np.ndarray, expected: np.ndarray, scale: float) -> float:
+    """Return the largest difference over `scale`."""
     if actual.shape != expected.shape:
         return np.inf
     if not expected.size:
         return 0.0
     difference = np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max()
-    largest = np.abs(expected).max()
-    if largest == 0:
+    if scale == 0:
         return 0.0 if difference == 0 else np.inf
-    return difference / largest
+    return float(difference / scale)
