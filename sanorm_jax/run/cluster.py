@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 
 import jax
@@ -297,7 +298,12 @@ def _meet(address: str, count: int, index: int):
             address,
             MEETING_TIMEOUT_S,
         )
-        meeting.result(MEETING_TIMEOUT_S)
+        deadline = time.monotonic() + MEETING_TIMEOUT_S
+        while not meeting.done() and time.monotonic() < deadline:
+            # In short waits: Python handles a signal that comes just before a wait
+            # only after it.
+            concurrent.futures.wait([meeting], timeout=0.5)
+        meeting.result(timeout=0)
     except TimeoutError:
         preemption.end(
             1,
