@@ -100,7 +100,7 @@ def _train_or_evaluate(workdir: pathlib.Path) -> int:
     else:
         config = _CONFIG.value
         workdir_lib.check_config(workdir, config)
-    options = {
+    arguments = {
         "split": _SPLIT.value,
         "num_slots": _numbers(_NUM_SLOTS),
         "num_iterations": _numbers(_NUM_ITERATIONS),
@@ -109,13 +109,13 @@ def _train_or_evaluate(workdir: pathlib.Path) -> int:
     if _MODE.value == "segment":
         from sanorm_jax import segment
 
-        options |= {"dataset": _DATASET.value, "data_dir": _DATA_DIR.value}
-        directory = segment.segment(config, workdir, **options)
+        arguments |= {"dataset": _DATASET.value, "data_dir": _DATA_DIR.value}
+        directory = segment.segment(config, workdir, **arguments)
     else:
         from sanorm_jax import evaluate
 
-        options["max_objects"] = _numbers(_MAX_OBJECTS)
-        directory = evaluate.evaluate(config, workdir, **options)
+        arguments["max_objects"] = _numbers(_MAX_OBJECTS)
+        directory = evaluate.evaluate(config, workdir, **arguments)
     logging.info("written: %s", directory)
     return 0
 
