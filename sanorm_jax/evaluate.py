@@ -73,6 +73,50 @@ class Evaluator:
             data_seed=config.data_seed,
         )
 
+    def check(self):
+        """Check all that the named evaluations of the config need, before any step.
+
+        Nothing is computed: the evaluation is traced for the shapes of its input.
+
+        Raises:
+          ConfigError: no such split, data without what is compared, or a field that
+            the evaluation cannot work with.
+          StoreError: the config leaves no example of the split.
+        """
+        config, task = self._config, self._task
+        if not len(config.evaluations):
+            return
+        split, dataset = config.evaluation_split, task.dataset
+        if split not in dataset.splits:
+            raise ConfigError(
+                f"config.evaluation_split={split}: the data has no split {split}; it "
+                f"has {', '.join(dataset.splits)}"
+            )
+        for field in task.evaluation_fields:
+            if field not in dataset.fields:
+                raise ConfigError(
+                    f"config.dataset={config.dataset}: has no {field}, which "
+                    'evaluations need; train without them, --config.evaluations="{}"'
+                )
+        self.select(split)
+        batch = {"index": jax.ShapeDtypeStruct((1,), np.int32)}
+        for field in task.evaluation_fields:
+            shape, dtype = dataset.fields[field]
+            batch[field] = jax.ShapeDtypeStruct((1, *shape), dtype)
+        rng = jax.random.PRNGKey(config.evaluation_seed)
+        variables = jax.eval_shape(task.init, rng)
+        for setting in config.evaluations.values():
+            jax.eval_shape(
+                functools.partial(
+                    task.evaluate,
+                    rng=rng,
+                    num_slots=setting.num_slots,
+                    num_iterations=setting.num_iterations,
+                ),
+                variables,
+                batch,
+            )
+
     def run(
         self,
         variables: Any,

@@ -38,7 +38,7 @@ def segment(
     workdir: pathlib.Path,
     *,
     dataset: str = "",
-    data_dir: str = "",
+    data_dir: str | pathlib.Path | None = None,
     split: str = "",
     num_slots: Sequence[int] = (),
     num_iterations: Sequence[int] = (),
@@ -93,10 +93,12 @@ def segment(
     return directory
 
 
-def _config(config, dataset: str, data_dir: str) -> ml_collections.ConfigDict:
+def _config(
+    config, dataset: str, data_dir: str | pathlib.Path | None
+) -> ml_collections.ConfigDict:
     config = config.copy_and_resolve_references()
     config.dataset = dataset or config.dataset
-    config.data_dir = data_dir or config.data_dir
+    config.data_dir = str(data_dir or config.data_dir)
     return config
 
 

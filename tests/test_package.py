@@ -125,7 +125,7 @@ def test_its_commands_prepare_and_train_from_an_empty_folder(installed, tmp_path
     )
     done = _run(installed, tmp_path, *verb, "status", "--workdir=run")
     assert "1" in done.stdout
-    done = _run(installed, tmp_path, *verb, "trian", code=1)
+    done = _run(installed, tmp_path, *verb, "trian", code=2)
     assert done.stderr.startswith("error: no verb 'trian'; usage: sanorm VERB")
 
 
