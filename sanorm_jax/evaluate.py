@@ -2,12 +2,15 @@
 
 import csv
 import functools
+import io
 import itertools
 import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import filelock
 import jax
 import ml_collections
 import numpy as np
@@ -249,6 +252,7 @@ def evaluate(
       ConfigError: no checkpoint, or an option out of range.
     """
     split = split or config.evaluation_split
+    workdir_lib.check_writable(workdir / DIRECTORY)
     compilation_cache.enable(config, workdir)
     devices = Devices(config.parallelism)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
@@ -259,6 +263,8 @@ def evaluate(
     evaluator = Evaluator(task, devices)
     variables, step = _variables(task, workdir, step)
     on_devices = devices.put_state(variables)
+    directory = workdir / DIRECTORY / f"{split}_step_{step}"
+    workdir_lib.check_writable(directory)
 
     rows = []
     jobs = [
@@ -291,16 +297,64 @@ def evaluate(
                 measures.brief(found[0]),
             )
             rows += found
-    directory = workdir / DIRECTORY / f"{split}_step_{step}"
     if devices.hosts.is_main:
         directory.mkdir(parents=True, exist_ok=True)
-        write_results(directory, rows)
+        rows = _merge(directory, rows, config, dataset.fingerprints)
         for setting in settings if config.num_figure_examples else ():
             figure = evaluator.figure(variables, split, setting)()
             name = f"slots_{setting.num_slots}_iterations_{setting.num_iterations}"
             figures.save(figure, directory / f"segmentation_{name}.png")
         _write_sweep(directory, rows)
     return directory
+
+
+def _merge(
+    directory: pathlib.Path,
+    rows: list[dict[str, Any]],
+    config: ml_collections.ConfigDict,
+    fingerprints: dict[str, str],
+) -> list[dict[str, Any]]:
+    """Return the rows of all evaluations in a folder, and write them.
+
+    A row takes the place of an earlier one of the same setting. Rows of another config
+    or other data are dropped: they are no part of the same table.
+    """
+    recorded = workdir_lib.config_to_dict(config)
+    made_with = {
+        "config": {
+            name: value
+            for name, value in recorded.items()
+            if name not in workdir_lib.FREE_FIELDS
+        },
+        "fingerprints": fingerprints,
+    }
+    results, note = directory / "results.json", directory / "made_with.json"
+    # Two evaluations may end at once.
+    with filelock.SoftFileLock(directory / ".merge", timeout=60):
+        earlier = json.loads(results.read_text()) if results.exists() else []
+        if earlier and not (
+            note.exists() and json.loads(note.read_text()) == made_with
+        ):
+            logging.warning("%s: of another config or other data; replaced", results)
+            earlier = []
+        merged = {_setting(row): row for row in (*earlier, *rows)}
+        rows = [merged[setting] for setting in sorted(merged)]
+        workdir_lib.write_atomically(note, json.dumps(made_with, indent=2) + "\n")
+        return write_results(directory, rows)
+
+
+def _setting(row: dict[str, Any]) -> tuple:
+    """Return what tells a row from others, in the order of the table: all first."""
+    limit, count = row["max_objects"], row["num_objects"]
+    return (
+        row["split"],
+        row["step"],
+        row["num_slots"],
+        row["num_iterations"],
+        math.inf if limit == "all" else limit,
+        row["resolution"],
+        -1 if count == "all" else count,
+    )
 
 
 def _variables(task: Task, workdir: pathlib.Path, step: int | None):
@@ -353,8 +407,8 @@ def check_evaluations(config: ml_collections.ConfigDict):
 
 def write_results(
     directory: pathlib.Path, rows: list[dict[str, Any]], name: str = "results"
-):
-    """Writes rows as `<name>.json` and `<name>.csv`; NaN is null, and empty there."""
+) -> list[dict[str, Any]]:
+    """Write rows as `<name>.json` and `<name>.csv`, and return them; NaN is null."""
     rows = [
         {
             key: None if isinstance(value, float) and not np.isfinite(value) else value
@@ -366,21 +420,25 @@ def write_results(
         directory / f"{name}.json", json.dumps(rows, indent=2) + "\n"
     )
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with (directory / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    workdir_lib.write_atomically(directory / f"{name}.csv", table.getvalue())
+    return rows
 
 
 def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):
     """Writes FG-ARI against the number of slots, if there are several."""
     whole = [row for row in rows if row["num_objects"] == "all"]
+    several = len({row["num_iterations"] for row in whole}) > 1
     lines = {}
     for row in whole:
         limit = row["max_objects"]
         where = "" if limit == "all" else f", at most {limit} objects"
+        where += f", {row['num_iterations']} iterations" if several else ""
         for name in row:
-            if "fg_ari" in name:
+            if "fg_ari" in name and row[name] is not None:
                 points = lines.setdefault(f"{name}{where}", {})
                 points.setdefault(row["num_slots"], []).append(row[name])
     if len({row["num_slots"] for row in whole}) > 1 and lines:
