@@ -330,7 +330,7 @@ def _merge(
     }
     results, note = directory / "results.json", directory / "made_with.json"
     # Two evaluations may end at once.
-    with filelock.SoftFileLock(directory / ".merge", timeout=60):
+    with filelock.FileLock(directory / ".merge"):
         earlier = json.loads(results.read_text()) if results.exists() else []
         if earlier and not (
             note.exists() and json.loads(note.read_text()) == made_with
