@@ -1,6 +1,6 @@
 """Property prediction on CLEVR, in the paper's settings.
 
-    python -m data.prepare --dataset=clevr
+    python -m data.prepare --dataset=clevr --source=CLEVR_v1.0.zip
     python -m sanorm_jax.main --config=configs/property_prediction.py \
         --config.update_normalization=batch_norm
 

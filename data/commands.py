@@ -1,16 +1,138 @@
-"""What every command of `data` and `feature_extraction` does around its work."""
+"""What every command does around its work: flags, paths, errors, exit codes."""
 
-from collections.abc import Callable
+import errno
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
 
 from . import terminal
 from .manifest import StoreError
 
+# What argparse and shells use for a command line that cannot be carried out.
+BAD_INPUT = 2
+# Faults of a disk and of its rights: nothing of a traceback would help.
+_DISK_ERRORS = {
+    errno.ENOSPC: "make room and start again",
+    errno.EDQUOT: "make room and start again",
+    errno.EROFS: "choose a folder on a disk that is not read-only",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+}
 
-def run(work: Callable[[], int | None]) -> int:
-    """Does the work; returns its exit code (None: 0), 2 after a line on bad input."""
+# Flags defined here are those of the module that asked for them.
+flags.disclaim_key_flags()
+
+
+def expand(path: str | pathlib.Path) -> pathlib.Path:
+    """Return a path with `~` replaced by the home folder, as a shell does.
+
+    Raises:
+      StoreError: the home folder is not known.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        raise StoreError(
+            f"{path}: the home folder is not known; give the full path"
+        ) from None
+
+
+class _PathParser(flags.ArgumentParser):
+    """A file or folder."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument: str | pathlib.Path) -> pathlib.Path:
+        if not str(argument):
+            raise ValueError("must name a file or a folder")
+        try:
+            return expand(argument)
+        except StoreError as error:
+            raise ValueError(str(error)) from None
+
+
+def define_path(
+    name: str, default: str | None, description: str, *, required: bool = False
+) -> flags.FlagHolder:
+    """Define a flag whose value is a `pathlib.Path`; see `expand`.
+
+    Args:
+      name: Name of the flag.
+      default: Path without the flag; None for none.
+      description: Help text.
+      required: Whether the flag must be given.
+    """
+    return flags.DEFINE(
+        _PathParser(),
+        name,
+        default,
+        description,
+        serializer=flags.ArgumentSerializer(),
+        required=required,
+    )
+
+
+def fail(reason: object) -> int:
+    """Print an error as one line on standard error and return `BAD_INPUT`."""
+    terminal.CONSOLE.print(f"error: {reason}")
+    return BAD_INPUT
+
+
+def run(
+    work: Callable[[], int | None],
+    errors: tuple[type[Exception], ...] = (StoreError,),
+) -> int:
+    """Do the work and return its exit code (None: 0); `BAD_INPUT` after an error line.
+
+    Args:
+      work: Work of the command.
+      errors: Exceptions whose message is the line.
+    """
     terminal.setup()
     try:
         return work() or 0
-    except StoreError as error:
-        terminal.CONSOLE.print(f"error: {error}")
-        return 2
+    except errors as error:
+        return fail(error)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        where = error.filename or "writing"
+        return fail(f"{where}: {error.strerror}; {_DISK_ERRORS[error.errno]}")
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Return the arguments that are no flags; exit with an error line on bad flags."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        # flag --num_workers=many: invalid literal for int()
+        sys.exit(fail(" ".join(str(error).split()).removeprefix("flag ")))
+
+
+def main(
+    work: Callable[..., int | None],
+    *,
+    arguments: Sequence[str] = (),
+    parse: Callable[[list[str]], list[str]] = parse_flags,
+    errors: tuple[type[Exception], ...] = (StoreError,),
+):
+    """Parse the command line, do the work and exit.
+
+    Args:
+      work: Work of the command; takes the arguments that are no flags.
+      arguments: Names of these arguments.
+      parse: Parser of the command line, which ends the process on bad flags.
+      errors: Exceptions that are bad input.
+    """
+
+    def start(argv: Sequence[str]) -> int:
+        given = argv[1:]
+        if len(given) == len(arguments):
+            return run(lambda: work(*given), errors)
+        if arguments:
+            return fail(f"usage: {pathlib.Path(argv[0]).stem} {' '.join(arguments)}")
+        return fail(f"unknown argument {given[0]}; flags are --name=value")
+
+    sys.exit(app.run(start, flags_parser=parse))

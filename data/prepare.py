@@ -9,22 +9,21 @@ import pathlib
 import re
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 from . import commands, progress, run_data, sources, terminal
 from .sources.base import Example, Options, Source, SourceError
 from .store import StoreError, StoreWriter
 
 _DATASET = flags.DEFINE_string("dataset", None, "Name of the dataset.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Folder of the stores.")
+_DATA_DIR = commands.define_path("data_dir", "datasets", "Folder of the stores.")
 _NAME = flags.DEFINE_string("name", None, "Name of the store, default the dataset's.")
-_SOURCE = flags.DEFINE_string("source", None, "File or folder to read it from.")
+_SOURCE = commands.define_path("source", None, "File or folder to read it from.")
 _SPLITS = flags.DEFINE_list(
     "splits", None, "Examples by split: train:20,validation:5,test:5."
 )
@@ -42,7 +41,7 @@ _SEED = flags.DEFINE_integer("seed", None, "shapes, blocks: seed of the scenes."
 _BACKGROUND = flags.DEFINE_string(
     "background", None, "images: colour under transparent pixels, default white."
 )
-_LIKE = flags.DEFINE_string(
+_LIKE = commands.define_path(
     "like", None, "Folder of a run: make images of the size that it was trained on."
 )
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "Processes, default: cores.")
@@ -252,12 +251,12 @@ def _image_size() -> int | None:
         return _IMAGE_SIZE.value
     if _IMAGE_SIZE.value is not None:
         raise StoreError("--image_size: given by --like too; leave one of them out")
-    return run_data.read(pathlib.Path(_LIKE.value))["image_size"]
+    return run_data.read(_LIKE.value)["image_size"]
 
 
-def _prepare():
+def _prepare() -> int:
     options = Options(
-        source=pathlib.Path(_SOURCE.value) if _SOURCE.value else None,
+        source=_SOURCE.value,
         splits=_split_sizes(_SPLITS.value),
         image_size=_image_size(),
         min_objects=_MIN_OBJECTS.value,
@@ -265,23 +264,18 @@ def _prepare():
         objects=_object_ranges(_OBJECTS.value),
         seed=_SEED.value,
         background=_BACKGROUND.value,
-        data_dir=pathlib.Path(_DATA_DIR.value),
+        data_dir=_DATA_DIR.value,
     )
-    prepare(_DATASET.value, options, name=_NAME.value, num_workers=_NUM_WORKERS.value)
-
-
-def main(argv: list[str]) -> int:
-    """Runs `prepare` with the command line's flags; returns the exit code."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
+    name, num_workers = _NAME.value, _NUM_WORKERS.value
     try:
-        return commands.run(_prepare)
+        prepare(_DATASET.value, options, name=name, num_workers=num_workers)
     except KeyboardInterrupt:
         terminal.CONSOLE.print(
             "interrupted; finished shards are kept, the same command goes on"
         )
         return 130
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(app.run(main))
+    commands.main(_prepare)

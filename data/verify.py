@@ -8,17 +8,16 @@ import concurrent.futures
 import dataclasses
 import os
 import pathlib
-import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
 from . import arrays, commands, progress
 from .manifest import PROJECTION, projection_damage
 from .store import Store
 
-_STORE = flags.DEFINE_string("store", None, "Folder of the store.", required=True)
+_STORE = commands.define_path("store", None, "Folder of the store.", required=True)
 _REMOVE_DAMAGED = flags.DEFINE_bool(
     "remove_damaged",
     False,
@@ -95,13 +94,6 @@ def _counts(store: Store) -> str:
     return "; ".join(splits)
 
 
-def main(argv: list[str]) -> int:
-    """Verifies the store that the flags name; returns the exit code."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
-    return commands.run(_verify)
-
-
 def _verify() -> int:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     store = Store.open(_STORE.value, allow_incomplete=True)
@@ -130,4 +122,4 @@ def _verify() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(app.run(main))
+    commands.main(_verify)

@@ -8,12 +8,11 @@ code saves beside the weights is passed over.
 """
 
 import pathlib
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from absl import app, logging
+from absl import logging
 
 from sanorm_jax.data.store import StoreError
 
@@ -115,15 +114,5 @@ def convert(path: pathlib.Path, target: pathlib.Path) -> int | None:
     return step
 
 
-def main(argv: list[str]) -> int:
-    """Runs `convert` on the two names given; returns the exit code."""
-    return weights.run_conversion(
-        argv,
-        "usage: python -m feature_extraction.convert_checkpoint step_N.pkl "
-        "out.safetensors",
-        convert,
-    )
-
-
 if __name__ == "__main__":
-    sys.exit(app.run(main))
+    weights.run_conversion("step_N.pkl", convert)

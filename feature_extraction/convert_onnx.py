@@ -10,13 +10,12 @@ top of the ViT are left out.
 import math
 import pathlib
 import re
-import sys
 
 import google.protobuf.message
 import numpy as np
 import onnx
 import torch
-from absl import app, logging
+from absl import logging
 from onnx import numpy_helper
 from torch.nn import functional
 
@@ -250,14 +249,5 @@ def convert(path: pathlib.Path, target: pathlib.Path):
     )
 
 
-def main(argv: list[str]) -> int:
-    """Runs `convert` on the two names given; returns the exit code."""
-    return weights.run_conversion(
-        argv,
-        "usage: python -m feature_extraction.convert_onnx model.onnx out.safetensors",
-        convert,
-    )
-
-
 if __name__ == "__main__":
-    sys.exit(app.run(main))
+    weights.run_conversion("model.onnx", convert)

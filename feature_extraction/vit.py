@@ -22,8 +22,9 @@ from .options import Options
 
 # Where a checkpoint keeps an encoder among other parts: DINO's and DINOSAUR's.
 _PREFIXES = ("backbone.", "encoder.")
-# Parts of a checkpoint that make no tokens.
+# Parts of a checkpoint or a model that make no tokens.
 _HEADS = ("head.", "head_dist.", "fc_norm.", "pre_logits.", "decoder", "mask_token")
+_HEADS += ("attn_pool.",)  # SigLIP's pooling
 
 
 class VitEncoder:
@@ -295,12 +296,13 @@ def _fit(name: str, model: nn.Module, state: Mapping[str, torch.Tensor], where: 
         raise StoreError(
             f"{where}: does not fit {name} ({weights.first_line(error)})"
         ) from None
-    wanted = model.state_dict()
+    state, wanted = (
+        {key: tensor for key, tensor in tensors.items() if not key.startswith(_HEADS)}
+        for tensors in (state, model.state_dict())
+    )
     problems = {
         "missing": wanted.keys() - state.keys(),
-        "unknown": {
-            key for key in state.keys() - wanted.keys() if not key.startswith(_HEADS)
-        },
+        "unknown": state.keys() - wanted.keys(),
         "of another shape": {
             f"{key} {list(state[key].shape)} for {list(wanted[key].shape)}"
             for key in state.keys() & wanted.keys()
@@ -314,7 +316,8 @@ def _fit(name: str, model: nn.Module, state: Mapping[str, torch.Tensor], where: 
     ]
     if parts:
         raise StoreError(f"{where}: does not fit {name}: {'; '.join(parts)}")
-    model.load_state_dict({key: state[key] for key in wanted})
+    # Heads keep what they were made with: nothing reads them.
+    model.load_state_dict(state, strict=False)
 
 
 def _layer(name: str, model: nn.Module, layer: int | None) -> int:

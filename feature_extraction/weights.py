@@ -3,7 +3,7 @@
 import os
 import pathlib
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import safetensors
@@ -138,25 +138,18 @@ def _is_state(content: Any) -> bool:
     )
 
 
-def run_conversion(
-    argv: Sequence[str],
-    usage: str,
-    convert: Callable[[pathlib.Path, pathlib.Path], Any],
-) -> int:
-    """Runs a command that converts one file to another; returns the exit code.
+def run_conversion(source: str, convert: Callable[[pathlib.Path, pathlib.Path], Any]):
+    """Run a command that converts one file to another, and exit.
 
     Args:
-      argv: the command line: source and target.
-      usage: what to say of another command line.
-      convert: does it.
+      source: Name of the file to read, for the usage.
+      convert: Conversion of a source to a target.
     """
 
-    def work():
-        if len(argv) != 3:
-            raise StoreError(usage)
-        convert(pathlib.Path(argv[1]), pathlib.Path(argv[2]))
+    def work(source: str, target: str):
+        convert(commands.expand(source), commands.expand(target))
 
-    return commands.run(work)
+    commands.main(work, arguments=(source, "out.safetensors"))
 
 
 def first_line(error: Exception) -> str:

@@ -2,12 +2,15 @@
 
 import csv
 import functools
+import io
 import itertools
 import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import filelock
 import jax
 import ml_collections
 import numpy as np
@@ -72,6 +75,50 @@ class Evaluator:
             num_sequences=config.num_validation_sequences or None,
             data_seed=config.data_seed,
         )
+
+    def check(self):
+        """Check all that the named evaluations of the config need, before any step.
+
+        Nothing is computed: the evaluation is traced for the shapes of its input.
+
+        Raises:
+          ConfigError: no such split, data without what is compared, or a field that
+            the evaluation cannot work with.
+          StoreError: the config leaves no example of the split.
+        """
+        config, task = self._config, self._task
+        if not len(config.evaluations):
+            return
+        split, dataset = config.evaluation_split, task.dataset
+        if split not in dataset.splits:
+            raise ConfigError(
+                f"config.evaluation_split={split}: the data has no split {split}; it "
+                f"has {', '.join(dataset.splits)}"
+            )
+        for field in task.evaluation_fields:
+            if field not in dataset.fields:
+                raise ConfigError(
+                    f"config.dataset={config.dataset}: has no {field}, which "
+                    'evaluations need; train without them, --config.evaluations="{}"'
+                )
+        self.select(split)
+        batch = {"index": jax.ShapeDtypeStruct((1,), np.int32)}
+        for field in task.evaluation_fields:
+            shape, dtype = dataset.fields[field]
+            batch[field] = jax.ShapeDtypeStruct((1, *shape), dtype)
+        rng = jax.random.PRNGKey(config.evaluation_seed)
+        variables = jax.eval_shape(task.init, rng)
+        for setting in config.evaluations.values():
+            jax.eval_shape(
+                functools.partial(
+                    task.evaluate,
+                    rng=rng,
+                    num_slots=setting.num_slots,
+                    num_iterations=setting.num_iterations,
+                ),
+                variables,
+                batch,
+            )
 
     def run(
         self,
@@ -204,6 +251,7 @@ def evaluate(
       ConfigError: no checkpoint, or an option out of range.
     """
     split = split or config.evaluation_split
+    workdir_lib.check_writable(workdir / DIRECTORY)
     compilation_cache.enable(config, workdir)
     devices = Devices(config.parallelism)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
@@ -216,6 +264,8 @@ def evaluate(
     # The newest checkpoint of a run in training is another one a moment later.
     devices.hosts.check_same({"config.data_dir": dataset.fingerprints, "--step": step})
     on_devices = devices.put_state(variables)
+    directory = workdir / DIRECTORY / f"{split}_step_{step}"
+    workdir_lib.check_writable(directory)
 
     rows = []
     jobs = [
@@ -248,16 +298,64 @@ def evaluate(
                 measures.brief(found[0]),
             )
             rows += found
-    directory = workdir / DIRECTORY / f"{split}_step_{step}"
     if devices.hosts.is_main:
         directory.mkdir(parents=True, exist_ok=True)
-        write_results(directory, rows)
+        rows = _merge(directory, rows, config, dataset.fingerprints)
         for setting in settings if config.num_figure_examples else ():
             figure = evaluator.figure(variables, split, setting)()
             name = f"slots_{setting.num_slots}_iterations_{setting.num_iterations}"
             figures.save(figure, directory / f"segmentation_{name}.png")
         _write_sweep(directory, rows)
     return directory
+
+
+def _merge(
+    directory: pathlib.Path,
+    rows: list[dict[str, Any]],
+    config: ml_collections.ConfigDict,
+    fingerprints: dict[str, str],
+) -> list[dict[str, Any]]:
+    """Return the rows of all evaluations in a folder, and write them.
+
+    A row takes the place of an earlier one of the same setting. Rows of another config
+    or other data are dropped: they are no part of the same table.
+    """
+    recorded = workdir_lib.config_to_dict(config)
+    made_with = {
+        "config": {
+            name: value
+            for name, value in recorded.items()
+            if name not in workdir_lib.FREE_FIELDS
+        },
+        "fingerprints": fingerprints,
+    }
+    results, note = directory / "results.json", directory / "made_with.json"
+    # Two evaluations may end at once.
+    with filelock.FileLock(directory / ".merge"):
+        earlier = json.loads(results.read_text()) if results.exists() else []
+        if earlier and not (
+            note.exists() and json.loads(note.read_text()) == made_with
+        ):
+            logging.warning("%s: of another config or other data; replaced", results)
+            earlier = []
+        merged = {_setting(row): row for row in (*earlier, *rows)}
+        rows = [merged[setting] for setting in sorted(merged)]
+        workdir_lib.write_atomically(note, json.dumps(made_with, indent=2) + "\n")
+        return write_results(directory, rows)
+
+
+def _setting(row: dict[str, Any]) -> tuple:
+    """Return what tells a row from others, in the order of the table: all first."""
+    limit, count = row["max_objects"], row["num_objects"]
+    return (
+        row["split"],
+        row["step"],
+        row["num_slots"],
+        row["num_iterations"],
+        math.inf if limit == "all" else limit,
+        row["resolution"],
+        -1 if count == "all" else count,
+    )
 
 
 def _variables(task: Task, workdir: pathlib.Path, step: int | None):
@@ -310,8 +408,8 @@ def check_evaluations(config: ml_collections.ConfigDict):
 
 def write_results(
     directory: pathlib.Path, rows: list[dict[str, Any]], name: str = "results"
-):
-    """Writes rows as `<name>.json` and `<name>.csv`; NaN is null, and empty there."""
+) -> list[dict[str, Any]]:
+    """Write rows as `<name>.json` and `<name>.csv`, and return them; NaN is null."""
     rows = [
         {
             key: None if isinstance(value, float) and not np.isfinite(value) else value
@@ -323,21 +421,25 @@ def write_results(
         directory / f"{name}.json", json.dumps(rows, indent=2) + "\n"
     )
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with (directory / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    workdir_lib.write_atomically(directory / f"{name}.csv", table.getvalue())
+    return rows
 
 
 def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):
     """Writes FG-ARI against the number of slots, if there are several."""
     whole = [row for row in rows if row["num_objects"] == "all"]
+    several = len({row["num_iterations"] for row in whole}) > 1
     lines = {}
     for row in whole:
         limit = row["max_objects"]
         where = "" if limit == "all" else f", at most {limit} objects"
+        where += f", {row['num_iterations']} iterations" if several else ""
         for name in row:
-            if "fg_ari" in name:
+            if "fg_ari" in name and row[name] is not None:
                 points = lines.setdefault(f"{name}{where}", {})
                 points.setdefault(row["num_slots"], []).append(row[name])
     if len({row["num_slots"] for row in whole}) > 1 and lines:

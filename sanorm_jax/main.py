@@ -9,6 +9,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from sanorm_jax.command_line import options
+from sanorm_jax.data import commands
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.run import preemption
 
@@ -16,7 +17,7 @@ _MODES = ("train", "evaluate", "segment", "report", "status")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File of the experiment, see configs/.", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = commands.define_path(
     "workdir", None, "Folder of the run; default experiments/<name of the config>."
 )
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
@@ -25,8 +26,8 @@ _NUM_SLOTS = flags.DEFINE_list("num_slots", [], "Numbers of slots, 7,11.")
 _NUM_ITERATIONS = flags.DEFINE_list("num_iterations", [], "Iterations, 3,5.")
 _MAX_OBJECTS = flags.DEFINE_list("max_objects", [], "evaluate: most objects, 6,10.")
 _DATASET = flags.DEFINE_string("dataset", "", "segment: images, default the config's.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "segment: stores, default the config's."
+_DATA_DIR = commands.define_path(
+    "data_dir", None, "segment: stores, default the config's."
 )
 _EVERYTHING = flags.DEFINE_bool("everything", False, "status: all that is known.")
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint, default the newest.")
@@ -57,7 +58,7 @@ def _numbers(flag: flags.FlagHolder) -> list[int]:
 
 def _workdir() -> pathlib.Path:
     if _WORKDIR.value:
-        return pathlib.Path(_WORKDIR.value)
+        return _WORKDIR.value
     if _CONFIG.value is None:
         raise ConfigError("give --config=configs/... or the --workdir of a run")
     return pathlib.Path(
@@ -140,7 +141,7 @@ def _train_or_evaluate(workdir: pathlib.Path) -> int:
         return train.train(_CONFIG.value, workdir)
     with hosts.agree():
         config = _config(workdir)
-    options = {
+    arguments = {
         "split": _SPLIT.value,
         "num_slots": _numbers(_NUM_SLOTS),
         "num_iterations": _numbers(_NUM_ITERATIONS),
@@ -149,13 +150,13 @@ def _train_or_evaluate(workdir: pathlib.Path) -> int:
     if _MODE.value == "segment":
         from sanorm_jax import segment
 
-        options |= {"dataset": _DATASET.value, "data_dir": _DATA_DIR.value}
-        directory = segment.segment(config, workdir, **options)
+        arguments |= {"dataset": _DATASET.value, "data_dir": _DATA_DIR.value}
+        directory = segment.segment(config, workdir, **arguments)
     else:
         from sanorm_jax import evaluate
 
-        options["max_objects"] = _numbers(_MAX_OBJECTS)
-        directory = evaluate.evaluate(config, workdir, **options)
+        arguments["max_objects"] = _numbers(_MAX_OBJECTS)
+        directory = evaluate.evaluate(config, workdir, **arguments)
     logging.info("written: %s", directory)
     return 0
 

@@ -13,6 +13,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from sanorm_jax.command_line import options
+from sanorm_jax.data import commands
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.run import preemption
 from sanorm_jax.study import jobs as jobs_lib
@@ -51,8 +52,8 @@ if __name__ == "__main__":
         "File of the studies.",
         lock_config=True,
     )
-    workdir = flags.DEFINE_string("workdir", "experiments/paper", "Folder of the runs.")
-    report = flags.DEFINE_bool("report", False, "Write the page of what is done.")
-    options.run(
-        lambda: _run(config.value, pathlib.Path(workdir.value), report.value), config
+    workdir = commands.define_path(
+        "workdir", "experiments/paper", "Folder of the runs."
     )
+    report = flags.DEFINE_bool("report", False, "Write the page of what is done.")
+    options.run(lambda: _run(config.value, workdir.value, report.value), config)

@@ -20,6 +20,7 @@ from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import settings_grid
 from sanorm_jax.run import compilation_cache
+from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run.devices import Devices
 from sanorm_jax.run.init_from import load_variables
 from sanorm_jax.tasks.base import Task
@@ -38,7 +39,7 @@ def segment(
     workdir: pathlib.Path,
     *,
     dataset: str = "",
-    data_dir: str = "",
+    data_dir: str | pathlib.Path | None = None,
     split: str = "",
     num_slots: Sequence[int] = (),
     num_iterations: Sequence[int] = (),
@@ -73,6 +74,7 @@ def segment(
             raise ConfigError(
                 f"--num_slots={setting.num_slots}: label maps hold {MAX_SLOTS} at most"
             )
+    workdir_lib.check_writable(workdir / DIRECTORY)
     config = _config(config, dataset, data_dir)
     opened = tasks.open_dataset(config)
     _check_data(run_data.read(workdir), opened, config)
@@ -86,6 +88,7 @@ def segment(
     split = split or _split(config, opened)
     names = _names(opened, split)
     directory = workdir / DIRECTORY / f"{config.dataset}_{split}_step_{step}"
+    workdir_lib.check_writable(directory)
     for setting in settings:
         name = f"slots_{setting.num_slots}_iterations_{setting.num_iterations}"
         labels = _labels(task, devices, variables, split, setting)
@@ -93,10 +96,12 @@ def segment(
     return directory
 
 
-def _config(config, dataset: str, data_dir: str) -> ml_collections.ConfigDict:
+def _config(
+    config, dataset: str, data_dir: str | pathlib.Path | None
+) -> ml_collections.ConfigDict:
     config = config.copy_and_resolve_references()
     config.dataset = dataset or config.dataset
-    config.data_dir = data_dir or config.data_dir
+    config.data_dir = str(data_dir or config.data_dir)
     return config
 
 

@@ -20,7 +20,7 @@ from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator, check_evaluations
 from sanorm_jax.metrics import measures
-from sanorm_jax.run import compilation_cache, preemption, wandb_writer
+from sanorm_jax.run import compilation_cache, fields, preemption, wandb_writer
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run.devices import Devices
 from sanorm_jax.run.rates import Rates
@@ -30,7 +30,6 @@ from sanorm_jax.run.training_run import (
     is_finished,
     open_run,
 )
-from sanorm_jax.tasks.base import check_positive
 from sanorm_jax.train_step import create_state, make_train_step
 
 
@@ -71,9 +70,11 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         tx, schedule = optimizers.create(config.optimizer)
         new = functools.partial(create_state, task, tx, config.seed)
         # ---- The run --------------------------------------------------------------
+        evaluator = Evaluator(task, devices)
+        hosts.together(evaluator.check)
         run = stack.enter_context(open_run(config, workdir, devices, task, new, stop))
         drawing = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
-        evaluation = Evaluation(run, drawing)
+        evaluation = Evaluation(run, evaluator, drawing)
         train_step = devices.compile_train_step(make_train_step(task, tx, schedule))
         try:
             _loop(run, train_step, evaluation)
@@ -84,21 +85,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 
 def _check(config: ml_collections.ConfigDict):
-    for name in (
-        "num_train_steps",
-        "batch_size",
-        "evaluation_batch_size",
-        "log_every_steps",
-        "checkpoint_every_steps",
-        "evaluate_every_steps",
-        "num_checkpoints",
-    ):
-        check_positive(f"config.{name}", config[name])
+    fields.check(config)
     check_evaluations(config)
     wandb_writer.check(config)
-    for name in ("time_limit_h", "min_objects", "max_objects"):
-        if config[name] < 0:
-            raise ConfigError(f"config.{name}={config[name]}: must not be negative")
 
 
 def _loop(run: TrainingRun, train_step: Callable, evaluation: "Evaluation"):
@@ -202,12 +191,18 @@ class Evaluation:
 
     Args:
       run: the run.
+      evaluator: evaluates its task.
       drawing: where figures are drawn, beside the training.
     """
 
-    def __init__(self, run: TrainingRun, drawing: concurrent.futures.Executor):
+    def __init__(
+        self,
+        run: TrainingRun,
+        evaluator: Evaluator,
+        drawing: concurrent.futures.Executor,
+    ):
         self._run = run
-        self._evaluator = Evaluator(run.task, run.devices)
+        self._evaluator = evaluator
         self._drawing = drawing
 
     def make_up(self, step: int):

@@ -125,8 +125,35 @@ def test_its_commands_prepare_and_train_from_an_empty_folder(installed, tmp_path
     )
     done = _run(installed, tmp_path, *verb, "status", "--workdir=run")
     assert "1" in done.stdout
-    done = _run(installed, tmp_path, *verb, "trian", code=1)
+    done = _run(installed, tmp_path, *verb, "trian", code=2)
     assert done.stderr.startswith("error: no verb 'trian'; usage: sanorm VERB")
+
+
+def test_a_study_s_job_script_needs_nothing_but_the_package(installed, tmp_path):
+    command = ("-m", "sanorm_jax.study", "--config=configs/study_blocks.py")
+    _run(installed, tmp_path, *command, "--workdir=study", "--submit")
+    stand_ins = {"srun": 'echo "srun $*"; exit 124', "scontrol": 'echo "scontrol $*"'}
+    for name, line in stand_ins.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{line}\n")
+        path.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
+        "SLURM_ARRAY_JOB_ID": "77",
+        "SLURM_ARRAY_TASK_ID": "0",
+    }
+    job = subprocess.run(
+        ["bash", tmp_path / "study" / "study.sbatch"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert job.returncode == 124, job.stderr
+    workdir = tmp_path / "study"
+    assert f"-m sanorm_jax.study --workdir={workdir} --job=0" in job.stdout
+    assert "scontrol requeue 77_0" in job.stdout
 
 
 def test_its_version_is_that_of_the_wheel(installed, wheel, tmp_path):

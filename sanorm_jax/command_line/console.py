@@ -33,7 +33,7 @@ def main():
         return
     if verb not in VERBS:
         sys.stderr.write(f"error: no verb {verb!r}; {_USAGE}\n")
-        sys.exit(1)
+        sys.exit(2)
     module, *given = VERBS[verb]
     sys.argv = [f"sanorm {verb}", *given, *sys.argv[2:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,27 +1,29 @@
-"""What every command does around its work."""
+"""What every command of this package does around its work."""
 
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from absl import app, flags
+import ml_collections
+from absl import flags
 
 from sanorm_jax import configs
 from sanorm_jax.command_line import overrides
-from sanorm_jax.data import terminal
+from sanorm_jax.data import commands
 from sanorm_jax.data.manifest import StoreError
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import fields
 
 
 def find_config(path: str) -> str:
-    """Returns a config's path, or where `configs/NAME.py` was installed to.
+    """Return a config's path, or where `configs/NAME.py` was installed to.
 
     Args:
-      path: of a file, or `configs/NAME.py` where there is no such folder.
+      path: Path of a file, or `configs/NAME.py` where there is no such folder.
     """
-    given = pathlib.Path(path)
+    given = commands.expand(path)
     if given.exists() or given.parent != pathlib.Path("configs"):
-        return path
+        return str(given)
     shipped = pathlib.Path(configs.__file__).with_name(given.name)
     return str(shipped) if shipped.exists() else path
 
@@ -39,26 +41,28 @@ def _find_configs(argv: list[str]) -> list[str]:
 
 
 def _parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
-    """Parses the command line; what is wrong with it is said in one line."""
-    argv, evaluations = overrides.take_evaluations(_find_configs(argv))
-    # The flag of the config looks for its fields there.
-    sys.argv = list(argv)
+    """Parse the command line; exit with an error line if it is wrong."""
     try:
+        argv, evaluations = overrides.take_evaluations(_find_configs(argv))
+        # The flag of the config looks for its fields there.
+        sys.argv = list(argv)
         left = flags.FLAGS(argv)
         if config.value is not None:
             config.value.keys()  # A file that could not be read is told here.
             given = flags.FLAGS["config"].override_values
-            overrides.check_empty(
-                {path: flags.FLAGS[f"config.{path}"].default for path in given}
-            )
+            replaced = {path: flags.FLAGS[f"config.{path}"].default for path in given}
+            overrides.check_empty(replaced)
+            overrides.complete_groups(config.value, replaced)
             overrides.add_evaluations(config.value, evaluations)
+            fields.check(config.value, "--config")
+            _expand_paths(config.value)
         elif evaluations:
             raise ConfigError(f"{evaluations[0][0]}: give the --config that it is of")
         return left
     except OSError:
         path = flags.FLAGS["config"].config_filename
         reason = f"--config={path}: no such file; see configs/"
-    except ConfigError as error:
+    except (ConfigError, StoreError) as error:
         reason = str(error)
     except flags.IllegalFlagValueError as error:
         # flag --config.seed=2.0: must be a whole number
@@ -69,29 +73,24 @@ def _parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
         # How ml_collections says that a field is unknown or its value no such thing.
         said = " ".join(str(error.args[0] if error.args else error).split())
         reason = f"--config.FIELD=VALUE: no such field, or no value for it: {said}"
-    sys.stderr.write(f"error: {reason}\n")
-    sys.exit(1)
+    sys.exit(commands.fail(reason))
 
 
-def _main(command: Callable[[], int], argv: Sequence[str]) -> int:
-    terminal.setup()
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
-    try:
-        return command()
-    except (ConfigError, StoreError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+def _expand_paths(config: ml_collections.ConfigDict):
+    for _, group, name, value in fields.walk(config):
+        if name in fields.PATHS and value:
+            group[name] = str(commands.expand(value))
 
 
 def run(command: Callable[[], int], config: flags.FlagHolder):
-    """Parses the flags, runs a command and exits; bad input is one line and code 1.
+    """Parse the flags, run a command and exit; bad input is one line and exit code 2.
 
     Args:
-      command: does the work and returns the exit code.
-      config: the flag `--config`.
+      command: Work of the command; returns the exit code.
+      config: The flag `--config`.
     """
-    app.run(
-        lambda argv: _main(command, argv),
-        flags_parser=lambda argv: _parse_flags(config, argv),
+    commands.main(
+        command,
+        parse=lambda argv: _parse_flags(config, argv),
+        errors=(ConfigError, StoreError),
     )

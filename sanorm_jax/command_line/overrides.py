@@ -1,5 +1,6 @@
 """Fields of a config on the command line, read as people type them."""
 
+import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,9 +11,10 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from sanorm_jax.errors import ConfigError
+from sanorm_jax.run import fields
 
-# Fields that may be empty, whatever a config sets them to.
-_MAY_BE_EMPTY = {"common_dim"}
+# Groups whose fields are names that one chooses.
+_NAMED = {"datasets", "evaluations", "studies", "train_settings"}
 _EVALUATION = re.compile(
     r"--?config\.(base\.)?evaluations\.(\w+)\.(num_slots|num_iterations)(?:=(.*))?"
 )
@@ -61,7 +63,26 @@ class _Truth(flags.BooleanParser):
             raise ValueError("must be True or False") from None
 
 
+class _Group(flags.ArgumentParser):
+    """A group of fields, as a dict; `check_groups` looks at what is in it."""
+
+    def parse(self, argument: Any) -> ml_collections.ConfigDict:
+        if isinstance(argument, ml_collections.ConfigDict):
+            return argument
+        try:
+            value = ast.literal_eval(argument)
+        except (SyntaxError, ValueError):
+            value = None
+        if not isinstance(value, dict) or not all(isinstance(k, str) for k in value):
+            raise ValueError(
+                "is a group of fields; set one of them by a dot and its name, or "
+                "several by a dict"
+            )
+        return ml_collections.ConfigDict(value)
+
+
 config_flags.register_flag_parser_for_type(int, _WholeNumber())
+config_flags.register_flag_parser_for_type(ml_collections.ConfigDict, _Group())
 config_flags.register_flag_parser_for_type(float, _Number())
 config_flags.register_flag_parser_for_type(bool, _Truth())
 
@@ -117,15 +138,44 @@ def add_evaluations(
             experiment.evaluations[name][field] = number
 
 
-def check_empty(defaults: Mapping[str, Any], config_flag: str = "config"):
-    """Raises `ConfigError` if None was given to a field that must have a value.
+def complete_groups(config: ml_collections.ConfigDict, defaults: Mapping[str, Any]):
+    """Fill up the groups of fields that were given as a dict.
+
+    Groups of named settings, such as `evaluations`, stay as they were given.
 
     Args:
-      defaults: of the fields that were given, by path.
-      config_flag: name of the config's flag.
+      config: Config with the values given.
+      defaults: Values, by path, that the given ones replaced.
+
+    Raises:
+      ConfigError: a dict has a field that the group does not have.
     """
     for path, default in defaults.items():
-        value = flags.FLAGS[f"{config_flag}.{path}"].value
-        has_to_be = default is not None and path.split(".")[-1] not in _MAY_BE_EMPTY
+        *parents, name = path.split(".")
+        if not isinstance(default, ml_collections.ConfigDict) or name in _NAMED:
+            continue
+        group = config
+        for parent in parents:
+            group = group[parent]
+        completed = default.copy_and_resolve_references()
+        try:
+            completed.update(group[name].to_dict())
+        except (AttributeError, KeyError, TypeError) as error:
+            reason = str(error.args[0]).partition(" since ")[0]
+            raise ConfigError(f"--config.{path}: {reason}") from None
+        group[name] = completed
+
+
+def check_empty(defaults: Mapping[str, Any]):
+    """Raise `ConfigError` if None was given to a field that must have a value.
+
+    Args:
+      defaults: Values, by path, that the given ones replaced.
+    """
+    for path, default in defaults.items():
+        value = flags.FLAGS[f"config.{path}"].value
+        has_to_be = (
+            default is not None and path.split(".")[-1] not in fields.MAY_BE_EMPTY
+        )
         if value is None and has_to_be:
-            raise ConfigError(f"--{config_flag}.{path}=None: must not be empty")
+            raise ConfigError(f"--config.{path}=None: must not be empty")

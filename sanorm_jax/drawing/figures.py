@@ -358,6 +358,9 @@ def write(content: bytes, path: pathlib.Path) -> pathlib.Path:
     try:
         partial.write_bytes(content)
         partial.replace(path)
+    except OSError as error:
+        # A full disk names no file.
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
     return path

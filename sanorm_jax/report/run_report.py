@@ -35,11 +35,14 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       ConfigError: the run was not evaluated by `--mode=evaluate`.
     """
     config = workdir_lib.load_config(workdir)
+    workdir_lib.check_writable(workdir)
     folder, rows = _newest_evaluation(workdir)
     task = tasks.create(config, tasks.open_dataset(config))
     state = status.read(workdir)
     whole = [row for row in rows if row["num_objects"] == "all"]
+    # As in training, as far as it was evaluated so.
     same = [r for r in whole if r["num_slots"] == config.num_slots] or whole
+    same = [r for r in same if r["num_iterations"] == config.num_iterations] or same
     num_slots = same[0]["num_slots"]
     baselines = _baselines(task, whole)
 
@@ -49,10 +52,12 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
         sections += _more_slots(part, limit, baselines.get(limit, {}), config)
         sections.append(_results(part, limit, baselines.get(limit, {}), config))
     # Each number of objects once, whatever limits were evaluated.
+    iterations = same[0]["num_iterations"]
     counts = {
         row["num_objects"]: row
         for row in rows
-        if row["num_objects"] != "all" and row["num_slots"] == num_slots
+        if row["num_objects"] != "all"
+        and (row["num_slots"], row["num_iterations"]) == (num_slots, iterations)
     }
     if counts:
         sections.append(
@@ -157,10 +162,14 @@ def _where(limit: Any) -> str:
 def _more_slots(part, limit, baselines, config) -> list[html_page.Section]:
     panels: dict[str, dict[str, dict[int, list[float]]]] = {}
     known: dict[str, dict[str, float]] = {}
+    several = len({row["num_iterations"] for row in part}) > 1
     for place, kinds in measures.groups(part[0]).items():
         for kind, measure in kinds.items():
-            line = {row["num_slots"]: [row[measure]] for row in part}
-            panels.setdefault(kind, {})[place] = line
+            lines = panels.setdefault(kind, {})
+            for row in part:
+                name = f"{place}, {row['num_iterations']} iterations"
+                line = lines.setdefault(name if several else place, {})
+                line[row["num_slots"]] = [row[measure]]
             known[kind] = {
                 name: value
                 for name, values in baselines.items()
@@ -183,7 +192,8 @@ def _more_slots(part, limit, baselines, config) -> list[html_page.Section]:
 
 def _line(row: Row, by: str) -> Row:
     """Returns the columns that the page shows; the CSV file has all."""
-    line = {by.removeprefix("num_"): row[by], "images": row["num_examples"]}
+    line = {by.removeprefix("num_"): row[by]}
+    line |= {"iterations": row["num_iterations"], "images": row["num_examples"]}
     if row.get("num_with_objects", row["num_examples"]) != row["num_examples"]:
         line["with objects"] = row["num_with_objects"]
     for place, kinds in measures.groups(row).items():

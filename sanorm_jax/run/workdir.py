@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pathlib
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -52,11 +53,35 @@ LATER_FIELDS = {
 def write_atomically(path: pathlib.Path, text: str):
     """Writes a small file such that a reader sees the old or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        # Line ends stay as they are given: those of CSV files are their own.
+        with temporary.open("w", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        # A full disk names no file.
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def check_writable(folder: pathlib.Path):
+    """Raise `ConfigError` unless files can be written in a folder, made or not.
+
+    Nothing is left: what is absent is not made, but looked for in its parents.
+    """
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: not writable ({error.strerror}); choose a --workdir that you "
+            "may write to, or copy the run"
+        ) from None
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from sanorm_jax.command_line import options
+from sanorm_jax.data import commands
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.run import preemption
 from sanorm_jax.study import jobs as jobs_lib
@@ -22,7 +23,7 @@ from sanorm_jax.study import learning_rates, page, runner, session, slurm
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File of the study, configs/study_*.py.", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = commands.define_path(
     "workdir", None, "Folder of the study; default experiments/<name of the config>."
 )
 _SUBMIT = flags.DEFINE_bool("submit", False, "Write a file for sbatch, run nothing.")
@@ -37,7 +38,7 @@ def _study() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     if _CONFIG.value is None:
         if not _WORKDIR.value:
             raise ConfigError("give --config=configs/study_... or a study's --workdir")
-        workdir = pathlib.Path(_WORKDIR.value)
+        workdir = _WORKDIR.value
         path = workdir / session.CONFIG_FILE
         if not path.exists():
             raise ConfigError(f"--workdir={workdir}: no study there; give --config")

@@ -226,6 +226,7 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
     samples = [slots for n, slots in _missing_samples(job, study) if n == name]
     if not tables and not samples:
         return
+    workdir_lib.check_writable(job.workdir / TABLES)
     config = job.evaluation_config(name, study)
     devices = Devices(config.parallelism)
     dataset = tasks.open_dataset(config)

@@ -69,6 +69,7 @@ def write(
     Raises:
       ConfigError: no job is done, or the data is not what was evaluated.
     """
+    workdir_lib.check_writable(workdir / DIRECTORY)
     compared = learning_rates.chosen(jobs)
     done = [job for job in compared if jobs_lib.is_finished(job, study)]
     if not done:

@@ -8,6 +8,7 @@ import ml_collections
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page
+from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.study import charts, learning_rates, page, runner
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import results as results_lib
@@ -37,6 +38,7 @@ def write(
     Raises:
       ConfigError: no job of any study is done.
     """
+    workdir_lib.check_writable(workdir / FIGURES)
     sections, progress, seconds, footer = [], [], 0.0, ""
     for name, study in paper.studies.items():
         compared = learning_rates.chosen(jobs[name])

@@ -10,7 +10,7 @@ from sanorm_jax.run import preemption
 from sanorm_jax.run import workdir as workdir_lib
 
 FILE = "study.sbatch"
-REQUEUE = pathlib.Path(__file__).parents[2] / "scripts" / "slurm" / "requeue.sh"
+REQUEUE = pathlib.Path(workdir_lib.__file__).with_name("requeue.sh")
 
 _SCRIPT = """#!/bin/bash
 #SBATCH --job-name={name}
@@ -22,7 +22,7 @@ _SCRIPT = """#!/bin/bash
 {options}
 # Each task is one job of the study; a task that ends with {code} is requeued.
 cd {folder} || exit 1
-exec {requeue} srun {python} -m sanorm_jax.study --workdir={workdir} \\
+exec bash {requeue} srun {python} -m sanorm_jax.study --workdir={workdir} \\
     --job="$SLURM_ARRAY_TASK_ID"
 """
 

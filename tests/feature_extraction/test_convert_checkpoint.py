@@ -3,6 +3,8 @@
 import os
 import pathlib
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -145,10 +147,12 @@ def test_nothing_is_overwritten(trainer, tmp_path):
     assert target.read_text() == "mine"
 
 
-def test_the_command_line(tmp_path, capsys):
+def test_the_command_line(tmp_path):
     path, out = tmp_path / "step_1.pkl", tmp_path / "out.safetensors"
     torch.save({"model": {"a": torch.ones(2)}}, path)
-    assert convert_checkpoint.main(["", str(path), str(out)]) == 0
+    command = [sys.executable, "-m", "feature_extraction.convert_checkpoint"]
+    assert subprocess.run([*command, path, out]).returncode == 0
     assert out.exists()
-    assert convert_checkpoint.main(["", str(path)]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: usage")
+    done = subprocess.run([*command, path], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: usage")

@@ -46,6 +46,11 @@ def _register(name: str, **arguments):
 
 # Prefix tokens by model; the size of images.
 MODELS = {"test_vit": (1, 32), "vit_reg4": (5, 28), "vit_reg2_only": (2, 28)}
+# The same ViT under two ways of pooling: SigLIP's attention, and the mean.
+_POOLED = {"vit_map": "map", "vit_gap": "avg"}
+MODELS |= dict.fromkeys(_POOLED, (0, 28))
+for _name, _pool in _POOLED.items():
+    _register(_name, class_token=False, global_pool=_pool, fc_norm=False)
 _register("vit_reg4", reg_tokens=4)
 _register("vit_reg2_only", reg_tokens=2, class_token=False, global_pool="")
 
@@ -229,6 +234,16 @@ def test_a_store_that_has_begun_keeps_its_dtype(
     monkeypatch.setattr(vit, "has_native_bfloat16", lambda device: True)
     root = features.extract(tmp_path, "random", "test_vit", options)
     assert Store.open(root).settings["compute_dtype"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("trained", "wanted"), [("vit_map", "vit_gap"), ("vit_gap", "vit_map")]
+)
+def test_the_way_of_pooling_is_a_head(trained, wanted, weights):
+    path = weights(trained, img_size=28)
+    encoder = vit.VitEncoder(wanted, Options(weights=path, input_size=28))
+    expected = _plain(trained, path, IMAGES)
+    np.testing.assert_allclose(encoder(IMAGES), expected, atol=2e-3, rtol=2e-3)
 
 
 def test_settings_name_all_that_makes_the_features(weights):

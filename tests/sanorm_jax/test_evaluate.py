@@ -53,6 +53,44 @@ def test_a_grid_of_slots_iterations_and_objects_is_written(run):
     assert (folder / "fg_ari_by_num_slots.png").exists()
 
 
+def _settings(rows):
+    whole = [row for row in rows if row["num_objects"] == "all"]
+    return [(row["num_slots"], row["num_iterations"]) for row in whole]
+
+
+def test_evaluations_add_up(data_dir, tmp_path):
+    config = tiny.config(data_dir, num_train_steps=2, evaluations={})
+    assert train.train(config, tmp_path) == 0
+    folder = evaluate.evaluate(config, tmp_path, num_slots=[4])
+    assert not (folder / "fg_ari_by_num_slots.png").exists()
+    first = _results(folder)
+    evaluate.evaluate(config, tmp_path, num_slots=[3], num_iterations=[1])
+    # Evaluated again, a row is replaced.
+    changed = [row | {"mse": -1.0} for row in _results(folder)]
+    (folder / "results.json").write_text(json.dumps(changed))
+    evaluate.evaluate(config, tmp_path, num_slots=[4])
+    rows = _results(folder)
+    assert _settings(rows) == [(3, 1), (4, 2)]
+    assert [row for row in rows if row["num_slots"] == 4] == first
+    with (folder / "results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+    assert (folder / "fg_ari_by_num_slots.png").exists()
+    page = run_report.write(tmp_path).read_text()
+    assert "More slots than trained with" in page
+
+
+def test_rows_of_other_data_are_not_mixed_in(data_dir, tmp_path, caplog):
+    config = tiny.config(data_dir, num_train_steps=2, evaluations={})
+    assert train.train(config, tmp_path) == 0
+    folder = evaluate.evaluate(config, tmp_path, num_slots=[4])
+    note = json.loads((folder / "made_with.json").read_text())
+    note["fingerprints"] = {"source": "another"}
+    (folder / "made_with.json").write_text(json.dumps(note))
+    evaluate.evaluate(config, tmp_path, num_slots=[5])
+    assert _settings(_results(folder)) == [(5, 2)]
+    assert "of another config or other data" in caplog.text
+
+
 def test_results_depend_neither_on_the_batch_size_nor_on_the_others(run):
     config, path = run
     rows = []

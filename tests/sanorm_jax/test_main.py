@@ -28,7 +28,7 @@ def _run(*arguments):
 )
 def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
     result = _run(*arguments, f"--workdir={tmp_path / 'run'}")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert message in result.stderr.splitlines()[0]
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
@@ -42,11 +42,11 @@ def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
         ([], "--config"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_1(arguments, message, tmp_path):
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
     if arguments and "--mode=evaluate" not in arguments:
         arguments = [*arguments, f"--workdir={tmp_path / 'run'}"]
     result = _run(*arguments)
-    assert result.returncode == 1
+    assert result.returncode == 2
     (line,) = [x for x in result.stderr.splitlines() if x.startswith("error: ")]
     assert message in line
 

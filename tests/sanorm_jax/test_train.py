@@ -283,7 +283,10 @@ def test_other_data_under_the_same_name_is_noticed(data_dir, tmp_path):
         ({"time_limit_h": -1.0}, "config.time_limit_h=-1.0"),
         ({"task": "dinosaurs"}, "config.task=dinosaurs"),
         ({"init_from": "/nowhere"}, "config.init_from=/nowhere"),
-        ({"evaluation_split": "test"}, "no split test"),
+        (
+            {"evaluation_split": "test"},
+            "config.evaluation_split=test: the data has no split test",
+        ),
         ({"evaluations": {"x": {"num_slots": 5}}}, "evaluations.x: has no num_iter"),
         ({"optimizer__cosine_steps": 2}, "config.optimizer.cosine_steps=2"),
         ({"matmul_precision": "tf32"}, "config.matmul_precision=tf32"),
@@ -295,6 +298,26 @@ def test_bad_options_are_named_in_one_line(changes, message, data_dir, tmp_path)
         train.train(config, tmp_path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluation_split": "test"}, "config.evaluation_split=test"),
+        ({"evaluation_min_objects": 99}, "min_objects=99: leaves no example"),
+        ({"evaluation_resolution": 0}, "config.evaluation_resolution=0"),
+        ({"evaluation_seed": -1}, "config.evaluation_seed=-1"),
+        ({"num_figure_examples": -1}, "config.num_figure_examples=-1"),
+        ({"keep_checkpoint_every_steps": -1}, "keep_checkpoint_every_steps=-1"),
+    ],
+)
+def test_what_is_used_later_is_checked_before_the_first_step(
+    changes, message, data_dir, tmp_path
+):
+    config = tiny.config(data_dir, **changes)
+    with pytest.raises((ConfigError, StoreError), match=message):
+        train.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_recorded_before_a_field_was_there_goes_on(data_dir, tmp_path):

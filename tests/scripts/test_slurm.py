@@ -1,6 +1,7 @@
 """The batch files and the wrapper, under a stand-in for Slurm."""
 
 import os
+import pathlib
 import signal
 import subprocess
 
@@ -9,7 +10,7 @@ import pytest
 from sanorm_jax.run import workdir as workdir_lib
 from tests.scripts.scheduler import SLURM, TIMEOUT_S, Scheduler, wait_for
 
-REQUEUE = SLURM / "requeue.sh"
+REQUEUE = pathlib.Path(workdir_lib.__file__).with_name("requeue.sh")
 FILES = sorted(SLURM.glob("*.sbatch"))
 TRAINING = ("one_gpu", "one_node", "several_nodes", "one_task_a_gpu")
 

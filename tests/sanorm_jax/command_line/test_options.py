@@ -86,7 +86,7 @@ def test_a_study_s_runs_can_be_evaluated_otherwise_too():
 )
 def test_what_is_wrong_is_one_line(argument, message):
     result = _run(argument)
-    assert result.returncode == 1
+    assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ") and message in line
     assert not result.stdout

@@ -79,7 +79,7 @@ def test_the_command_shows_what_was_done_before(half_done, data_dir, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip().endswith("report.html")
     nothing = run(tmp_path / "nothing")
-    assert nothing.returncode == 1
+    assert nothing.returncode == 2
     assert "no run is done" in nothing.stderr.splitlines()[-1]
 
 

@@ -2,7 +2,7 @@
 # Runs a command inside a Slurm job and puts the job back into the queue if it exits
 # with 124, and only then; leaves with the command's exit code.
 #
-#   scripts/slurm/requeue.sh srun python -m sanorm_jax.main --config=...
+#   sanorm_jax/run/requeue.sh srun python -m sanorm_jax.main --config=...
 
 # Slurm may signal this shell beside the job step, or instead of it.
 forward() {

@@ -1,0 +1,127 @@
+"""What the numbers of a config may be, whatever config they are in."""
+
+import math
+import numbers
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_collections
+
+from sanorm_jax.errors import ConfigError
+
+_WHOLE_ABOVE_0 = [
+    "batch_size",
+    "checkpoint_every_steps",
+    "common_dim",
+    "decoder_hidden_dim",
+    "encoder_kernel_size",
+    "evaluate_every_steps",
+    "evaluation_batch_size",
+    "evaluation_resolution",
+    "feature_dim",
+    "hidden_dim",
+    "log_every_steps",
+    "num_checkpoints",
+    "num_iterations",
+    "num_slots",
+    "num_train_steps",
+    "property_hidden_dim",
+    "sample_slots",
+    "slot_dim",
+    "table_slots",
+]
+_WHOLE = [
+    "cosine_steps",
+    "data_seed",
+    "decoder_num_hidden_layers",
+    "evaluation_max_objects",
+    "evaluation_min_objects",
+    "evaluation_seed",
+    "half_life_steps",
+    "keep_checkpoint_every_steps",
+    "learnable_dim",
+    "max_objects",
+    "min_objects",
+    "num_figure_examples",
+    "num_processes",
+    "num_samples",
+    "num_train_examples",
+    "num_train_sequences",
+    "num_validation_examples",
+    "num_validation_sequences",
+    "seed",
+    "seeds",
+    "warmup_steps",
+]
+_ABOVE_0 = ("epsilon", "learning_rate", "learning_rates")
+_NOT_NEGATIVE = ("clip_norm", "loss_weight", "time_limit_h", "warmup_start", "weight")
+# Fields that may be None.
+MAY_BE_EMPTY = frozenset({"common_dim"})
+# Fields that need at least one entry where they are tuples.
+_HAVE_ENTRIES = ("loss_weight", "num_slots", "seeds")
+# Fields that name a file or a folder.
+PATHS = frozenset({"data_dir", "init_from", "stage_dir"})
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+_Rule = tuple[Callable[[Any], bool], str]
+_RULES: dict[str, _Rule] = {}
+for _names, _rule in (
+    (_WHOLE_ABOVE_0, (lambda x: _is_whole(x) and x > 0, "a whole number above 0")),
+    (_WHOLE, (lambda x: _is_whole(x) and x >= 0, "a whole number, 0 or above")),
+    (_ABOVE_0, (lambda x: _is_finite(x) and x > 0, "a number above 0")),
+    (_NOT_NEGATIVE, (lambda x: _is_finite(x) and x >= 0, "a number, 0 or above")),
+):
+    _RULES |= dict.fromkeys(_names, _rule)
+
+
+def walk(
+    config: ml_collections.ConfigDict, prefix: str = "config"
+) -> Iterator[tuple[str, ml_collections.ConfigDict, str, Any]]:
+    """Yield (path, group, name, value) of every field, those of groups within it too.
+
+    Args:
+      config: Config of an experiment, a study or a paper.
+      prefix: Path of the config itself.
+    """
+    for name, value in config.items():
+        path = f"{prefix}.{name}"
+        yield path, config, name, value
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from walk(value, path)
+
+
+def check(config: ml_collections.ConfigDict, prefix: str = "config"):
+    """Raise `ConfigError`, which names the field, for a number out of its range.
+
+    Args:
+      config: Config of an experiment, a study or a paper.
+      prefix: Path of the config itself, for the message.
+    """
+    for path, _, name, value in walk(config, prefix):
+        if name not in _RULES or (value is None and name in MAY_BE_EMPTY):
+            continue
+        holds, must_be = _RULES[name]
+        if isinstance(value, ml_collections.ConfigDict):
+            value = value.to_dict()
+        if value == () and name in _HAVE_ENTRIES:
+            raise ConfigError(f"{path}: is empty; name at least one")
+        if not all(map(holds, _entries(value))):
+            raise ConfigError(f"{path}={value}: must be {must_be}")
+
+
+def _entries(value: Any) -> Iterator[Any]:
+    """Yield the entries of a tuple, those of tuples within it too, or a value alone."""
+    if isinstance(value, tuple | list):
+        for entry in value:
+            yield from _entries(entry)
+    else:
+        yield value

@@ -1,0 +1,82 @@
+"""Every number of every config, given values that it cannot have."""
+
+import pathlib
+import sys
+
+import ml_collections
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from sanorm_jax import configs
+from sanorm_jax.command_line import options
+from sanorm_jax.run import fields
+
+CONFIGS = sorted(
+    path
+    for path in pathlib.Path(configs.__file__).parent.glob("*.py")
+    # The fields of paper.py are those of the studies, by reference.
+    if path.stem not in ("__init__", "common", "paper")
+    and "def get_config" in path.read_text()
+)
+_WRONG = ("0", "-1", "None", "many", "{'a': 1}", "{}", "1.5", "nan")
+
+
+def _is_numeric(value) -> bool:
+    if isinstance(value, tuple | list):
+        return any(map(_is_numeric, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _parse(monkeypatch, *arguments) -> ml_collections.ConfigDict:
+    """Returns the config of a command line, read with flags of its own."""
+    values = flags.FlagValues()
+    monkeypatch.setattr(flags, "FLAGS", values)
+    monkeypatch.setattr(sys, "argv", [])
+    flag = config_flags.DEFINE_config_file(
+        "config", None, "", lock_config=True, flag_values=values
+    )
+    options._parse_flags(flag, ["command", *arguments])
+    return flag.value
+
+
+def _numeric_fields(config):
+    for path, _, name, value in fields.walk(config):
+        if _is_numeric(value) or (value is None and name in fields.MAY_BE_EMPTY):
+            yield path, name, value
+
+
+def _may_be(name, value, given) -> bool:
+    """Tells whether a field may have a value of `_WRONG`."""
+    if given == "None":
+        return name in fields.MAY_BE_EMPTY
+    if given == "{}":  # how an empty tuple may be written
+        return isinstance(value, tuple | list) and name not in (
+            *("loss_weight", "num_slots", "seeds"),
+        )
+    number = {"0": 0, "-1": -1, "1.5": 1.5}.get(given)
+    if number is None:
+        return False
+    try:
+        holds, _ = fields._RULES[name]
+    except KeyError:
+        return False
+    return holds(number)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_number_out_of_range_is_named(path, monkeypatch, capsys):
+    config = _parse(monkeypatch, f"--config={path}")
+    found = list(_numeric_fields(config))
+    assert len(found) > 30
+    for field, name, value in found:
+        for given in _WRONG:
+            argument = f"--{field}={given}"
+            if _may_be(name, value, given):
+                _parse(monkeypatch, f"--config={path}", argument)
+                continue
+            with pytest.raises(SystemExit) as caught:
+                _parse(monkeypatch, f"--config={path}", argument)
+            assert caught.value.code == 2, argument
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith(f"error: --{field}"), (argument, line)

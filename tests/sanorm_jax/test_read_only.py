@@ -1,0 +1,85 @@
+"""Runs that are read-only, and disks without room: one line, before the work."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from sanorm_jax import evaluate, train
+from tests import tiny
+from tests.faults import harm
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(data_dir, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    config = tiny.config(data_dir, num_train_steps=2, evaluations={})
+    assert train.train(config, path) == 0
+    evaluate.evaluate(config, path, num_slots=[4])
+    return path
+
+
+def _command(*arguments, **options):
+    command = [sys.executable, "-m", "sanorm_jax.main", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, **options
+    )
+
+
+def _error(done) -> str:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+    return line
+
+
+@contextlib.contextmanager
+def _read_only(folder, place):
+    """Shows a folder in another place where nobody may write, not even root."""
+    place.mkdir()
+    subprocess.run(["mount", "--bind", folder, place], check=True)
+    try:
+        options = "remount,bind,ro"
+        subprocess.run(["mount", "-o", options, place], check=True)
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
+@pytest.mark.parametrize("mode", ["evaluate", "segment", "report"])
+def test_a_read_only_run_is_refused_before_the_work(mode, run, tmp_path):
+    with _read_only(run, tmp_path / "run") as place:
+        done = _command(f"--mode={mode}", f"--workdir={place}")
+    line = _error(done)
+    assert str(place) in line and "not writable (Read-only file system)" in line
+    # Nothing was done before.
+    assert done.stderr.splitlines() == [line]
+
+
+def test_a_file_in_the_way_is_named(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    for path in run.iterdir():
+        if path.name != "evaluations":
+            (tmp_path / "run" / path.name).symlink_to(path)
+    (tmp_path / "run/evaluations").write_text("in the way")
+    line = _error(_command("--mode=evaluate", f"--workdir={tmp_path / 'run'}"))
+    assert "run/evaluations: not writable (Not a directory)" in line
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_is_one_line(run, tmp_path):
+    with harm.small_disk(tmp_path / "disk", "1M") as disk:
+        (disk / "run").mkdir()
+        for path in run.iterdir():
+            if path.name != "evaluations":
+                (disk / "run" / path.name).symlink_to(path)
+        harm.fill(disk / "filler")
+        flags = ("--mode=evaluate", f"--workdir={disk / 'run'}")
+        line = _error(_command(*flags, env=os.environ | {"TMPDIR": str(tmp_path)}))
+    assert f"{disk / 'run'}" in line and "No space left on device" in line
