@@ -1,17 +1,18 @@
 #!/bin/bash
-# Runs a command inside a Slurm job and puts the job back into the queue if it exits
-# with 124, and only then; leaves with the command's exit code.
+# Run a command inside a Slurm job and requeue the job if, and only if, the command exits
+# with 124. Exit with the command's exit code.
 #
 #   sanorm_jax/run/requeue.sh srun python -m sanorm_jax.main --config=...
 
-# Slurm may signal this shell beside the job step, or instead of it.
+# Slurm may signal this shell in addition to the job step, or instead of it.
 forward() {
     interrupted=yes
-    [ -n "$!" ] || exit 143 # nothing runs yet
+    [ -n "$!" ] || exit 143 # the command has not started
     kill -s "$1" "$!" 2>/dev/null
 }
 trap 'forward USR1' USR1
-# A terminal sends SIGINT to the command too, which would take this for a second one.
+# A terminal sends SIGINT to the command as well. Forward SIGTERM, since a second SIGINT
+# would end the run without saving.
 trap 'forward TERM' TERM INT
 
 "$@" &
@@ -20,15 +21,15 @@ while :; do
     interrupted=
     wait "$command"
     code=$?
-    # A signal ends `wait` early, with a code that is not the command's.
+    # A signal interrupts `wait`, whose exit code is then not the command's.
     [ -n "$interrupted" ] || break
 done
 
 if [ "$code" -eq 124 ]; then
-    # An array's id alone would mean all of its tasks.
+    # The ID of an array alone would requeue all of its tasks.
     job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
     job=${job:-$SLURM_JOB_ID}
     scontrol requeue "$job" ||
-        echo "error: job $job is not requeued; submit it again to go on" >&2
+        echo "error: job $job is not requeued; submit it again to resume" >&2
 fi
 exit "$code"
