@@ -1,16 +1,11 @@
 """Evaluation over full splits: a grid of slots, iterations and numbers of objects."""
 
-import csv
 import functools
-import io
 import itertools
-import json
-import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import filelock
 import jax
 import ml_collections
 import numpy as np
@@ -21,7 +16,7 @@ from sanorm_jax.data import pipeline, progress, run_data
 from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import measures
-from sanorm_jax.run import compilation_cache
+from sanorm_jax.run import compilation_cache, results
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run.devices import Devices
 from sanorm_jax.run.init_from import load, load_variables
@@ -300,62 +295,13 @@ def evaluate(
             rows += found
     if devices.hosts.is_main:
         directory.mkdir(parents=True, exist_ok=True)
-        rows = _merge(directory, rows, config, dataset.fingerprints)
+        rows = results.merge(directory, rows, config, dataset.fingerprints)
         for setting in settings if config.num_figure_examples else ():
             figure = evaluator.figure(variables, split, setting)()
             name = f"slots_{setting.num_slots}_iterations_{setting.num_iterations}"
             figures.save(figure, directory / f"segmentation_{name}.png")
         _write_sweep(directory, rows)
     return directory
-
-
-def _merge(
-    directory: pathlib.Path,
-    rows: list[dict[str, Any]],
-    config: ml_collections.ConfigDict,
-    fingerprints: dict[str, str],
-) -> list[dict[str, Any]]:
-    """Return the rows of all evaluations in a folder, and write them.
-
-    A row takes the place of an earlier one of the same setting. Rows of another config
-    or other data are dropped: they are no part of the same table.
-    """
-    recorded = workdir_lib.config_to_dict(config)
-    made_with = {
-        "config": {
-            name: value
-            for name, value in recorded.items()
-            if name not in workdir_lib.FREE_FIELDS
-        },
-        "fingerprints": fingerprints,
-    }
-    results, note = directory / "results.json", directory / "made_with.json"
-    # Two evaluations may end at once.
-    with filelock.FileLock(directory / ".merge"):
-        earlier = json.loads(results.read_text()) if results.exists() else []
-        if earlier and not (
-            note.exists() and json.loads(note.read_text()) == made_with
-        ):
-            logging.warning("%s: of another config or other data; replaced", results)
-            earlier = []
-        merged = {_setting(row): row for row in (*earlier, *rows)}
-        rows = [merged[setting] for setting in sorted(merged)]
-        workdir_lib.write_atomically(note, json.dumps(made_with, indent=2) + "\n")
-        return write_results(directory, rows)
-
-
-def _setting(row: dict[str, Any]) -> tuple:
-    """Return what tells a row from others, in the order of the table: all first."""
-    limit, count = row["max_objects"], row["num_objects"]
-    return (
-        row["split"],
-        row["step"],
-        row["num_slots"],
-        row["num_iterations"],
-        math.inf if limit == "all" else limit,
-        row["resolution"],
-        -1 if count == "all" else count,
-    )
 
 
 def _variables(task: Task, workdir: pathlib.Path, step: int | None):
@@ -404,29 +350,6 @@ def check_evaluations(config: ml_collections.ConfigDict):
                     f"--config.evaluations.{name}.num_slots and .num_iterations"
                 )
             check_positive(f"config.evaluations.{name}.{field}", setting[field])
-
-
-def write_results(
-    directory: pathlib.Path, rows: list[dict[str, Any]], name: str = "results"
-) -> list[dict[str, Any]]:
-    """Write rows as `<name>.json` and `<name>.csv`, and return them; NaN is null."""
-    rows = [
-        {
-            key: None if isinstance(value, float) and not np.isfinite(value) else value
-            for key, value in row.items()
-        }
-        for row in rows
-    ]
-    workdir_lib.write_atomically(
-        directory / f"{name}.json", json.dumps(rows, indent=2) + "\n"
-    )
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, names)
-    writer.writeheader()
-    writer.writerows(rows)
-    workdir_lib.write_atomically(directory / f"{name}.csv", table.getvalue())
-    return rows
 
 
 def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):

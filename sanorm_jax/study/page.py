@@ -11,11 +11,11 @@ import ml_collections
 from absl import logging
 from matplotlib.figure import Figure
 
-from sanorm_jax import evaluate
 from sanorm_jax.drawing import figures
 from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page
+from sanorm_jax.run import results
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.study import appendix, charts, learning_rates, runner
 from sanorm_jax.study import jobs as jobs_lib
@@ -113,8 +113,8 @@ def write(
     )
 
     summary = results_lib.summarize(rows, study.measures)
-    evaluate.write_results(directory, rows, "results")
-    evaluate.write_results(directory, summary, "summary")
+    results.write_results(directory, rows, "results")
+    results.write_results(directory, summary, "summary")
     record = {"settings": settings, "versions": versions(done[0], study)}
     record |= {"machine": machine(), "wall_time_s": runner.wall_time_s(workdir)}
     record["jobs"] = {

@@ -1,6 +1,7 @@
 """Values of config fields as people type them, in processes of their own."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -90,3 +91,10 @@ def test_what_is_wrong_is_one_line(argument, message):
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ") and message in line
     assert not result.stdout
+
+
+@pytest.mark.parametrize("field", ["data_dir", "stage_dir", "init_from"])
+def test_the_home_folder_is_written_as_in_a_shell(field):
+    result = _run(f"--config.{field}=~/somewhere")
+    found = json.loads(result.stdout)[field]
+    assert found == str(pathlib.Path("~/somewhere").expanduser())

@@ -1,0 +1,87 @@
+"""The rows of evaluations, as JSON and CSV; later ones join earlier ones."""
+
+import csv
+import io
+import json
+import math
+import pathlib
+from typing import Any
+
+import filelock
+import ml_collections
+import numpy as np
+from absl import logging
+
+from sanorm_jax.run import workdir as workdir_lib
+
+
+def merge(
+    directory: pathlib.Path,
+    rows: list[dict[str, Any]],
+    config: ml_collections.ConfigDict,
+    fingerprints: dict[str, str],
+) -> list[dict[str, Any]]:
+    """Return the rows of all evaluations in a folder, and write them.
+
+    A row takes the place of an earlier one of the same setting. Rows of another config
+    or other data are dropped: they are no part of the same table.
+    """
+    recorded = workdir_lib.config_to_dict(config)
+    made_with = {
+        "config": {
+            name: value
+            for name, value in recorded.items()
+            if name not in workdir_lib.FREE_FIELDS
+        },
+        "fingerprints": fingerprints,
+    }
+    results, note = directory / "results.json", directory / "made_with.json"
+    # Two evaluations may end at once.
+    with filelock.FileLock(directory / ".merge"):
+        earlier = json.loads(results.read_text()) if results.exists() else []
+        if earlier and not (
+            note.exists() and json.loads(note.read_text()) == made_with
+        ):
+            logging.warning("%s: of another config or other data; replaced", results)
+            earlier = []
+        merged = {_setting(row): row for row in (*earlier, *rows)}
+        rows = [merged[setting] for setting in sorted(merged)]
+        workdir_lib.write_atomically(note, json.dumps(made_with, indent=2) + "\n")
+        return write_results(directory, rows)
+
+
+def _setting(row: dict[str, Any]) -> tuple:
+    """Return what tells a row from others, in the order of the table: all first."""
+    limit, count = row["max_objects"], row["num_objects"]
+    return (
+        row["split"],
+        row["step"],
+        row["num_slots"],
+        row["num_iterations"],
+        math.inf if limit == "all" else limit,
+        row["resolution"],
+        -1 if count == "all" else count,
+    )
+
+
+def write_results(
+    directory: pathlib.Path, rows: list[dict[str, Any]], name: str = "results"
+) -> list[dict[str, Any]]:
+    """Write rows as `<name>.json` and `<name>.csv`, and return them; NaN is null."""
+    rows = [
+        {
+            key: None if isinstance(value, float) and not np.isfinite(value) else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
+    workdir_lib.write_atomically(
+        directory / f"{name}.json", json.dumps(rows, indent=2) + "\n"
+    )
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    workdir_lib.write_atomically(directory / f"{name}.csv", table.getvalue())
+    return rows
