@@ -108,7 +108,10 @@ def study(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigD
     config.title = title
     config.base = base
     config.normalizations = (
-        *("weighted_mean", "layer_norm", "batch_norm", "weighted_sum"),
+        "weighted_mean",
+        "layer_norm",
+        "batch_norm",
+        "weighted_sum",
     )
     config.seeds = (0, 1, 2)
     config.learning_rates = ()  # grid to choose from; empty: the base config's rate
@@ -119,7 +122,10 @@ def study(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigD
     config.evaluation.datasets = ml_collections.ConfigDict()
     config.num_processes = 0  # parallel jobs; 0: one for each CPU core, or 1 on a GPU
     config.slurm_options = (
-        *("--gpus=1", "--cpus-per-task=16", "--mem=64G", "--time=24:00:00"),
+        "--gpus=1",
+        "--cpus-per-task=16",
+        "--mem=64G",
+        "--time=24:00:00",
     )
     return config
 

@@ -28,8 +28,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.encoder_kernel_size = 5
     config.model.decoder = "expanding"
     for name in ("encoder_position", "decoder_position"):
-        options = {"concat": False, "normalize": False, "learnable_dim": 0}
-        config.model[name] = options | {"weight": 1.0}
+        config.model[name] = {
+            "concat": False,
+            "normalize": False,
+            "learnable_dim": 0,
+            "weight": 1.0,
+        }
 
     common.train_as_on_clevr(config)
 

@@ -16,28 +16,26 @@ from sanorm_jax.configs import study_blocks, study_properties, study_shapes
 
 def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
-    config.title = "Attention normalizations and the number of slots, in small"
+    config.title = "Attention normalizations and the number of slots, scaled down"
     config.seeds = config_dict.FieldReference((0, 1, 2))
     config.data_dir = config_dict.FieldReference("datasets")
     config.studies = ml_collections.ConfigDict()
-    for name, module, question in (
-        (
-            *("dinosaur", study_shapes),
-            "DINOSAUR on features of a ViT: trained with 7 slots on 3 to 6 objects, "
-            "does it cut objects to pieces where it is given more slots?",
-        ),
-        (
-            *("property_prediction", study_properties),
-            "Property prediction from features of a ViT: trained with 7 slots on up to "
-            "6 objects, does a set of up to twice as many slots name the same objects?",
-        ),
-        (
-            *("object_discovery", study_blocks),
-            "An autoencoder of images: trained with 4 slots on three tetrominoes, does "
-            "it find them, and more of them, with up to 11 slots?",
-        ),
-    ):
+    studies = {
+        "dinosaur": study_shapes,
+        "property_prediction": study_properties,
+        "object_discovery": study_blocks,
+    }
+    questions = {
+        "dinosaur": "DINOSAUR on ViT features: trained with 7 slots on 3 to 6 objects, "
+        "does it over-segment with more slots?",
+        "property_prediction": "Property prediction from ViT features: trained with 7 "
+        "slots on up to 6 objects, does it predict the same objects with up to 14?",
+        "object_discovery": "An autoencoder of images: trained with 4 slots on three "
+        "tetrominoes, does it find them, and more of them, with up to 11 slots?",
+    }
+    for name, module in studies.items():
         study = module.get_config()
+        question = questions[name]
         study.title = question.partition(":")[0]
         study.question = question
         study.seeds = config.get_ref("seeds")

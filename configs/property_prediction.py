@@ -18,8 +18,10 @@ from sanorm_jax.configs import common
 
 def get_config() -> ml_collections.ConfigDict:
     config = common.get_config()
-    config.update({"task": "property_prediction", "dataset": "clevr"})
-    config.update({"batch_size": 512, "num_slots": 10})
+    config.task = "property_prediction"
+    config.dataset = "clevr"
+    config.batch_size = 512
+    config.num_slots = 10
     config.z_range = "reference"  # or "correct": see metrics/average_precision.py
 
     config.model.feature_dim = 64

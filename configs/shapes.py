@@ -17,15 +17,19 @@ from sanorm_jax.configs import common, dinosaur
 
 def get_config() -> ml_collections.ConfigDict:
     config = dinosaur.get_config()
-    config.update(
-        {
-            **{"dataset": "shapes", "encoder": "vit_small_patch14_dinov2.lvd142m"},
-            **{"min_objects": 3, "max_objects": 6, "batch_size": 32, "num_slots": 7},
-            **{"update_normalization": "batch_norm", "remat": False},
-        }
-    )
-    config.model.update({"slot_dim": 64, "hidden_dim": 128})
-    config.model.update({"decoder_hidden_dim": 96, "decoder_num_hidden_layers": 2})
+    config.dataset = "shapes"
+    config.encoder = "vit_small_patch14_dinov2.lvd142m"
+    config.batch_size = 32
+    config.min_objects = 3
+    config.max_objects = 6
+    config.num_slots = 7
+    config.update_normalization = "batch_norm"
+    config.remat = False
+
+    config.model.slot_dim = 64
+    config.model.hidden_dim = 128
+    config.model.decoder_hidden_dim = 96
+    config.model.decoder_num_hidden_layers = 2
 
     common.train_for_minutes(config, 2_000, learning_rate=2.5e-3, warmup_steps=200)
 

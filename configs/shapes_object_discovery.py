@@ -16,8 +16,12 @@ from sanorm_jax.configs import common, object_discovery
 
 def get_config() -> ml_collections.ConfigDict:
     config = object_discovery.get_config()
-    config.update({"dataset": "shapes_32", "batch_size": 8, "min_objects": 3})
-    config.model.update({"feature_dim": 32, "encoder_kernel_size": 3})
+    config.dataset = "shapes_32"
+    config.batch_size = 8
+    config.min_objects = 3
+
+    config.model.feature_dim = 32
+    config.model.encoder_kernel_size = 3
     config.model.decoder = "sub_pixel"
     config.model.implicit = True
     common.train_for_minutes(config, 30_000, learning_rate=1e-3, warmup_steps=500)

@@ -17,13 +17,14 @@ from sanorm_jax.configs import common, property_prediction
 
 def get_config() -> ml_collections.ConfigDict:
     config = property_prediction.get_config()
-    config.update(
-        {
-            **{"dataset": "scenes", "encoder": "vit_small_patch14_dinov2.lvd142m"},
-            **{"batch_size": 16, "z_range": "correct"},
-            **{"max_objects": 6, "evaluation_max_objects": 6, "num_slots": 7},
-        }
-    )
+    config.dataset = "scenes"
+    config.encoder = "vit_small_patch14_dinov2.lvd142m"
+    config.batch_size = 16
+    config.max_objects = 6
+    config.evaluation_max_objects = 6
+    config.num_slots = 7
+    config.z_range = "correct"
+
     config.model.feature_dim = 128
     config.model.encoder_position = {"weight": 8.0}
     config.model.implicit = True

@@ -16,12 +16,13 @@ from sanorm_jax.configs import common, property_prediction
 
 def get_config() -> ml_collections.ConfigDict:
     config = property_prediction.get_config()
-    config.update(
-        {
-            **{"dataset": "scenes_64", "batch_size": 16, "z_range": "correct"},
-            **{"max_objects": 3, "evaluation_max_objects": 3, "num_slots": 4},
-        }
-    )
+    config.dataset = "scenes_64"
+    config.batch_size = 16
+    config.max_objects = 3
+    config.evaluation_max_objects = 3
+    config.num_slots = 4
+    config.z_range = "correct"
+
     config.model.feature_dim = 32
     config.model.implicit = True
     common.train_for_minutes(config, 20_000, learning_rate=1e-3, warmup_steps=500)

@@ -33,6 +33,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.measures = common.measures("fg_ari", "ari")
     config.table_slots = (7, 11, 15, 20)
     config.slurm_options = (
-        *("--gpus=1", "--cpus-per-task=8", "--mem=32G", "--time=24:00:00"),
+        "--gpus=1",
+        "--cpus-per-task=8",
+        "--mem=32G",
+        "--time=24:00:00",
     )
     return config

@@ -41,9 +41,12 @@ def get_config() -> ml_collections.ConfigDict:
     }
     config.evaluation.sample_slots = (7, 11, 24)
     config.measures = (
-        *("fg_ari_masks_refined", "ari_masks_refined"),
-        *("fg_ari_attention_refined", "ari_attention_refined"),
-        *("mbo_masks_refined", "mbo_class_masks_refined"),
+        "fg_ari_masks_refined",
+        "ari_masks_refined",
+        "fg_ari_attention_refined",
+        "ari_attention_refined",
+        "mbo_masks_refined",
+        "mbo_class_masks_refined",
     )
     config.table_slots = (7, 11, 20, 24)
     return config

@@ -20,7 +20,7 @@ from sanorm_jax.configs import common, dinosaur_coco
 
 def get_config() -> ml_collections.ConfigDict:
     config = common.study(
-        dinosaur_coco.get_config(), "More slots than trained with: photographs"
+        dinosaur_coco.get_config(), "More slots than trained with: natural images"
     )
     config.train_settings.coco = {"num_slots": 7}
 

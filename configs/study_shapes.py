@@ -20,7 +20,8 @@ from sanorm_jax.configs import common, shapes
 
 def get_config() -> ml_collections.ConfigDict:
     config = common.small_study(
-        shapes.get_config(), "More slots and objects than trained with: embedded scenes"
+        shapes.get_config(),
+        "More slots and objects than trained with: synthetic scenes",
     )
     config.base.evaluate_every_steps = 500
     config.base.log_every_steps = 20
