@@ -71,7 +71,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         new = functools.partial(create_state, task, tx, config.seed)
         # ---- The run --------------------------------------------------------------
         evaluator = Evaluator(task, devices)
-        hosts.together(evaluator.check)
+        with hosts.agree():
+            evaluator.check()
         run = stack.enter_context(open_run(config, workdir, devices, task, new, stop))
         drawing = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
         evaluation = Evaluation(run, evaluator, drawing)

@@ -69,14 +69,8 @@ def dinosaur(normalization: str) -> dict[str, float]:
     """Return the errors of DINOSAUR by quantity."""
     reference = torch_models.Dinosaur(16, 24, 8, 32)
     reference.slot_attention = _slot_attention(8, 32, normalization)
-    model = Dinosaur(
-        num_slots=5,
-        slot_dim=8,
-        hidden_dim=32,
-        decoder_hidden_dim=32,
-        update_normalization=normalization,
-        dtype=jnp.float64,
-    )
+    slot_attention = _flax_slot_attention(5, 8, normalization)
+    model = Dinosaur(slot_attention, decoder_hidden_dim=32)
 
     def ours(out, features):
         reconstruction = out["reconstruction"]
@@ -92,18 +86,14 @@ def dinosaur(normalization: str) -> dict[str, float]:
 def autoencoder(decoder: str) -> dict[str, float]:
     """Return the errors of object discovery by quantity."""
     reference = torch_models.Autoencoder(32, CHANNELS, 16, 32)
-    reference.slot_attention = _slot_attention(16, 32, "constant")
+    reference.slot_attention = _slot_attention(16, 32, "weighted_sum")
     if decoder != "expanding":
         torch_variants.change_decoder(reference, decoder, 16, CHANNELS)
     model = Autoencoder(
-        num_slots=3,
-        slot_dim=16,
-        hidden_dim=32,
-        update_normalization="constant",
+        _flax_slot_attention(3, 16, "weighted_sum"),
         image_size=32,
         feature_dim=CHANNELS,
         decoder=decoder,
-        dtype=jnp.float64,
     )
 
     def ours(out, image):
@@ -124,13 +114,9 @@ def set_predictor(normalization: str) -> dict[str, float]:
     reference = torch_models.SetPredictor(32, CHANNELS, 16, 32)
     reference.slot_attention = _slot_attention(16, 32, normalization)
     model = SetPredictor(
-        num_slots=4,
-        slot_dim=16,
-        hidden_dim=32,
-        update_normalization=normalization,
+        _flax_slot_attention(4, 16, normalization),
         image_size=32,
         feature_dim=CHANNELS,
-        dtype=jnp.float64,
     )
     targets = torch.rand(2, 4, 19, dtype=torch.float64)
 
@@ -149,6 +135,16 @@ def set_predictor(normalization: str) -> dict[str, float]:
 def _slot_attention(dim, hidden_dim, normalization):
     return torch_variants.SlotAttention(
         dim, dim, hidden_dim, normalization, "tf", implicit=False
+    )
+
+
+def _flax_slot_attention(num_slots, slot_dim, normalization):
+    return SlotAttention(
+        num_slots=num_slots,
+        slot_dim=slot_dim,
+        hidden_dim=32,
+        update_normalization=normalization,
+        dtype=jnp.float64,
     )
 
 
@@ -226,9 +222,9 @@ def cases() -> dict[str, dict[str, float]]:
     for name in NORMALIZATIONS:
         found[f"slot_attention, {name}"] = slot_attention(name, "tf", implicit=False)
     found["slot_attention, implicit, torch's GRU"] = slot_attention(
-        "mean", "torch", implicit=True
+        "weighted_mean", "torch", implicit=True
     )
-    for name in ("mean", "scalar_batch_norm_single"):
+    for name in ("weighted_mean", "batch_norm"):
         found[f"dinosaur, {name}"] = dinosaur(name)
         found[f"set_predictor, {name}"] = set_predictor(name)
     for decoder in ("expanding", "stationary", "up_convolve"):

@@ -84,7 +84,7 @@ class SlotAttention(torch_models.SlotAttention):
             self.update_ln = nn.LayerNorm(slot_dim)
         elif normalization == "image_level":
             self.update_ln = ImageLevel()
-        elif normalization == "scalar_batch_norm_single":
+        elif normalization == "batch_norm":
             self.update_normalizer = ScalarBatchNorm()
 
     def forward(self, inputs, noise, num_iterations=3, train_slots=None):
@@ -111,15 +111,15 @@ class SlotAttention(torch_models.SlotAttention):
 
     def _normalize(self, attention, values, first):
         """Return the updates [B, K, D]."""
-        if self.normalization in ("mean", "scaled_mean"):
+        if self.normalization in ("weighted_mean", "scaled_mean"):
             weights = attention + 1e-8
             return weights / weights.sum(dim=2, keepdim=True) @ values
         updates = attention @ values
-        if self.normalization == "constant":
+        if self.normalization == "weighted_sum":
             return updates / attention.shape[2]
         if self.normalization in ("layer_norm", "image_level"):
             return self.update_ln(updates)
-        if self.normalization == "scalar_batch_norm_single":
+        if self.normalization == "batch_norm":
             return self.update_normalizer(updates, first)
         return updates
 
