@@ -25,7 +25,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_validation_sequences = 0
     config.data_seed = 0  # which examples a limited number keeps
     config.allow_incomplete = False
-    config.stage_dir = ""  # local disk to copy the splits to first, and read there
 
     # Slot Attention.
     config.num_slots = 7

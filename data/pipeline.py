@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from . import lazy, properties, staging
+from . import lazy, properties
 from .manifest import PROJECTION, feature_root
 from .store import Store, StoreError
 
@@ -101,8 +101,6 @@ def open_dataset(
     name: str,
     encoder: str | None = None,
     allow_incomplete: bool = False,
-    stage_dir: str | pathlib.Path | None = None,
-    stage_splits: Sequence[str] = (),
 ) -> Dataset:
     """Opens `<data_dir>/<name>` and, with an encoder, the features made from it.
 
@@ -111,13 +109,10 @@ def open_dataset(
       name: of the source store.
       encoder: whose features to join, from `<data_dir>/<name>-<encoder>`.
       allow_incomplete: read what there is of stores that are not complete.
-      stage_dir: folder on a local disk to copy to and read from, see `staging`.
-      stage_splits: what to copy; without any, nothing is.
 
     Raises:
-      StoreError: a store is missing, incomplete, or of another version; the
-        features were made from other images or by another encoder; or there is no
-        room in `stage_dir`.
+      StoreError: A store is missing, incomplete, or of another version, or the
+        features were made from other images or by another encoder.
     """
     data_dir = pathlib.Path(data_dir)
     source = Store.open(data_dir / name, allow_incomplete=allow_incomplete)
@@ -127,8 +122,6 @@ def open_dataset(
         features = Store.open(root, allow_incomplete=allow_incomplete)
         _check_features(features, source, encoder)
         stores.append(features)
-    if stage_dir and stage_splits:
-        stores = [staging.stage(store, stage_dir, stage_splits) for store in stores]
     return Dataset(*stores)
 
 

@@ -54,7 +54,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
     hosts = devices.hosts
-    # Asked before any data is opened, or even staged.
+    # Asked before any data is opened.
     hosts.together(lambda: workdir_lib.check_config(workdir, config))
     if hosts.on_main(lambda: is_finished(workdir, config)):
         logging.info("finished: %s has taken all its steps", workdir)
@@ -62,8 +62,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(preemption.Preemption(config.time_limit_h))
         # ---- Data, model, optimizer -----------------------------------------------
-        stage = ("train", config.evaluation_split)
-        dataset = hosts.together(lambda: tasks.open_dataset(config, stage=stage))
+        dataset = hosts.together(lambda: tasks.open_dataset(config))
         task = tasks.create(config, dataset, devices.axis_name)
         tx, schedule = optimizers.create(config.optimizer)
         new = functools.partial(create_state, task, tx, config.seed)

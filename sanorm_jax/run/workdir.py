@@ -32,7 +32,6 @@ FREE_FIELDS = frozenset(
         "num_figure_examples",
         "num_train_steps",
         "parallelism",
-        "stage_dir",
         "time_limit_h",
         "wandb",
     }
