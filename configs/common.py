@@ -24,7 +24,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_validation_examples = 0
     config.num_validation_sequences = 0
     config.data_seed = 0  # which examples a limited number keeps
-    config.allow_incomplete = False
 
     # Slot Attention.
     config.num_slots = 7

@@ -20,7 +20,6 @@ STARTS_FILE = "starts.jsonl"
 # `num_train_steps`, which only says where on the same path to stop.
 FREE_FIELDS = frozenset(
     {
-        "allow_incomplete",
         "checkpoint_every_steps",
         "compilation_cache",
         "data_dir",

@@ -43,5 +43,4 @@ def open_dataset(config: ml_collections.ConfigDict) -> pipeline.Dataset:
         config.data_dir,
         config.dataset,
         encoder=config.encoder or None,
-        allow_incomplete=config.allow_incomplete,
     )
