@@ -66,7 +66,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_every_steps = 100
     config.checkpoint_every_steps = 1_000
     config.num_checkpoints = 3
-    config.keep_checkpoint_every_steps = 10_000
     config.time_limit_h = 0.0  # 0: none
     config.parallelism = "auto"
     config.wandb = ""  # project that mirrors scalars and figures; needs `wandb`

@@ -26,7 +26,6 @@ _DATASET = flags.DEFINE_string("dataset", "", "segment: images, default the conf
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", "", "segment: stores, default the config's."
 )
-_EVERYTHING = flags.DEFINE_bool("everything", False, "status: all that is known.")
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint, default the newest.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator_address", None, "Several processes: HOST:PORT of process 0."
@@ -68,7 +67,7 @@ def _run() -> int:
     if _MODE.value == "status":
         from sanorm_jax.report import status
 
-        status.show(workdir, _EVERYTHING.value)
+        status.show(workdir)
         return 0
     if _MODE.value == "report":
         from sanorm_jax.report import run_report

@@ -25,7 +25,6 @@ FREE_FIELDS = frozenset(
         "data_dir",
         "evaluate_every_steps",
         "evaluation_batch_size",
-        "keep_checkpoint_every_steps",
         "log_every_steps",
         "num_checkpoints",
         "num_figure_examples",
