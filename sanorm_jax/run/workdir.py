@@ -36,14 +36,6 @@ FREE_FIELDS = frozenset(
 )
 
 
-# Fields that runs recorded before they were there lack, with what those runs did.
-LATER_FIELDS = {
-    "matmul_precision": "default",
-    "optimizer": {"cosine_steps": 0},
-    "wandb": "",
-}
-
-
 def write_atomically(path: pathlib.Path, text: str):
     """Writes a small file such that a reader sees the old or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -85,18 +77,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         ) from None
     except ValueError:
         raise ConfigError(f"{path}: is no JSON; the run's config is lost") from None
-    return ml_collections.ConfigDict(_filled(recorded, LATER_FIELDS)).lock()
-
-
-def _filled(recorded: dict[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the recorded fields, and later ones where they are missing."""
-    filled = dict(recorded)
-    for name, value in later.items():
-        if isinstance(value, Mapping):
-            filled[name] = _filled(recorded.get(name, {}), value)
-        else:
-            filled.setdefault(name, value)
-    return filled
+    return ml_collections.ConfigDict(recorded).lock()
 
 
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):

@@ -222,20 +222,6 @@ def test_bad_options_are_named_in_one_line(changes, message, data_dir, tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_a_run_recorded_before_a_field_was_there_goes_on(data_dir, tmp_path):
-    config = tiny.config(data_dir)
-    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
-    recorded = workdir.config_to_dict(config)
-    del recorded["optimizer"]["cosine_steps"], recorded["matmul_precision"]
-    (tmp_path / workdir.CONFIG_FILE).write_text(json.dumps(recorded))
-    workdir.check_config(tmp_path, config)
-    assert workdir.load_config(tmp_path).optimizer.cosine_steps == 0
-    assert workdir.load_config(tmp_path).matmul_precision == "default"
-    changed = tiny.config(data_dir, optimizer__cosine_steps=9)
-    with pytest.raises(ConfigError, match=r"cosine_steps: 0 there, 9 now"):
-        workdir.check_config(tmp_path, changed)
-
-
 def test_checkpoints_of_an_unknown_config_are_not_gone_on_with(data_dir, tmp_path):
     (tmp_path / "checkpoints" / "2").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"has checkpoints but no config\.json"):
