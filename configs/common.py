@@ -24,8 +24,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_validation_examples = 0
     config.num_validation_sequences = 0
     config.data_seed = 0  # seed of the subset, if a number above limits it
-    config.allow_incomplete = False
-    config.stage_dir = ""  # local disk; the splits are copied to it and read from there
 
     # Slot Attention.
     config.num_slots = 7
@@ -68,7 +66,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_every_steps = 100
     config.checkpoint_every_steps = 1_000
     config.num_checkpoints = 3
-    config.keep_checkpoint_every_steps = 10_000
     config.time_limit_h = 0.0  # 0: none
     config.parallelism = "auto"
     config.wandb = ""  # project on Weights & Biases; needs `wandb`

@@ -46,7 +46,8 @@ def metadata(
       per_shard: examples a shard file.
 
     Returns:
-      `shape`, `data_type`, `chunk_grid` and `codecs` of `zarr.json`.
+      `shape`, `data_type`, `chunk_grid`, `codecs` and, of floats, `fill_value` of
+      `zarr.json`.
     """
     kind = np.dtype(dtype)
     size = kind.itemsize * int(np.prod(shape, dtype=np.int64))
@@ -64,7 +65,9 @@ def metadata(
         "codecs": [*codecs, {"name": "crc32c"}],
         "index_codecs": [*index, {"name": "crc32c"}],
     }
-    return {
+    # What other readers return for a missing shard file: zeros could be features.
+    fill = {"fill_value": "NaN"} if kind.kind == "f" else {}
+    return fill | {
         "shape": [count, *shape],
         "data_type": kind.name,
         "chunk_grid": {
@@ -73,14 +76,6 @@ def metadata(
         },
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
     }
-
-
-def fill_value(dtype: str) -> dict[str, Any]:
-    """Returns the metadata of what other readers give for a missing shard file.
-
-    NaN for floats, which gives a missing feature away; zeros cannot be told from data.
-    """
-    return {"fill_value": "NaN"} if np.dtype(dtype).kind == "f" else {}
 
 
 def write_groups(

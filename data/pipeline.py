@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 
-from . import lazy, properties, staging
+from . import lazy, properties
 from .manifest import PROJECTION, feature_root
 from .store import Store, StoreError
 
@@ -88,21 +87,11 @@ class Dataset:
             )
         return self._stores[field].read(split, field, indices)
 
-    def available(self, split: str) -> np.ndarray:
-        """Returns the indices [n] of the examples that every store holds."""
-        found = np.arange(self.num_examples(split))
-        for store in self._all:
-            found = np.intersect1d(found, store.available(split))
-        return found
-
 
 def open_dataset(
     data_dir: str | pathlib.Path,
     name: str,
     encoder: str | None = None,
-    allow_incomplete: bool = False,
-    stage_dir: str | pathlib.Path | None = None,
-    stage_splits: Sequence[str] = (),
 ) -> Dataset:
     """Opens `<data_dir>/<name>` and, with an encoder, the features made from it.
 
@@ -110,25 +99,19 @@ def open_dataset(
       data_dir: folder of the stores.
       name: of the source store.
       encoder: whose features to join, from `<data_dir>/<name>-<encoder>`.
-      allow_incomplete: read what there is of stores that are not complete.
-      stage_dir: folder on a local disk to copy to and read from, see `staging`.
-      stage_splits: what to copy; without any, nothing is.
 
     Raises:
-      StoreError: a store is missing, incomplete, or of another version; the
-        features were made from other images or by another encoder; or there is no
-        room in `stage_dir`.
+      StoreError: A store is missing, incomplete, or of another version, or the
+        features were made from other images or by another encoder.
     """
     data_dir = pathlib.Path(data_dir)
-    source = Store.open(data_dir / name, allow_incomplete=allow_incomplete)
+    source = Store.open(data_dir / name)
     stores = [source]
     if encoder is not None:
         root = feature_root(data_dir, name, encoder)
-        features = Store.open(root, allow_incomplete=allow_incomplete)
+        features = Store.open(root)
         _check_features(features, source, encoder)
         stores.append(features)
-    if stage_dir and stage_splits:
-        stores = [staging.stage(store, stage_dir, stage_splits) for store in stores]
     return Dataset(*stores)
 
 
@@ -179,12 +162,7 @@ def select(
     for name, value in limits.items():
         if value is not None and value <= 0:
             raise StoreError(f"{name}={value}: must be above 0")
-    indices = dataset.available(split)
-    if len(indices) < dataset.num_examples(split):
-        logging.warning(
-            "using the %d of %d examples of %s that are there",
-            *(len(indices), dataset.num_examples(split), split),
-        )
+    indices = np.arange(dataset.num_examples(split))
     if min_objects is not None or max_objects is not None:
         counts = dataset.read(split, "num_objects", indices)
         keep = np.ones(len(indices), bool)

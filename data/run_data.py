@@ -59,8 +59,6 @@ def note(
 def read(workdir: pathlib.Path) -> dict[str, Any]:
     """Returns `image_size`, `features` and `fields` as noted.
 
-    `fields` are None where an earlier version trained the run.
-
     Raises:
       StoreError: there is no such note.
     """
@@ -70,7 +68,7 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
         return {
             "image_size": noted["image_size"],
             "features": noted["features"],
-            "fields": noted.get("fields"),
+            "fields": noted["fields"],
         }
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(

@@ -187,9 +187,6 @@ class StoreWriter(_Layout):
         count = self.num_examples(split)
         path = self.root / split / field
         metadata = arrays.metadata(shape, dtype, count, self.examples_per_shard)
-        # What an earlier version has begun keeps its own.
-        if not (path / arrays.METADATA).exists():
-            metadata |= arrays.fill_value(dtype)
         spec = arrays.spec(path) | {"metadata": metadata}
         return ts.open(spec, create=True, open=True, context=arrays.context()).result()
 

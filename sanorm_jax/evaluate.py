@@ -250,7 +250,7 @@ def evaluate(
     compilation_cache.enable(config, workdir)
     devices = Devices(config.parallelism)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
-    dataset = tasks.open_dataset(config, stage=(split,))
+    dataset = tasks.open_dataset(config)
     run_data.check_projection(workdir, dataset.feature_settings)
     task = tasks.create(config, dataset)
     settings = settings_grid(config, num_slots, num_iterations)

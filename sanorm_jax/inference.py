@@ -147,16 +147,10 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> TrainedRun:
     workdir = pathlib.Path(workdir)
     config = workdir_lib.load_config(workdir)
     noted = run_data.read(workdir)
-    if noted["fields"] is None:
-        # Trained before the fields were noted: the data must be there.
-        dataset = tasks.open_dataset(config)
-    else:
-        fields = {
-            name: (tuple(shape), dtype)
-            for name, (shape, dtype) in noted["fields"].items()
-        }
-        settings = {"image_size": noted["image_size"]}
-        dataset = _Description(fields, settings)
+    fields = {
+        name: (tuple(shape), dtype) for name, (shape, dtype) in noted["fields"].items()
+    }
+    dataset = _Description(fields, {"image_size": noted["image_size"]})
     task = tasks.create(config, dataset)
     variables, step = load_variables(task, workdir, step)
     return TrainedRun(config, task, variables, step)

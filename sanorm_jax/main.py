@@ -29,7 +29,6 @@ _DATASET = flags.DEFINE_string("dataset", "", "segment: images, default the conf
 _DATA_DIR = commands.define_path(
     "data_dir", None, "segment: stores, default the config's."
 )
-_EVERYTHING = flags.DEFINE_bool("everything", False, "status: all that is known.")
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint, default the newest.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator_address", None, "Several processes: HOST:PORT of process 0."
@@ -71,7 +70,7 @@ def _run() -> int:
     if _MODE.value == "status":
         from sanorm_jax.report import status
 
-        status.show(workdir, _EVERYTHING.value)
+        status.show(workdir)
         return 0
     if _MODE.value == "report":
         from sanorm_jax.report import run_report
@@ -100,7 +99,7 @@ _SHARED = (
     _STEP,
 )
 # Where a host finds its data is its own affair; `train` compares what is there.
-_OF_A_HOST = ("data_dir", "stage_dir")
+_OF_A_HOST = ("data_dir",)
 
 
 def _options(workdir: pathlib.Path) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def segment(
     for setting in settings:
         name = f"slots_{setting.num_slots}_iterations_{setting.num_iterations}"
         labels = _labels(task, devices, variables, split, setting)
-        _write(directory / name, names, labels, len(opened.available(split)))
+        _write(directory / name, names, labels, opened.num_examples(split))
     return directory
 
 
@@ -159,7 +159,7 @@ def _labels(task: Task, devices: Devices, variables, split: str, setting: Any):
     batches = pipeline.eval_batches(
         dataset,
         split,
-        dataset.available(split),
+        np.arange(dataset.num_examples(split)),
         fields=sorted({"image", given}),
         batch_size=max(most // parts, 1) * parts,
         host_index=devices.hosts.index,

@@ -53,7 +53,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
     hosts = devices.hosts
-    # Asked before any data is opened, or even staged.
+    # Asked before any data is opened.
     with hosts.agree():
         workdir_lib.check_config(workdir, config)
     if hosts.on_main(lambda: is_finished(workdir, config)):
@@ -62,9 +62,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(preemption.Preemption(config.time_limit_h))
         # ---- Data, model, optimizer -----------------------------------------------
-        stage = ("train", config.evaluation_split)
         with hosts.agree():
-            dataset = tasks.open_dataset(config, stage=stage)
+            dataset = tasks.open_dataset(config)
         hosts.check_same({"config.data_dir": dataset.fingerprints})
         task = tasks.create(config, dataset, devices.axis_name)
         tx, schedule = optimizers.create(config.optimizer)

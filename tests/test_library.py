@@ -94,16 +94,6 @@ def test_inputs_of_another_shape_are_refused_in_one_line(trained):
     assert "\n" not in str(error.value)
 
 
-def test_a_run_of_an_earlier_version_needs_its_data(trained, tmp_path):
-    workdir, config = trained
-    old = shutil.copytree(workdir, tmp_path / "old")
-    text = (old / "data.json").read_text()
-    start = text.index(',\n  "fields"')
-    (old / "data.json").write_text(text[:start] + "\n}\n")
-    run = sanorm_jax.load(old)
-    assert run.segment(_inputs(config, run)).shape == (4, 16, 16)
-
-
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no run there"):
         sanorm_jax.load(tmp_path)

@@ -5,6 +5,7 @@ scenes and is left out.
 """
 
 import functools
+import json
 import pathlib
 import zipfile
 import zlib
@@ -14,7 +15,7 @@ import numpy as np
 
 from .. import properties
 from ..store import StoreError
-from . import files, json_arrays
+from . import files
 from .base import Example, Options, Source, SourceError, object_fields
 from .records import pad
 
@@ -100,12 +101,10 @@ class _Split:
         file = f"scenes/CLEVR_{self._folder}_scenes.json"
         self._images, self._columns = [], []
         try:
-            for _, scene, _ in json_arrays.elements(
-                archive.read(file).decode(), "scenes"
-            ):
+            for scene in json.loads(archive.read(file))["scenes"]:
                 self._images.append(scene["image_filename"])
                 self._columns.append(_columns(scene["objects"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise SourceError(
                 f"{archive.name(file)}: truncated or no scenes of CLEVR "
                 f"(scene {len(self._images)}: {error})"

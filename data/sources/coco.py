@@ -4,19 +4,21 @@ Reads the published folder: `train2017/`, `val2017/` and
 `annotations/instances_{train,val}2017.json`.
 """
 
-import array
+import contextlib
+import functools
 import hashlib
+import io
 import json
-import math
 import pathlib
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
-from pycocotools import mask as masks
+from pycocotools.coco import COCO
 
 from ..store import StoreError
-from . import json_arrays, photographs
+from . import photographs
 from .base import Options, Source, SourceError, read_text
 
 YEAR = 2017
@@ -26,168 +28,234 @@ RULES = {
     "crowds": "pixels of crowd regions are ignored",
 }
 _LONGEST_SIDE = 65535
-# What a malformed element of the JSON raises where it is used.
-_ERRORS = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class _Annotations:
-    """The annotations of a split: the file's text, and where in it each image's are.
+    """The annotations of a split.
 
     Args:
-      source: the published folder.
+      source: Published folder.
       split: `train` or `validation`.
-      count: images asked for, None for all.
+      count: Number of images to use; all if None.
     """
 
     def __init__(self, source: pathlib.Path, split: str, count: int | None):
         self.folder = source / _FOLDERS[split]
         self.path = source / "annotations" / f"instances_{_FOLDERS[split]}.json"
         logging.info("reading %s", self.path)
-        self._text = read_text(
+        text = read_text(
             self.path,
             "--source must be the folder that holds annotations/, train2017/ and "
             "val2017/",
         )
-        self.sha256 = hashlib.sha256(self._text.encode()).hexdigest()
-        self._images: list[tuple[int, str, int, int]] = []  # id, file, width, height
-        self.categories: dict[int, str] = {}
-        # By image, first and last character of each annotation in turn.
-        self._places: dict[int, array.array] = {}
-        self._num_objects: dict[int, int] = {}
-        self._left_out = 0
-        place = "annotations"
+        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
         try:
-            keys = ("images", "annotations", "categories")
-            for key, value, ends in json_arrays.elements(self._text, *keys):
-                place = f"{key}, id {value['id']!r}"
-                getattr(self, f"_add_to_{key}")(value, ends)
-            self._check()
-        except (*_ERRORS, RecursionError) as error:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise SourceError(
-                f"{self.path}: truncated or no annotations of COCO ({place}: {error})"
+                f"{self.path}: truncated or not JSON ({error}); download it again"
             ) from None
+        try:
+            self._num_left_out = check(content)
+        except ValueError as error:
+            raise SourceError(
+                f"{self.path}: {error}; correct it, or download the file again"
+            ) from None
+        self._coco = COCO()
+        self._coco.dataset = content
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._coco.createIndex()
+        self.categories = {c["id"]: c["name"] for c in content["categories"]}
         self._index = {number: i for i, number in enumerate(sorted(self.categories))}
-        self.num_images = len(self._images)
-        self._images = self._images[:count]
-
-    def _add_to_images(self, value: dict, ends):
-        sides = int(value["width"]), int(value["height"])
-        if not all(0 < side <= _LONGEST_SIDE for side in sides):
-            raise ValueError(f"sides {sides}")
-        number, name = int(value["id"]), str(value["file_name"])
-        if pathlib.PurePath(name).name != name or name in ("", ".."):
-            raise ValueError(f"file name {name!r}")
-        if not 0 <= number < 2**63:
-            raise ValueError("id")
-        self._images.append((number, name, *sides))
-
-    def _add_to_categories(self, value: dict, ends):
-        self.categories[int(value["id"])] = str(value["name"])
-
-    def _add_to_annotations(self, value: dict, ends: tuple[int, int]):
-        image = int(value["image_id"])
-        self._places.setdefault(image, array.array("q")).extend(ends)
-        segmentation, _ = value["segmentation"], int(value["category_id"])
-        if not int(value["iscrowd"]):
-            self._num_objects[image] = self._num_objects.get(image, 0) + 1
-        if isinstance(segmentation, list):
-            self._left_out += sum(len(polygon) < 6 for polygon in segmentation)
-
-    def _check(self):
-        known = {number for number, *_ in self._images}
-        if len(known) < len(self._images):
-            raise ValueError("two images of one id")
-        if unknown := self._places.keys() - known:
-            raise ValueError(f"annotation of image {min(unknown)}, which is not there")
+        self.num_images = len(content["images"])
+        self._images = content["images"][:count]
 
     def split(self) -> photographs.Split:
-        """Returns the images asked for."""
-        counts = [self._num_objects.get(number, 0) for number, *_ in self._images]
+        """Return the images asked for."""
         return photographs.Split(
             num_published=self.num_images,
-            num_objects=counts,
+            num_objects=[
+                sum(not annotation["iscrowd"] for annotation in self._of(image))
+                for image in self._images
+            ],
             missing=self._missing(),
-            version={"sha256": self.sha256, "polygons_left_out": self._left_out},
+            version={"sha256": self.sha256, "polygons_left_out": self._num_left_out},
             load=self.load,
         )
+
+    def _of(self, image: dict[str, Any]) -> list[dict[str, Any]]:
+        return self._coco.imgToAnns.get(image["id"], [])
 
     def _missing(self) -> str | None:
         try:
             there = {path.name for path in self.folder.iterdir()}
         except OSError:
             return str(self.folder)
-        names = (name for _, name, *_ in self._images)
+        names = (image["file_name"] for image in self._images)
         return next((str(self.folder / n) for n in names if n not in there), None)
 
     def load(self, index: int):
-        """Returns image, labels, categories and id of an image."""
-        number, name, width, height = self._images[index]
-        places = self._places.get(number, ())
+        """Return image, labels, categories and id of an image."""
+        image = self._images[index]
+        height, width = image["height"], image["width"]
         labels = np.zeros((height, width), np.int16)
         claims = np.zeros((height, width), np.int16)
         category = []
-        try:
-            for first, last in zip(places[::2], places[1::2], strict=True):
-                annotation = json.loads(self._text[first:last])
-                inside = decode(annotation["segmentation"], height, width)
-                is_crowd = bool(int(annotation["iscrowd"]))
-                # A crowd counts twice: nobody has a pixel of it alone.
-                claims += inside * (2 if is_crowd else 1)
-                if not is_crowd:
-                    category.append(self._index[int(annotation["category_id"])])
-                    labels[inside > 0] = len(category)
-        except _ERRORS as error:
-            raise SourceError(
-                f"{self.path}: image {number} has a mask or class that cannot be read "
-                f"({error})"
-            ) from None
+        for annotation in self._of(image):
+            inside = self._coco.annToMask(annotation)
+            # A crowd counts twice, so that no object wins its pixels.
+            claims += inside * (2 if annotation["iscrowd"] else 1)
+            if not annotation["iscrowd"]:
+                category.append(self._index[annotation["category_id"]])
+                labels[inside > 0] = len(category)
         labels[claims > 1] = photographs.IGNORED
-        image = photographs.read_image(self.folder / name, width, height)
-        return image, labels, category, number
+        pixels = photographs.read_image(self.folder / image["file_name"], width, height)
+        return pixels, labels, category, image["id"]
 
 
-def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Returns the mask [H, W] uint8 of polygons, or of run lengths of either kind.
+def check(content: Any) -> int:
+    """Check and normalize the content of an annotation file, in place.
 
-    Polygons of less than three points, which have no area, are left out. Whatever
-    pycocotools would not survive is refused before.
+    `iscrowd` defaults to 0, and polygons of fewer than three points, which have no
+    area, are removed. pycocotools does not check what it reads: it crashes on NaN, and
+    returns uninitialized memory for run lengths that do not fill the image.
+
+    Args:
+      content: What the JSON file holds.
+
+    Returns:
+      The number of polygons removed.
 
     Raises:
-      ValueError, TypeError, KeyError, OverflowError: it is none, or of another size.
+      ValueError: The content is malformed; names the element by its id, and the field.
     """
-    if isinstance(segmentation, list):
-        polygons = [_polygon(p, height, width) for p in segmentation if len(p) >= 6]
+    if not isinstance(content, dict):
+        raise ValueError("is not a JSON object")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), list):
+            raise ValueError(f"has no list {key!r}")
+    for category in content["categories"]:
+        _convert("category", category, {"id": _whole, "name": str})
+    images = {}
+    for image in content["images"]:
+        sides = {"width": _side, "height": _side}
+        _convert("image", image, {"id": _whole, "file_name": _file_name, **sides})
+        if images.setdefault(image["id"], image) is not image:
+            raise ValueError(f"image {image['id']}: two images have this id")
+    categories = {category["id"] for category in content["categories"]}
+    fields = {
+        "id": _label,
+        "image_id": functools.partial(_one_of, images),
+        "category_id": functools.partial(_one_of, categories),
+        "iscrowd": functools.partial(_one_of, (0, 1)),
+    }
+    num_left_out = 0
+    for annotation in content["annotations"]:
+        if isinstance(annotation, dict):
+            annotation.setdefault("iscrowd", 0)
+        _convert("annotation", annotation, fields)
+        before = annotation.get("segmentation")
+        image = images[annotation["image_id"]]
+        mask = functools.partial(segmentation, image=image)
+        _convert("annotation", annotation, {"segmentation": mask})
+        if isinstance(before, list):
+            num_left_out += len(before) - len(annotation["segmentation"])
+    return num_left_out
+
+
+def _convert(kind: str, record: Any, converters: Mapping[str, Callable[[Any], Any]]):
+    """Replace fields of a record; ValueError names the record and its field."""
+    if not isinstance(record, dict):
+        raise ValueError(f"{kind} {record!r:.40} is not an object")
+    name = f"{kind} {record.get('id', 'without an id')!r:.40}"
+    for field, convert in converters.items():
+        if field not in record:
+            raise ValueError(f"{name}: has no {field}")
+        try:
+            record[field] = convert(record[field])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: {field}: {error}") from None
+
+
+def _whole(value: Any) -> int:
+    is_number = isinstance(value, int | float) and 0 <= value < 2**63
+    if not is_number or int(value) != value:
+        raise ValueError(f"{value!r:.40} is not a whole number from 0 to 2^63 - 1")
+    return int(value)
+
+
+def _label(value: Any) -> int | str:
+    if not isinstance(value, int | str):
+        raise ValueError(f"{value!r:.40} is neither a number nor a string")
+    return value
+
+
+def _side(value: Any) -> int:
+    if not 0 < _whole(value) <= _LONGEST_SIDE:
+        raise ValueError(f"must be 1 to {_LONGEST_SIDE}, not {value}")
+    return int(value)
+
+
+def _file_name(value: Any) -> str:
+    if pathlib.PurePath(value).name != value or value in ("", ".."):
+        raise ValueError(f"{value!r:.40} is not the name of a file")
+    return value
+
+
+def _one_of(known: Container[int], value: Any) -> int:
+    if _whole(value) not in known:
+        raise ValueError(f"there is no {value}")
+    return int(value)
+
+
+def segmentation(value: Any, image: Mapping[str, Any]) -> list | dict[str, Any]:
+    """Return the polygons, or the uncompressed run lengths, of a mask.
+
+    Args:
+      value: Polygons, or run lengths of either kind.
+      image: The image's `width` and `height`.
+
+    Raises:
+      ValueError: The mask is malformed, or of another size.
+    """
+    size = [image["height"], image["width"]]
+    if isinstance(value, list):
+        polygons = [polygon for polygon in value if len(_polygon(polygon, size)) >= 6]
         if not polygons:
-            return np.zeros((height, width), np.uint8)
-        return masks.decode(masks.merge(masks.frPyObjects(polygons, height, width)))
-    if segmentation["size"] != [height, width]:
-        raise ValueError(f"run lengths of size {segmentation['size']!r}")
-    counts = segmentation["counts"]
+            raise ValueError("has no polygon [x1, y1, x2, y2, x3, y3, ...]")
+        return polygons
+    if not isinstance(value, dict):
+        raise ValueError("is neither a list of polygons nor run lengths")
+    if value.get("size") != size:
+        raise ValueError(f"run lengths of size {value.get('size')!r:.40}, not {size}")
+    counts = value.get("counts")
     if isinstance(counts, str):
         counts = _runs(counts)
-    counts = [int(count) for count in counts]
-    if min(counts, default=-1) < 0 or sum(counts) != height * width:
-        raise ValueError("run lengths that do not fill the image")
-    runs = {"size": [height, width], "counts": counts}
-    return masks.decode(masks.frPyObjects(runs, height, width))
+    if not isinstance(counts, list) or sum(map(_whole, counts)) != size[0] * size[1]:
+        raise ValueError("run lengths do not fill the image")
+    return {"size": size, "counts": [int(count) for count in counts]}
 
 
-def _polygon(values: list, height: int, width: int) -> list[float]:
-    polygon = [float(value) for value in values]
+def _polygon(polygon: Any, size: list[int]) -> list:
+    if not isinstance(polygon, list) or not all(
+        isinstance(value, int | float) for value in polygon
+    ):
+        raise ValueError("a polygon is not a list of numbers [x1, y1, x2, y2, ...]")
     if len(polygon) % 2:
-        raise ValueError("a polygon of an odd number of coordinates")
+        raise ValueError("a polygon has an odd number of coordinates")
     # Annotators go a little beyond the image, never by as much again.
-    most = 2 * max(height, width)
-    if not all(math.isfinite(v) and -most <= v <= 2 * most for v in polygon):
-        raise ValueError("a polygon far beyond the image")
+    limit = 2 * max(size)
+    if not all(-limit <= value <= 2 * limit for value in polygon):
+        raise ValueError("a polygon lies far beyond the image")
     return polygon
 
 
 def _runs(text: str) -> list[int]:
-    """Returns run lengths from COCO's string of them.
+    """Return the run lengths that COCO's compressed string encodes.
 
-    Digits of 5 bits and a bit for "more follow", lowest first, with a sign; from the
-    third on the difference to the run before the last.
+    pycocotools decodes such strings to masks only, without checks, so that the lengths
+    are read here: digits of 5 bits and a bit for "more follow", lowest first, signed;
+    from the fourth on, the difference to the run before the last.
     """
     counts, value, shift = [], 0, 0
     for character in text:
@@ -203,19 +271,19 @@ def _runs(text: str) -> list[int]:
         counts.append(value + (counts[-2] if len(counts) > 2 else 0))
         value = shift = 0
     if shift:
-        raise ValueError("run lengths that end early")
+        raise ValueError("run lengths end early")
     return counts
 
 
 def build(options: Options) -> Source:
-    """Returns the source of the folder `--source`.
+    """Return the source of the folder `--source`.
 
     Images are in the order of the annotations; `category` counts the classes by the
     order of their ids, whose gaps it leaves out.
 
     Raises:
-      StoreError: an option out of range, or no source given.
-      SourceError: annotations or images are missing, truncated or not COCO's.
+      StoreError: An option is out of range, or no source is given.
+      SourceError: Annotations or images are missing, truncated or malformed.
     """
     size = photographs.check_options(options, "coco", tuple(_FOLDERS))
     if options.source is None:
@@ -232,7 +300,9 @@ def build(options: Options) -> Source:
         if annotations.categories != first:
             raise SourceError(f"{annotations.path}: has categories of its own")
     return photographs.source(
-        *(options, "coco", {name: each.split() for name, each in found.items()}),
+        options,
+        "coco",
+        {name: each.split() for name, each in found.items()},
         size=size,
         categories=[first[number] for number in sorted(first)],
         version={"version": f"COCO {YEAR}"},

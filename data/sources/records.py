@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pooch
+from absl import logging
 from google.protobuf import (
     descriptor_pb2,
     descriptor_pool,
@@ -20,9 +22,8 @@ from google.protobuf import (
     message_factory,
 )
 
-from .. import lazy
+from .. import lazy, terminal
 from ..store import StoreError
-from . import download
 from .base import Example, Options, Source, SourceError
 
 URL = "https://storage.googleapis.com/multi-object-datasets"
@@ -31,6 +32,7 @@ URL = "https://storage.googleapis.com/multi-object-datasets"
 Features = Mapping[str, tuple[Sequence[int], str]]
 
 _BUFFER_BYTES = 8 << 20
+_CHUNK_BYTES = 1 << 20
 _PREFETCHED = 4
 
 
@@ -106,12 +108,31 @@ def find(options: Options, dataset: str) -> pathlib.Path:
     name = f"{dataset}_train.tfrecords"
     path = options.source
     if path is None:
-        return download.fetch(f"{URL}/{dataset}/{name}", options.data_dir / "downloads")
+        return _download(f"{URL}/{dataset}/{name}", options.data_dir / "downloads")
     if path.is_dir():
         path = path / name
     if not path.is_file():
         raise StoreError(f"--source={path}: there is no such file")
     return path
+
+
+def _download(url: str, folder: pathlib.Path) -> pathlib.Path:
+    """Return a file, downloaded unless it is there; it appears once it is complete."""
+    name = url.rsplit("/", 1)[1]
+    logging.info("downloading %s to %s, unless it is there", url, folder)
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(
+        progressbar=terminal.CONSOLE.is_terminal, chunk_size=_CHUNK_BYTES
+    )
+    try:
+        pooch.retrieve(url, None, fname=name, path=folder, downloader=downloader)
+    except OSError as error:  # those of requests among them
+        raise StoreError(
+            f"{url}: not downloaded to {folder} ({error.strerror or error}); start "
+            f"again, or download it by other means (`curl -C - -O {url}` resumes) and "
+            "pass the file by --source"
+        ) from None
+    return folder / name
 
 
 def read(

@@ -50,22 +50,10 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
     return status
 
 
-def show(workdir: pathlib.Path, everything: bool = False):
-    """Prints where a run stands: a bar, a few lines, the task's own measures.
-
-    Args:
-      workdir: folder of the run.
-      everything: print all that `read` tells instead.
-    """
+def show(workdir: pathlib.Path):
+    """Print where a run stands: a bar, a few lines, the task's own measures."""
     told = read(workdir)
     console = Console(highlight=False)
-    if everything:
-        table = Table(title=str(workdir), show_header=False)
-        for name, value in told.items():
-            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-            table.add_row(name, "-" if value is None else shown)
-        console.print(table)
-        return
     step, total = told["step"], told["num_train_steps"]
     state = "finished" if told["finished"] else "not running"
     if told["running"] is None and not told["finished"]:

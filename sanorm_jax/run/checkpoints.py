@@ -39,18 +39,14 @@ class Checkpoints:
     Args:
       workdir: folder of the run; they lie in its `checkpoints/`.
       num_checkpoints: how many of the newest are kept.
-      keep_every_steps: those at a multiple of this are kept for good; 0: none.
     """
 
-    def __init__(
-        self, workdir: pathlib.Path, *, num_checkpoints: int, keep_every_steps: int = 0
-    ):
+    def __init__(self, workdir: pathlib.Path, *, num_checkpoints: int):
         self.directory = (workdir / CHECKPOINTS).absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._manager = _open(
             self.directory,
             max_to_keep=num_checkpoints,
-            keep_period=keep_every_steps or None,
             cleanup_tmp_directories=True,
         )
         self.last_save_s = 0.0

@@ -38,7 +38,6 @@ _WHOLE = [
     "evaluation_min_objects",
     "evaluation_seed",
     "half_life_steps",
-    "keep_checkpoint_every_steps",
     "learnable_dim",
     "max_objects",
     "min_objects",
@@ -60,7 +59,7 @@ MAY_BE_EMPTY = frozenset({"common_dim"})
 # Fields that need at least one entry where they are tuples.
 _HAVE_ENTRIES = ("loss_weight", "num_slots", "seeds")
 # Fields that name a file or a folder.
-PATHS = frozenset({"data_dir", "init_from", "stage_dir"})
+PATHS = frozenset({"data_dir", "init_from"})
 
 
 def _is_whole(value: Any) -> bool:

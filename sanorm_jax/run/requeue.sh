@@ -3,6 +3,16 @@
 # with 124. Exit with the command's exit code.
 #
 #   sanorm_jax/run/requeue.sh srun python -m sanorm_jax.main --config=...
+#
+# STAGE="datasets/movi_c datasets/movi_c-ENCODER" first copies these stores to STAGE_DIR, a
+# local disk of each node, and lets the command read them there.
+if [ -n "$STAGE" ]; then
+    STAGE_DIR=${STAGE_DIR:-${TMPDIR:-/tmp}/sanorm_jax}
+    # shellcheck disable=SC2086 # several folders
+    srun --ntasks="${SLURM_JOB_NUM_NODES:-1}" --ntasks-per-node=1 \
+        rsync --archive --copy-links $STAGE "$STAGE_DIR/" || exit
+    set -- "$@" --config.data_dir="$STAGE_DIR"
+fi
 
 # Slurm may signal this shell in addition to the job step, or instead of it.
 forward() {

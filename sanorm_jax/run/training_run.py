@@ -118,9 +118,7 @@ class TrainingRun:
         stack.enter_context(workdir.claim(self.workdir, config))
         stack.enter_context(terminal.LogFile(self.workdir))
         self._checkpoints = checkpoints.Checkpoints(
-            self.workdir,
-            num_checkpoints=config.num_checkpoints,
-            keep_every_steps=config.keep_checkpoint_every_steps,
+            self.workdir, num_checkpoints=config.num_checkpoints
         )
         stack.callback(self._checkpoints.close)
         restored = checkpoints.restore(self.workdir, state)

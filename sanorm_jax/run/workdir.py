@@ -23,31 +23,20 @@ STARTS_FILE = "starts.jsonl"
 # `num_train_steps`, which only says where on the same path to stop.
 FREE_FIELDS = frozenset(
     {
-        "allow_incomplete",
         "checkpoint_every_steps",
         "compilation_cache",
         "data_dir",
         "evaluate_every_steps",
         "evaluation_batch_size",
-        "keep_checkpoint_every_steps",
         "log_every_steps",
         "num_checkpoints",
         "num_figure_examples",
         "num_train_steps",
         "parallelism",
-        "stage_dir",
         "time_limit_h",
         "wandb",
     }
 )
-
-
-# Fields that runs recorded before they were there lack, with what those runs did.
-LATER_FIELDS = {
-    "matmul_precision": "default",
-    "optimizer": {"cosine_steps": 0},
-    "wandb": "",
-}
 
 
 def write_atomically(path: pathlib.Path, text: str):
@@ -116,18 +105,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         ) from None
     except ValueError:
         raise ConfigError(f"{path}: is no JSON; the run's config is lost") from None
-    return ml_collections.ConfigDict(_filled(recorded, LATER_FIELDS)).lock()
-
-
-def _filled(recorded: dict[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the recorded fields, and later ones where they are missing."""
-    filled = dict(recorded)
-    for name, value in later.items():
-        if isinstance(value, Mapping):
-            filled[name] = _filled(recorded.get(name, {}), value)
-        else:
-            filled.setdefault(name, value)
-    return filled
+    return ml_collections.ConfigDict(recorded).lock()
 
 
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):

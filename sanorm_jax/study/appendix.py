@@ -69,7 +69,7 @@ def add_occupancy(page, study, jobs, data, rows, tag, where):
 
 def add_rates(page, study, jobs):
     """Shows the grid of learning rates, and what the choice was made by."""
-    if not study.get("learning_rates"):
+    if not study.learning_rates:
         return
     taken = {job.name for job in learning_rates.chosen(jobs)}
     table: dict[tuple[str, str], Row] = {}

@@ -100,8 +100,7 @@ def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]
             raise ConfigError(f"config.{name}: is empty; name at least one")
     for name in study.normalizations:
         normalization.canonical_name(name)
-    # Studies recorded before the grid was there have none.
-    rates = study.get("learning_rates") or (None,)
+    rates = study.learning_rates or (None,)
     jobs = []
     for seed, (setting, changes), name, rate in itertools.product(
         study.seeds, study.train_settings.items(), study.normalizations, rates

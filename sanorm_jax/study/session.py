@@ -54,7 +54,7 @@ def run(
         # The jobs have the accelerator for themselves.
         jax.config.update("jax_platforms", "cpu")
         codes = {}
-        if study.get("learning_rates"):
+        if study.learning_rates:
             trials = [
                 job
                 for job in learning_rates.trial_jobs(jobs)

@@ -1,7 +1,5 @@
 """The experiments: what differs between them, and nothing else."""
 
-from collections.abc import Sequence
-
 import ml_collections
 
 from sanorm_jax.data import pipeline
@@ -35,25 +33,14 @@ def create(
     return TASKS[config.task](config, dataset, axis_name)
 
 
-def open_dataset(
-    config: ml_collections.ConfigDict, stage: Sequence[str] = ()
-) -> pipeline.Dataset:
+def open_dataset(config: ml_collections.ConfigDict) -> pipeline.Dataset:
     """Returns the dataset that the config names.
 
-    Args:
-      config: of the experiment.
-      stage: splits that `config.stage_dir`, if set, gets a copy of to read from.
-
     Raises:
-      StoreError: missing, incomplete, damaged, features of other images, or no room
-        in `config.stage_dir`.
+      StoreError: missing, incomplete, damaged, or features of other images.
     """
     return pipeline.open_dataset(
         config.data_dir,
         config.dataset,
         encoder=config.encoder or None,
-        allow_incomplete=config.allow_incomplete,
-        # Runs recorded before the field was there have none.
-        stage_dir=config.get("stage_dir") or None,
-        stage_splits=stage,
     )

@@ -183,18 +183,11 @@ def test_features_of_another_encoder_are_refused(tmp_path):
     assert str(tmp_path / "random-patches") in str(e.value)
 
 
-def test_an_incomplete_store_is_refused_or_read_in_part(tmp_path, caplog):
+def test_an_incomplete_store_is_rejected(tmp_path):
     dataset = stores.random_dataset(tmp_path, SPLITS)
     dataset._stores["features"].shard_file("train", "features", 1).unlink()
     with pytest.raises(StoreError, match="missing shards: train 1 of 5"):
         pipeline.open_dataset(tmp_path, "random", encoder="random")
-    part = pipeline.open_dataset(
-        tmp_path, "random", encoder="random", allow_incomplete=True
-    )
-    with caplog.at_level("WARNING"):
-        kept = pipeline.select(part, "train")
-    assert "using the 29 of 37 examples of train that are there" in caplog.text
-    np.testing.assert_array_equal(kept, [i for i in range(37) if i // 8 != 1])
 
 
 def test_a_missing_store_and_field_are_named(tmp_path, dataset):

@@ -127,5 +127,3 @@ def test_a_training_says_one_line_a_thing(data_dir, tmp_path):
     assert "6 of 6 steps, finished" in told
     assert "step 6, default: masks: FG-ARI" in told
     assert "empty_slots" not in told
-    everything = subprocess.run([*status, "--everything"], **options).stdout
-    assert "default/empty_slots_masks" in everything

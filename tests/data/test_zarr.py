@@ -41,26 +41,6 @@ def test_a_missing_shard_of_features_reads_as_nan(root):
     assert np.flatnonzero(gone).tolist() == list(range(*store.shard_range("train", 1)))
 
 
-def test_a_store_of_an_earlier_version_is_gone_on_with(root):
-    """Without groups, and with zeros for what is missing."""
-    features = root / "features"
-    expected = Store.open(features).column("train", "features")
-    for folder in (features, features / "train", features / "validation"):
-        (folder / arrays.METADATA).unlink()
-    path = features / "train/features" / arrays.METADATA
-    metadata = json.loads(path.read_text())
-    assert metadata["fill_value"] == "NaN"
-    path.write_text(json.dumps(metadata | {"fill_value": 0.0}))
-    Store.open(features).shard_file("train", "features", 1).unlink()
-    before = path.read_bytes()
-
-    source = stores.write_source(root / "random", {"train": 20, "validation": 5})
-    stores.write_features(features, source)
-    assert path.read_bytes() == before
-    group = zarr.open_group(features, mode="r")
-    np.testing.assert_array_equal(group["train/features"][:], expected)
-
-
 def test_groups_appear_when_the_store_is_complete(root):
     path = root / "random" / arrays.METADATA
     path.unlink()

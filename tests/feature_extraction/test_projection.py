@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from sanorm_jax.data import run_data, staging
+from sanorm_jax.data import run_data
 from sanorm_jax.data.manifest import PROJECTION
 from sanorm_jax.data.store import Store, StoreError
 from sanorm_jax.data.verify import verify
@@ -194,17 +194,6 @@ def test_a_fit_that_another_start_left_is_used_or_refused(data_dir):
     assert (root / PROJECTION).read_bytes() == fitted
     record = json.loads((root / "manifest.json").read_text())["settings"]["projection"]
     assert record["components"] == 3
-
-
-def test_a_staged_store_has_its_fit(data_dir, tmp_path):
-    store = Store.open(extract(data_dir, "random", "patches", OPTIONS))
-    try:
-        staged = staging.stage(store, tmp_path / "local", ["train"])
-        assert verify(staged) == []
-        fit = (staged.root / PROJECTION).read_bytes()
-        assert fit == (store.root / PROJECTION).read_bytes()
-    finally:
-        staging.release()
 
 
 def test_a_run_is_evaluated_on_its_own_projection_alone(data_dir, tmp_path):

@@ -54,6 +54,37 @@ def test_a_refused_requeue_is_said(tmp_path):
     assert "is not requeued; submit it again" in output
 
 
+def _program(path, text):
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("code", [0, 23])
+def test_stores_are_copied_to_the_node_before_the_command(code, tmp_path):
+    stores = [tmp_path / "data" / name for name in ("images", "features")]
+    for store in stores:
+        store.mkdir(parents=True)
+    scheduler = Scheduler(
+        tmp_path,
+        environment={
+            "STAGE": " ".join(map(str, stores)),
+            "STAGE_DIR": str(tmp_path / "node"),
+        },
+    )
+    # Stands in for rsync with the options that the script uses.
+    copy = f'mkdir -p "${{@: -1}}"; cp -rL "${{@:3}}"; exit {code}'
+    _program(tmp_path / "bin" / "rsync", copy)
+    _program(tmp_path / "command", f'echo "$@" > {tmp_path}/told; ls {tmp_path}/node')
+    job = scheduler.start([REQUEUE, tmp_path / "command", "--config=x.py"])
+    output = job.communicate(timeout=TIMEOUT_S)[0]
+    assert job.returncode == code
+    assert (tmp_path / "told").exists() == (code == 0)
+    if code == 0:
+        assert output.split() == ["features", "images"]
+        told = (tmp_path / "told").read_text()
+        assert told == f"--config=x.py --config.data_dir={tmp_path / 'node'}\n"
+
+
 @pytest.mark.parametrize(
     ("sent", "heard"),
     [

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as masks
-from pycocotools.coco import COCO
 
 from sanorm_jax.data import pipeline
 from sanorm_jax.data.prepare import prepare
@@ -62,17 +61,6 @@ def test_coco_becomes_a_store(coco, tmp_path):
         assert store.column(split, "image_id").tolist() == numbers
 
 
-def test_masks_are_those_of_pycocotools(coco):
-    path = coco / "annotations" / "instances_train2017.json"
-    theirs = COCO(str(path))
-    for annotation in theirs.loadAnns(theirs.getAnnIds()):
-        image = theirs.imgs[annotation["image_id"]]
-        found = coco_source.decode(
-            annotation["segmentation"], image["height"], image["width"]
-        )
-        np.testing.assert_array_equal(found, theirs.annToMask(annotation))
-
-
 def test_images_can_be_chosen_by_their_number_of_objects(coco, tmp_path):
     shared.write_store("coco", coco, tmp_path)
     dataset = pipeline.open_dataset(tmp_path, "coco")
@@ -107,17 +95,20 @@ INSTANCES = "annotations/instances_train2017.json"
 FIRST = "train2017/000000006000.jpg"
 
 
-def _polygon(polygon):
-    return lambda path: _edit(
-        path, lambda c: c["annotations"][-1].update(segmentation=[polygon])
-    )
+def _annotation(**changes):
+    return lambda path: _edit(path, lambda c: c["annotations"][-1].update(changes))
+
+
+def _without(field):
+    return lambda path: _edit(path, lambda c: c["annotations"][-1].pop(field))
+
+
+def _polygon(*polygons):
+    return _annotation(segmentation=polygons)
 
 
 def _runs(counts):
-    runs = {"size": [60, 80], "counts": counts}
-    return lambda path: _edit(
-        path, lambda c: c["annotations"][-1].update(segmentation=runs)
-    )
+    return _annotation(segmentation={"size": [60, 80], "counts": counts})
 
 
 def _image(**changes):
@@ -130,53 +121,74 @@ def _image(**changes):
         (
             INSTANCES,
             shared.truncate,
-            r"instances_train2017\.json: truncated or no annot",
+            r"instances_train2017\.json: truncated or not JSON",
         ),
         (INSTANCES, lambda p: p.unlink(), r"instances_train2017\.json: missing"),
-        (INSTANCES, lambda p: p.write_text("{}"), "has no annotations, categories"),
-        (INSTANCES, lambda p: p.write_text("[1]"), "no JSON object"),
+        (INSTANCES, lambda p: p.write_text("{}"), "has no list 'images'"),
+        (INSTANCES, lambda p: p.write_text("[1]"), "not a JSON object"),
+        (INSTANCES, lambda p: p.write_text("[" * 10**5), "truncated or not JSON"),
         (INSTANCES, lambda p: p.write_bytes(b"\x80\xff"), "unreadable"),
         (
             INSTANCES,
             lambda p: _edit(p, lambda c: c["images"].pop()),
-            "annotation of image",
-        ),
-        (
-            INSTANCES,
-            lambda p: _edit(p, lambda c: c["annotations"][0].pop("iscrowd")),
-            "annotations, id .*iscrowd",
+            "image_id: there is no 6035",
         ),
         (
             INSTANCES,
             lambda p: _edit(p, lambda c: c["categories"].pop()),
+            "annotation 2: category_id",
+        ),
+        (
+            INSTANCES,
+            lambda p: _edit(p, lambda c: c["categories"].append({"id": 91, "name": 1})),
             "categories of its own",
         ),
-        (INSTANCES, _polygon([1, 1, 9, 1, 9]), None),
+        (
+            INSTANCES,
+            lambda p: _edit(p, lambda c: c["images"].append(c["images"][0])),
+            "image 6000: two images",
+        ),
+        (INSTANCES, _without("id"), "annotation 'without an id': has no id"),
+        (INSTANCES, _annotation(id=[1]), r"annotation \[1\]: id: "),
+        (INSTANCES, _without("image_id"), "annotation 1: has no image_id"),
+        (INSTANCES, _without("category_id"), "annotation 1: has no category_id"),
+        (INSTANCES, _without("segmentation"), "annotation 1: has no segmentation"),
+        (INSTANCES, _annotation(iscrowd=2), "annotation 1: iscrowd: there is no 2"),
+        (INSTANCES, _annotation(iscrowd=None), "annotation 1: iscrowd: None is"),
+        (INSTANCES, _annotation(category_id="1"), "1: category_id: '1' is not"),
+        (INSTANCES, _annotation(category_id=12), "category_id: there is no 12"),
+        (INSTANCES, _annotation(segmentation=None), "1: segmentation: is neither"),
+        (INSTANCES, _annotation(segmentation=[]), "1: segmentation: has no polygon"),
+        (INSTANCES, _annotation(segmentation={}), "run lengths of size None"),
+        (INSTANCES, _polygon([1, 1], [9, 1], [9, 9], [1, 9]), "has no polygon"),
+        (INSTANCES, _polygon([[1, 1], [9, 1], [9, 9], [1, 9]]), "not a list of num"),
+        (INSTANCES, _polygon(1, 1, 9, 1, 9, 9), "not a list of numbers"),
+        (INSTANCES, _polygon("123456"), "not a list of numbers"),
+        (INSTANCES, _polygon([None, 0, 1, 1, 2, 2]), "not a list of numbers"),
+        (INSTANCES, _polygon([1, 1, 9, 1]), "has no polygon"),
+        (INSTANCES, _polygon([1, 1, 9, 1, 9]), "odd number of coordinates"),
         (INSTANCES, _polygon([1, 1, 9, 1, 9, 9, 9]), "odd number of coordinates"),
-        (INSTANCES, _polygon([None, 0, 1, 1, 2, 2]), "cannot be read"),
         (INSTANCES, _polygon([float("nan"), 0, 1, 1, 2, 2]), "far beyond the image"),
         (INSTANCES, _polygon([float("inf"), 0, 1, 1, 2, 2]), "far beyond the image"),
         (INSTANCES, _polygon([1e9, 0, 1, 1, 2, 2]), "far beyond the image"),
+        (INSTANCES, _runs(None), "do not fill the image"),
         (INSTANCES, _runs("11"), "do not fill the image"),
         (INSTANCES, _runs(""), "do not fill the image"),
         (INSTANCES, _runs("o"), "end early"),
-        (INSTANCES, _runs([-5, 4805]), "do not fill the image"),
+        (INSTANCES, _runs([-5, 4805]), "-5 is not a whole number"),
         (INSTANCES, _runs([2**33]), "do not fill the image"),
-        (INSTANCES, _runs([0, 10**400]), "do not fill the image"),
-        (INSTANCES, _image(width="a"), "images, id 6000: invalid literal"),
-        (INSTANCES, _image(width=-80), "images, id 6000: sides"),
-        (INSTANCES, _image(width=80.0, id=6000.0), None),
-        (INSTANCES, _image(id=float("inf")), "images, id inf"),
-        (INSTANCES, _image(id="a\nb"), "truncated or no annotations"),
-        (INSTANCES, _image(file_name=".."), "file name"),
+        (INSTANCES, _runs([0, 10**400]), "not a whole number"),
+        (INSTANCES, _image(width="a"), "image 6000: width: 'a' is not"),
+        (INSTANCES, _image(width=-80), "image 6000: width: -80 is not"),
+        (INSTANCES, _image(width=0), "image 6000: width: must be 1 to"),
+        (INSTANCES, _image(id=float("inf")), "image inf: id: inf is not"),
+        (INSTANCES, _image(id="a\nb"), r"image 'a\\nb': id: 'a\\nb' is not"),
+        (INSTANCES, _image(file_name=".."), "file_name: '..' is not"),
+        (INSTANCES, _image(file_name="../x.jpg"), "file_name: '../x.jpg' is not"),
+        (INSTANCES, _image(file_name=7), "file_name: "),
         (
             INSTANCES,
-            lambda p: _edit(p, lambda c: c["images"][0].update(file_name="../x.jpg")),
-            "file name",
-        ),
-        (
-            INSTANCES,
-            lambda p: _edit(p, lambda c: c["images"][0].update(width=81)),
+            _image(width=81),
             r"000000006000\.jpg: is 80 x 60 pixels, its labels 81 x 60",
         ),
         (FIRST, lambda p: p.unlink(), r"000000006000\.jpg: missing"),
@@ -189,13 +201,30 @@ def test_what_is_wrong_with_coco_is_named_and_leaves_no_store(
     copy, tmp_path, file, harm, message
 ):
     harm(copy / file)
-    if message is None:  # odd, but told what it means
-        assert shared.write_store("coco", copy, tmp_path).is_dir()
-        return
     with pytest.raises(SourceError, match=message) as error:
         shared.write_store("coco", copy, tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "coco").exists()
+
+
+def test_what_other_tools_write_is_read_alike(coco, copy, tmp_path):
+    """Without `iscrowd`, with whole numbers as floats and a polygon of two points."""
+
+    def change(content):
+        content["images"][0].update(width=80.0, id=6000.0)
+        for annotation in content["annotations"]:
+            if not annotation["iscrowd"]:
+                del annotation["iscrowd"]
+        content["annotations"][-1]["segmentation"].append([1, 1, 9, 1])
+
+    _edit(copy / INSTANCES, change)
+    expected = Store.open(shared.write_store("coco", coco, tmp_path / "expected"))
+    found = Store.open(shared.write_store("coco", copy, tmp_path / "found"))
+    for field in expected.fields:
+        np.testing.assert_array_equal(
+            found.column("train", field), expected.column("train", field)
+        )
+    assert found.manifest["source"]["splits"]["train"]["polygons_left_out"] == 1
 
 
 def test_a_damaged_image_costs_no_finished_shard(copy, tmp_path, monkeypatch):
@@ -222,8 +251,12 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(seed):
     inside = rng.random((37, 53)) < (0.5, 0.02, 0.98)[seed]
     runs = masks.encode(np.asfortranarray(inside.astype(np.uint8)))
     counts = runs["counts"].decode()
-    found = coco_source.decode({"size": [37, 53], "counts": counts}, 37, 53)
-    np.testing.assert_array_equal(found, inside)
+    found = coco_source.segmentation(
+        {"size": [37, 53], "counts": counts}, {"width": 53, "height": 37}
+    )
+    np.testing.assert_array_equal(
+        masks.decode(masks.frPyObjects(found, 37, 53)), inside
+    )
 
 
 @pytest.mark.parametrize(

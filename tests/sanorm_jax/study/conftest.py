@@ -13,6 +13,7 @@ def study_config(data_dir, **changes) -> ml_collections.ConfigDict:
             "base": tiny.config(data_dir, num_train_steps=2).to_dict(),
             "normalizations": ("weighted_mean", "weighted_sum"),
             "seeds": (0,),
+            "learning_rates": (),
             "train_settings": {"few": {"max_objects": 6, "num_slots": 4}},
             "evaluation": {
                 "num_slots": (3, 5),

@@ -13,9 +13,7 @@ from tests.sanorm_jax.study.conftest import study_config
 
 @pytest.fixture
 def jobs(data_dir, tmp_path):
-    config = study_config(data_dir, seeds=(0, 1))
-    with config.unlocked():
-        config.learning_rates = (0.001, 0.003)
+    config = study_config(data_dir, seeds=(0, 1), learning_rates=(0.001, 0.003))
     return jobs_lib.create(config, tmp_path)
 
 
