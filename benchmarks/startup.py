@@ -43,7 +43,9 @@ def train(
       CalledProcessError: the run failed.
     """
     command = [
-        *(sys.executable, "-m", "sanorm_jax.main"),
+        sys.executable,
+        "-m",
+        "sanorm_jax.main",
         f"--config=configs/{task}.py",
         f"--workdir={workdir}",
         f"--config.data_dir={data_dir}",

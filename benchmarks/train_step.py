@@ -197,12 +197,22 @@ def main(argv):
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     times = make_table(
         f"Median of {_REPEATS.value} training steps, float32",
-        *("ours, s", "torch, s", "torch/ours", "ours, GB", "torch, GB", "compile, s"),
+        "ours, s",
+        "torch, s",
+        "torch/ours",
+        "ours, GB",
+        "torch, GB",
+        "compile, s",
     )
     bounds = make_table(
         "Time of the step's operations and bytes at the machine's rates, as share of "
         "the time of our step",
-        *("GFLOP", "GFLOP/s", "share", "GB", "GB/s", "share"),
+        "GFLOP",
+        "GFLOP/s",
+        "share",
+        "GB",
+        "GB/s",
+        "share",
     )
     for case in CASES[_CASES.value]:
         if case.task in _TASKS.value:

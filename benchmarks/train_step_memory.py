@@ -94,7 +94,9 @@ def gpu_table() -> Table:
             times = flops / tf32, flops / bfloat16, size / bandwidth
             table.add_row(
                 f"{case.task}, batch {batch_size}",
-                *(f"{flops / 1e12:.1f}", f"{size / 1e9:.0f}", gpu),
+                f"{flops / 1e12:.1f}",
+                f"{size / 1e9:.0f}",
+                gpu,
                 *(f"{1e3 * seconds:.0f}" for seconds in times),
             )
     return table

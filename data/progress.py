@@ -64,7 +64,11 @@ class Progress:
             left = (self._total - self._done) / rate
             logging.info(
                 "%s: %d of %d, %s, %.0f s left",
-                *(self._title, self._done, self._total, shown, left),
+                self._title,
+                self._done,
+                self._total,
+                shown,
+                left,
             )
 
     def __exit__(self, *exc_info):

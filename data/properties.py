@@ -16,8 +16,14 @@ MATERIALS = ("rubber", "metal")
 COLORS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
 # sRGB of CLEVR's colours, in this order.
 RGB = (
-    *((87, 87, 87), (173, 35, 35), (42, 75, 215), (29, 105, 20)),
-    *((129, 74, 25), (129, 38, 192), (41, 208, 208), (255, 238, 51)),
+    (87, 87, 87),
+    (173, 35, 35),
+    (42, 75, 215),
+    (29, 105, 20),
+    (129, 74, 25),
+    (129, 38, 192),
+    (41, 208, 208),
+    (255, 238, 51),
 )
 
 # World units that [0, 1] stands for in x, y and z.

@@ -348,7 +348,9 @@ class Store(_Layout):
             if gather.can_gather(metadata["codecs"], shape):
                 self._gatherers[key] = gather.Gatherer(
                     lambda shard: self.shard_file(split, field, shard),
-                    *(shape, dtype, self.examples_per_shard),
+                    shape,
+                    dtype,
+                    self.examples_per_shard,
                 )
         return self._gatherers[key]
 

@@ -109,7 +109,10 @@ def convert(path: pathlib.Path, target: pathlib.Path) -> int | None:
     weights.save(target, state, metadata)
     logging.info(
         "%s: %d tensors, %d values, step %s",
-        *(target, len(state), sum(x.numel() for x in state.values()), step),
+        target,
+        len(state),
+        sum(x.numel() for x in state.values()),
+        step,
     )
     return step
 

@@ -186,7 +186,9 @@ def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
     state = {
         name: graph.tensor(prefix + name)
         for name in (
-            *("embeddings.cls_token", "layernorm.weight", "layernorm.bias"),
+            "embeddings.cls_token",
+            "layernorm.weight",
+            "layernorm.bias",
             *(f"{projection}.{part}" for part in _AFFINE),
         )
     }
@@ -245,7 +247,9 @@ def convert(path: pathlib.Path, target: pathlib.Path):
     weights.save(target, state, metadata)
     logging.info(
         "%s: %d tensors, %d values",
-        *(target, len(state), sum(x.numel() for x in state.values())),
+        target,
+        len(state),
+        sum(x.numel() for x in state.values()),
     )
 
 

@@ -60,7 +60,9 @@ def create(
 
         size = source.fields["image"][0][:2]
         return PatchEncoder(
-            *(size, options.patch_size, first_images),
+            size,
+            options.patch_size,
+            first_images,
             batch_size=options.batch_size or 64,
             like=like,
         )

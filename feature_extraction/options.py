@@ -56,8 +56,11 @@ class Options:
     def check(self, encoder: str):
         """Raises StoreError for values that no encoder, or not this one, takes."""
         for name in (
-            *("patch_size", "input_size", "batch_size"),
-            *("components", "projection_images"),
+            "patch_size",
+            "input_size",
+            "batch_size",
+            "components",
+            "projection_images",
         ):
             value = getattr(self, name)
             if value is not None and value <= 0:

@@ -180,7 +180,9 @@ def project(
         )
     logging.info(
         "projection: %d of %d components, %.1f %% of the variance, fitted on %s",
-        *(options.components, width, 100 * projection.record["explained_variance"]),
+        options.components,
+        width,
+        100 * projection.record["explained_variance"],
         projection.record["images"],
     )
     return ProjectedEncoder(encoder, projection)

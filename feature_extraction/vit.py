@@ -104,7 +104,11 @@ class VitEncoder:
         }
         logging.info(
             "%s on %s: %d tokens of %d; %s",
-            *(name, self._device, self.num_tokens, self.feature_dim, self.settings),
+            name,
+            self._device,
+            self.num_tokens,
+            self.feature_dim,
+            self.settings,
         )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

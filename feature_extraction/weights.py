@@ -15,8 +15,16 @@ from sanorm_jax.data.manifest import StoreError, file_sha256
 
 # Where training programs keep the state of the model, the usual names first.
 _STATE_NAMES = (
-    *("model", "model_state_dict", "state_dict", "model_state", "network", "net"),
-    *("teacher", "module", "weights", "params"),
+    "model",
+    "model_state_dict",
+    "state_dict",
+    "model_state",
+    "network",
+    "net",
+    "teacher",
+    "module",
+    "weights",
+    "params",
 )
 # What wrappers put before each name: data parallelism and compilation.
 _PREFIXES = ("module.", "_orig_mod.")

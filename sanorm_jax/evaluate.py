@@ -275,7 +275,7 @@ def evaluate(
                 "num_iterations": setting.num_iterations,
             }
             table = evaluator.run(
-                *(on_devices, split), **counts, indices=indices, advance=bar.advance
+                on_devices, split, **counts, indices=indices, advance=bar.advance
             )
             found = _rows(
                 table,
@@ -288,8 +288,10 @@ def evaluate(
             )
             logging.info(
                 "%d slots, %d iterations, %s, %d images: %s",
-                *(setting.num_slots, setting.num_iterations),
-                *(f"at most {limit} objects" if limit else "all", len(indices)),
+                setting.num_slots,
+                setting.num_iterations,
+                f"at most {limit} objects" if limit else "all",
+                len(indices),
                 measures.brief(found[0]),
             )
             rows += found

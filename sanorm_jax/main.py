@@ -82,7 +82,9 @@ def _run() -> int:
     from sanorm_jax.run import cluster
 
     with cluster.joined_hosts(
-        *(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value),
+        _COORDINATOR.value,
+        _NUM_PROCESSES.value,
+        _PROCESS_ID.value,
         local_device_ids=_LOCAL_DEVICES.value,
     ):
         return _train_or_evaluate(workdir)

@@ -60,8 +60,11 @@ def warmup_cosine(learning_rate: float, warmup_steps: int, end_step: int) -> Sch
       end_step: from which on the rate stays a tenth.
     """
     return optax.warmup_cosine_decay_schedule(
-        *(0.0 if warmup_steps else learning_rate, learning_rate, warmup_steps),
-        *(end_step, COSINE_END * learning_rate),
+        0.0 if warmup_steps else learning_rate,
+        learning_rate,
+        warmup_steps,
+        end_step,
+        COSINE_END * learning_rate,
     )
 
 

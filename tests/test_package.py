@@ -112,16 +112,33 @@ print(sanorm_jax.SlotAttention.__name__, sanorm_jax.load.__name__)
 
 def test_its_commands_prepare_and_train_from_an_empty_folder(installed, tmp_path):
     start = "import sys; from sanorm_jax.command_line.console import main; main()"
-    verb = (*("-c", start),)
-    _run(
-        *(installed, tmp_path, *verb, "prepare", "--dataset=blocks", "--data_dir=d"),
-        *("--splits=train:32,validation:8", "--num_workers=1"),
+    verb = (
+        "-c",
+        start,
     )
     _run(
-        *(installed, tmp_path, *verb, "train", "--config=configs/blocks.py"),
-        *("--workdir=run", "--config.data_dir=d", "--config.num_train_steps=1"),
-        *("--config.optimizer.cosine_steps=600", "--config.model.feature_dim=4"),
-        *("--config.evaluation_batch_size=8", "--config.num_figure_examples=0"),
+        installed,
+        tmp_path,
+        *verb,
+        "prepare",
+        "--dataset=blocks",
+        "--data_dir=d",
+        "--splits=train:32,validation:8",
+        "--num_workers=1",
+    )
+    _run(
+        installed,
+        tmp_path,
+        *verb,
+        "train",
+        "--config=configs/blocks.py",
+        "--workdir=run",
+        "--config.data_dir=d",
+        "--config.num_train_steps=1",
+        "--config.optimizer.cosine_steps=600",
+        "--config.model.feature_dim=4",
+        "--config.evaluation_batch_size=8",
+        "--config.num_figure_examples=0",
     )
     done = _run(installed, tmp_path, *verb, "status", "--workdir=run")
     assert "1" in done.stdout

@@ -23,12 +23,18 @@ def config(
     result = importlib.import_module(f"sanorm_jax.configs.{name}").get_config()
     result.update(
         {
-            **{"data_dir": str(data_dir), "dataset": "random"},
+            "data_dir": str(data_dir),
+            "dataset": "random",
             "encoder": "random" if name == "dinosaur" else "",
-            **{"batch_size": 8, "evaluation_batch_size": 8},
-            **{"num_slots": 4, "num_iterations": 2, "num_train_steps": 6},
-            **{"log_every_steps": 2, "evaluate_every_steps": 4},
-            **{"checkpoint_every_steps": 2, "num_figure_examples": 0},
+            "batch_size": 8,
+            "evaluation_batch_size": 8,
+            "num_slots": 4,
+            "num_iterations": 2,
+            "num_train_steps": 6,
+            "log_every_steps": 2,
+            "evaluate_every_steps": 4,
+            "checkpoint_every_steps": 2,
+            "num_figure_examples": 0,
             "compilation_cache": False,
         }
     )

@@ -72,10 +72,16 @@ class _Process:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "benchmarks.gpu", f"--run_part={name}"),
-                    *(f"--size={_SIZE.value}", f"--out={self._out}"),
+                    sys.executable,
+                    "-m",
+                    "benchmarks.gpu",
+                    f"--run_part={name}",
+                    f"--size={_SIZE.value}",
+                    f"--out={self._out}",
                 ],
-                **{"stdout": log, "stderr": log, "start_new_session": True},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
                 # PyTorch and other parts need the card's memory too.
                 env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
             )

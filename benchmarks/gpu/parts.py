@@ -162,7 +162,9 @@ def _train(config, devices: Devices) -> Any:
     step = devices.compile_train_step(make_train_step(task, tx, schedule))
     state = devices.put_state(create_state(task, tx, 0))
     read = pipeline.train_reader(
-        *(task.dataset, "train", np.arange(40)),
+        task.dataset,
+        "train",
+        np.arange(40),
         fields=task.train_fields,
         batch_size=config.batch_size,
         seed=0,
@@ -191,7 +193,9 @@ def reading(size: Size) -> dict[str, Any]:
         stores.write_features(root / "random-random", source, shape)
         dataset = pipeline.open_dataset(root, "random", encoder="random")
         read = pipeline.train_reader(
-            *(dataset, "train", np.arange(size.frames)),
+            dataset,
+            "train",
+            np.arange(size.frames),
             fields=("features",),
             batch_size=case.batch_size,
             seed=0,

@@ -61,7 +61,11 @@ def _card(card) -> Table:
 def _parity(parities) -> Table:
     table = _table(
         "Parity with the published code, by precision of float32 products",
-        *("precision", "comparisons", "past tolerance", "forward", "gradient"),
+        "precision",
+        "comparisons",
+        "past tolerance",
+        "forward",
+        "gradient",
     )
     for name, found in parities.items():
         largest = (found["largest"][kind] for kind in ("forward", "gradient"))
@@ -76,8 +80,18 @@ def _parity(parities) -> Table:
 def _steps(measured) -> Table:
     table = _table(
         "Training steps: steps a second, peak memory in GB, seconds to compile",
-        *("step", "ours", "eager", "compiled", "ours/eager", "ours/compiled"),
-        *("GB", "eager", "compiled", "s", "compiled", "losses"),
+        "step",
+        "ours",
+        "eager",
+        "compiled",
+        "ours/eager",
+        "ours/compiled",
+        "GB",
+        "eager",
+        "compiled",
+        "s",
+        "compiled",
+        "losses",
     )
     for r in measured:
         times = [r[side].get("seconds", NAN) for side in SIDES]
@@ -95,11 +109,17 @@ def _steps(measured) -> Table:
 def _bounds(measured, card) -> Table:
     table = _table(
         "Our steps: shares of the measured rates of products and of memory",
-        *("step", "ms", "TFLOP", "share", "GB", "share"),
+        "step",
+        "ms",
+        "TFLOP",
+        "share",
+        "GB",
+        "share",
     )
     for r in measured:
         seconds, flops, size = (
-            *(r["ours"].get("seconds", NAN), r.get("flops", NAN)),
+            r["ours"].get("seconds", NAN),
+            r.get("flops", NAN),
             r.get("bytes", NAN),
         )
         rates = card["flops_per_s"] if card else {}
@@ -107,8 +127,10 @@ def _bounds(measured, card) -> Table:
         stream = card["bytes_per_s"] if card else NAN
         table.add_row(
             r["name"],
-            *(f"{1e3 * seconds:.1f}", f"{flops / 1e12:.2f}"),
-            *(f"{flops / seconds / product:.2f}", f"{size / 1e9:.1f}"),
+            f"{1e3 * seconds:.1f}",
+            f"{flops / 1e12:.2f}",
+            f"{flops / seconds / product:.2f}",
+            f"{size / 1e9:.1f}",
             f"{size / seconds / stream:.2f}",
         )
     return table

@@ -100,7 +100,10 @@ def build(options: Options) -> Source:
     if not 16 <= size <= _CROP:
         raise StoreError(f"--image_size={size}: must be 16 to {_CROP}, the crop's side")
     return records.source(
-        *(options, "clevr_with_masks", FEATURES, _SPLITS),
+        options,
+        "clevr_with_masks",
+        FEATURES,
+        _SPLITS,
         convert=functools.partial(convert, size=size),
         settings={
             "image_size": size,

@@ -73,7 +73,9 @@ def build(options: Options) -> Source:
     if left_out:
         logging.warning(
             "left out %d of %d files, which are no images that Pillow reads: %s",
-            *(left_out.total(), len(found), said),
+            left_out.total(),
+            len(found),
+            said,
         )
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Source(

@@ -212,7 +212,8 @@ def build(options: Options) -> Source:
         },
         fields={
             **class_fields(size, most, "uint8"),
-            **{"video": ((), "int32"), "frame": ((), "int32")},
+            "video": ((), "int32"),
+            "frame": ((), "int32"),
         },
         splits=splits,
         examples_per_shard=num_frames,

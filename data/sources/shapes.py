@@ -13,7 +13,10 @@ _MOST_OBJECTS = 10
 
 def _example_at(split: str, index: int, *, settings: dict) -> Example:
     return shapes.render(
-        *(settings["seed"], split, index, settings["image_size"]),
+        settings["seed"],
+        split,
+        index,
+        settings["image_size"],
         *rendered.limits(settings, split),
         num_rows=settings["max_objects"],
     )

@@ -108,7 +108,10 @@ def build(options: Options) -> Source:
             "which are not resized"
         )
     return records.source(
-        *(options, "tetrominoes", FEATURES, _SPLITS),
+        options,
+        "tetrominoes",
+        FEATURES,
+        _SPLITS,
         convert=convert,
         settings={"image_size": SIZE, "max_objects": MAX_OBJECTS},
         fields=fields(MAX_OBJECTS),

@@ -22,9 +22,26 @@ from . import files, photographs
 from .base import Options, Source, SourceError, read_text
 
 CATEGORIES = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
-    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
-    *("sheep", "sofa", "train", "tvmonitor"),
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
 )
 _LISTS = {"train": "train", "validation": "val"}
 # Where SBD lies, of the folder above VOC2012 and of `--source`.
@@ -52,7 +69,10 @@ def _labels(path: pathlib.Path, most: int) -> np.ndarray:
     except FileNotFoundError:
         raise SourceError(f"{path}: missing; get it again") from None
     except (
-        *(OSError, ValueError, SyntaxError, UnidentifiedImageError),
+        OSError,
+        ValueError,
+        SyntaxError,
+        UnidentifiedImageError,
         Image.DecompressionBombError,
     ) as error:
         raise SourceError(f"{path}: corrupt or no label image ({error})") from None
@@ -213,7 +233,9 @@ def build(options: Options) -> Source:
     wanted = options.splits or dict.fromkeys(_LISTS)
     splits = {n: _read_split(n, count, voc, sbd) for n, count in wanted.items()}
     return photographs.source(
-        *(options, "voc", splits),
+        options,
+        "voc",
+        splits,
         size=size,
         categories=CATEGORIES,
         version={"version": "VOC 2012", "sbd": sbd is not None},

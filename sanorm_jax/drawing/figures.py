@@ -128,8 +128,11 @@ def picture_grid(rows: Mapping[str, Sequence[np.ndarray]]) -> tuple[Figure, np.n
             squeeze=False,
             gridspec_kw={
                 "left": label_width / size[0],
-                **{"right": 0.995, "bottom": 0.005, "top": 0.995},
-                **{"wspace": 0.06, "hspace": 0.06},
+                "right": 0.995,
+                "bottom": 0.005,
+                "top": 0.995,
+                "wspace": 0.06,
+                "hspace": 0.06,
             },
         )
         for (name, pictures), line in zip(rows.items(), axes, strict=True):
@@ -165,8 +168,12 @@ def segmentation_overlay(image: np.ndarray, labels: np.ndarray) -> Figure:
             axis.set_axis_off()
         for label, (row, column) in painting.middles(labels).items():
             axis.text(
-                *(column, row, str(label)),
-                **{"ha": "center", "va": "center", "fontsize": 6},
+                column,
+                row,
+                str(label),
+                ha="center",
+                va="center",
+                fontsize=6,
                 bbox={"boxstyle": "round,pad=0.15", "fc": "white", "lw": 0},
             )
     return figure
@@ -195,7 +202,9 @@ def sweep_plot(
     """
     return sweep_plots(
         {"": lines},
-        **{"xlabel": xlabel, "ylabel": ylabel, "mark": mark},
+        xlabel=xlabel,
+        ylabel=ylabel,
+        mark=mark,
         references={"": references or {}},
     )
 
@@ -248,7 +257,9 @@ def sweep_plots(
                 handles=[handles[name] for name in names],
                 loc="outside upper left",
                 ncols=max(1, min(len(names), int(width / entry))),
-                **{"frameon": False, "handlelength": 3, "columnspacing": 1.2},
+                frameon=False,
+                handlelength=3,
+                columnspacing=1.2,
             )
     return figure
 
@@ -311,8 +322,13 @@ def heat_maps(
                 # cividis is dark in its lower half
                 ink = "white" if picture.norm(value) < 0.5 else "black"
                 axis.text(
-                    *(column, row, f"{value:.2f}"),
-                    **{"ha": "center", "va": "center", "fontsize": 7, "color": ink},
+                    column,
+                    row,
+                    f"{value:.2f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=ink,
                 )
         for axis in axes[len(panels) :]:
             axis.set_visible(False)

@@ -8,12 +8,24 @@ from scipy.ndimage import distance_transform_cdt
 from scipy.optimize import linear_sum_assignment
 
 OKABE_ITO = (
-    *("#0072B2", "#E69F00", "#009E73", "#D55E00"),
-    *("#56B4E9", "#CC79A7", "#F0E442"),
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#56B4E9",
+    "#CC79A7",
+    "#F0E442",
 )
 TOL_MUTED = (
-    *("#332288", "#882255", "#117733", "#88CCEE", "#DDCC77"),
-    *("#999933", "#AA4499", "#44AA99", "#CC6677"),
+    "#332288",
+    "#882255",
+    "#117733",
+    "#88CCEE",
+    "#DDCC77",
+    "#999933",
+    "#AA4499",
+    "#44AA99",
+    "#CC6677",
 )
 _SEGMENTS = np.array([to_rgb(color) for color in OKABE_ITO + TOL_MUTED])
 BACKGROUND = np.array(to_rgb("#D0D0D0"))
@@ -42,10 +54,14 @@ def draw_line(axis, i: int, name: str, line: Line):
     axis.plot(
         x,
         [v.mean() for v in values],
-        **{"color": color, "label": name, "linewidth": 1.4},
+        color=color,
+        label=name,
+        linewidth=1.4,
         linestyle=_STYLES[i % len(_STYLES)],
         marker=_MARKERS[i % len(_MARKERS)],
-        **{"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5},
+        markersize=4.5,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
     )
 
 
@@ -64,7 +80,9 @@ def draw_references(axis, references, mark):
             name,
             (1, end),
             xycoords=("axes fraction", "data"),
-            **{"xytext": (0, 2), "textcoords": "offset points", "ha": "right"},
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="right",
             **small,
         )
     if mark:
@@ -73,7 +91,8 @@ def draw_references(axis, references, mark):
             mark[0],
             (mark[1], 0),
             xycoords=("data", "axes fraction"),
-            **{"xytext": (3, 3), "textcoords": "offset points"},
+            xytext=(3, 3),
+            textcoords="offset points",
             **small,
         )
 

@@ -104,7 +104,8 @@ class Checkpoints:
         logging.error(
             "checkpoint of step %s not saved (%s); going on, it is tried again at the "
             "next one",
-            *(self._step_in_progress, str(error).splitlines()[0]),
+            self._step_in_progress,
+            str(error).splitlines()[0],
         )
         # What there is of it takes the room that the next one needs.
         for left in self.directory.glob("*.orbax-checkpoint-tmp*"):

@@ -43,7 +43,9 @@ def first_host(nodelist: str) -> str:
     try:
         found = subprocess.run(
             ["scontrol", "show", "hostnames", nodelist],
-            **{"capture_output": True, "text": True, "timeout": _SCONTROL_S},
+            capture_output=True,
+            text=True,
+            timeout=_SCONTROL_S,
             check=False,
         )
         names = found.stdout.splitlines() if found.returncode == 0 else []

@@ -133,8 +133,11 @@ class TrainingRun:
         dataset = self.task.dataset
         size = dataset.settings["image_size"]
         run_data.note(
-            *(self.workdir, size, dataset.feature_settings),
-            *(dataset.projection, dataset.fields),
+            self.workdir,
+            size,
+            dataset.feature_settings,
+            dataset.projection,
+            dataset.fields,
         )
         self.writer = writers.Writer(self.workdir, int(state.step), config)
         stack.callback(self.writer.close)

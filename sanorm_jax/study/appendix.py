@@ -54,8 +54,10 @@ def add_occupancy(page, study, jobs, data, rows, tag, where):
         if (
             part := select(
                 rows,
-                **{"normalization": name, "num_slots": k},
-                **{"min_objects": least, "max_objects": most},
+                normalization=name,
+                num_slots=k,
+                min_objects=least,
+                max_objects=most,
             )
         )
     ]

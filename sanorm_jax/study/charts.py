@@ -116,13 +116,17 @@ def grid(rows: Sequence[Row], data: Data, measure: str) -> Figure:
             for j, limit in enumerate(limits):
                 cell = select(
                     rows,
-                    **{"normalization": name, "num_slots": k},
-                    **{"min_objects": least, "max_objects": limit},
+                    normalization=name,
+                    num_slots=k,
+                    min_objects=least,
+                    max_objects=limit,
                 )
                 panels[title][i, j] = np.mean([row[measure] for row in cell])
     return figures.heat_maps(
         panels,
-        **{"rows": slots, "columns": limits, "ylabel": _SLOTS},
+        rows=slots,
+        columns=limits,
+        ylabel=_SLOTS,
         xlabel="maximum number of objects",
         label=measures.label(measure),
     )

@@ -54,8 +54,12 @@ def _start(
     job: Job, index: int, workdir: pathlib.Path, core: int | None, is_trial: bool
 ):
     command = [
-        *(sys.executable, "-m", "sanorm_jax.study"),
-        *(f"--workdir={workdir}", f"--job={index}", "--end_with_stdin"),
+        sys.executable,
+        "-m",
+        "sanorm_jax.study",
+        f"--workdir={workdir}",
+        f"--job={index}",
+        "--end_with_stdin",
         *(("--trial",) if is_trial else ()),
     ]
     # Large pages, as in the Makefile; what the user has set stays.
@@ -67,9 +71,7 @@ def _start(
             os.sched_setaffinity(0, {core})  # inherited by the new process
         try:
             process = subprocess.Popen(
-                command,
-                **{"stdin": subprocess.PIPE, "stdout": log, "stderr": log},
-                env=environment,
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment
             )
         finally:
             os.sched_setaffinity(0, everywhere)
@@ -127,8 +129,11 @@ def _run(jobs, workdir, processes, stop, trials, bar) -> dict[str, int]:
             one.process.stdin.close()
             logging.info(
                 "%s: %s after %.0f s; %d run, %d wait",
-                *(one.job.name, _describe(code), time.time() - one.started),
-                *(len(running), len(waiting)),
+                one.job.name,
+                _describe(code),
+                time.time() - one.started,
+                len(running),
+                len(waiting),
             )
             bar.advance(1)
         session.note()

@@ -13,7 +13,11 @@ def _run(tmp_path, *options, **environment):
     out = tmp_path / "gpu.json"
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "benchmarks.gpu", "--size=small", f"--out={out}"),
+            sys.executable,
+            "-m",
+            "benchmarks.gpu",
+            "--size=small",
+            f"--out={out}",
             *options,
         ],
         capture_output=True,

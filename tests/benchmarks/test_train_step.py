@@ -19,8 +19,12 @@ def test_both_sides_take_the_same_steps(task):
     """The benchmark fails where losses differ, before or after its steps."""
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "benchmarks.train_step"),
-            *("--cases=small", f"--tasks={task}", "--repeats=2"),
+            sys.executable,
+            "-m",
+            "benchmarks.train_step",
+            "--cases=small",
+            f"--tasks={task}",
+            "--repeats=2",
         ],
         capture_output=True,
         text=True,

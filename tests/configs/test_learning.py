@@ -52,19 +52,27 @@ def _constant_properties(true: np.ndarray, num_slots: int = 4) -> float:
 CASES = {
     "shapes": ("scenes", "patches", {}, lambda b: _squares(b["features"])),
     "shapes_property_prediction": (
-        *("scenes", "patches", {"feature_dim": 16}),
+        "scenes",
+        "patches",
+        {"feature_dim": 16},
         lambda b: _constant_properties(b["properties"]),
     ),
     "shapes_property_prediction_pixels": (
-        *("scenes", "", {"feature_dim": 8}),
+        "scenes",
+        "",
+        {"feature_dim": 8},
         lambda b: _constant_properties(b["properties"]),
     ),
     "blocks": (
-        *("blocks", "", {"feature_dim": 16}),
+        "blocks",
+        "",
+        {"feature_dim": 16},
         lambda b: _squares(b["image"] / 127.5),
     ),
     "shapes_object_discovery": (
-        *("scenes", "", {"feature_dim": 16}),
+        "scenes",
+        "",
+        {"feature_dim": 16},
         lambda b: _squares(b["image"] / 127.5),
     ),
 }

@@ -12,9 +12,23 @@ import tensorflow_datasets as tfds
 NUM_FRAMES, SIZE = 24, 128
 COUNTS = {"train": 3, "validation": 2, "test": 2}
 CATEGORIES = (
-    *("Action Figures", "Bag", "Board Games", "Bottles and Cans and Cups", "Camera"),
-    *("Car Seat", "Consumer Goods", "Hat", "Headphones", "Keyboard", "Legos"),
-    *("Media Cases", "Mouse", "None", "Shoe", "Stuffed Toys", "Toys"),
+    "Action Figures",
+    "Bag",
+    "Board Games",
+    "Bottles and Cans and Cups",
+    "Camera",
+    "Car Seat",
+    "Consumer Goods",
+    "Hat",
+    "Headphones",
+    "Keyboard",
+    "Legos",
+    "Media Cases",
+    "Mouse",
+    "None",
+    "Shoe",
+    "Stuffed Toys",
+    "Toys",
 )
 _S, _H = NUM_FRAMES, SIZE
 

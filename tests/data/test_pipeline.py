@@ -111,7 +111,8 @@ def test_evaluation_counts_each_example_once(dataset, batch_size, num_hosts, cou
                 indices,
                 fields=("segmentation", "properties"),
                 batch_size=batch_size,
-                **{"host_index": host, "num_hosts": num_hosts},
+                host_index=host,
+                num_hosts=num_hosts,
             )
         )
         lengths.append(len(batches))

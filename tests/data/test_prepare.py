@@ -19,8 +19,12 @@ FLAGS = ("--dataset=shapes", "--image_size=16", "--num_workers=2")
 
 def _command(data_dir, *flags):
     return [
-        *(sys.executable, "-m", "data.prepare"),
-        *(*FLAGS, f"--data_dir={data_dir}", *flags),
+        sys.executable,
+        "-m",
+        "data.prepare",
+        *FLAGS,
+        f"--data_dir={data_dir}",
+        *flags,
     ]
 
 

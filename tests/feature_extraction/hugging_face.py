@@ -70,17 +70,22 @@ def _register(name: str, kind: str, more: dict[str, Any]):
         if kind == "DINOv3ViT":
             model = Eva(
                 **options | {"dynamic_img_size": True, "init_values": 1.0},
-                **{"rope_type": "dinov3", "rope_temperature": 100.0},
-                **{"use_rot_pos_emb": True, "use_abs_pos_emb": False},
-                **{"use_fc_norm": False, "norm_layer": _norm(1e-5)},
+                rope_type="dinov3",
+                rope_temperature=100.0,
+                use_rot_pos_emb=True,
+                use_abs_pos_emb=False,
+                use_fc_norm=False,
+                norm_layer=_norm(1e-5),
                 **{"mlp_ratio": 4} | more,
             )
         else:
             eps = 1e-12 if kind == "ViT" else 1e-6
             model = VisionTransformer(**options | more | {"norm_layer": _norm(eps)})
         model.pretrained_cfg = {
-            **{"input_size": (3, SIDE, SIDE), "interpolation": "bicubic"},
-            **{"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+            "input_size": (3, SIDE, SIDE),
+            "interpolation": "bicubic",
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
         }
         return model
 

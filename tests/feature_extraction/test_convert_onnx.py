@@ -27,9 +27,11 @@ def _check_layers(found, weights):
                 np.concatenate([weights[f"{part}.{kind}"] for part in parts]),
             )
         for old, new in (
-            *(("attention.output.dense.weight", "attn.proj.weight"),),
-            *(("mlp.fc1.weight", "mlp.fc1.weight"), ("mlp.fc2.bias", "mlp.fc2.bias")),
-            *(("layer_scale1.lambda1", "ls1.gamma"), ("norm2.bias", "norm2.bias")),
+            ("attention.output.dense.weight", "attn.proj.weight"),
+            ("mlp.fc1.weight", "mlp.fc1.weight"),
+            ("mlp.fc2.bias", "mlp.fc2.bias"),
+            ("layer_scale1.lambda1", "ls1.gamma"),
+            ("norm2.bias", "norm2.bias"),
         ):
             np.testing.assert_array_equal(found[ours + new], weights[theirs + old])
 
@@ -44,9 +46,13 @@ def test_tensors_are_found_whatever_names_they_kept(tmp_path, folded, gemm):
     positions = weights["embeddings.position_embeddings"]
     np.testing.assert_array_equal(found["pos_embed"], positions)
     model = timm.models.VisionTransformer(
-        **{"img_size": fixture.STORED * fixture.PATCH, "patch_size": fixture.PATCH},
-        **{"embed_dim": fixture.DIM, "depth": fixture.DEPTH, "num_heads": 2},
-        **{"init_values": 1.0, "num_classes": 0},
+        img_size=fixture.STORED * fixture.PATCH,
+        patch_size=fixture.PATCH,
+        embed_dim=fixture.DIM,
+        depth=fixture.DEPTH,
+        num_heads=2,
+        init_values=1.0,
+        num_classes=0,
     )
     model.load_state_dict(found, strict=True)
 

@@ -42,8 +42,13 @@ def _write_source(root, splits, seed=0):
 def _start(data_dir, *flags, encoder="patches"):
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "feature_extraction.extract", "--dataset=random"),
-            *(f"--encoder={encoder}", f"--data_dir={data_dir}", *flags),
+            sys.executable,
+            "-m",
+            "feature_extraction.extract",
+            "--dataset=random",
+            f"--encoder={encoder}",
+            f"--data_dir={data_dir}",
+            *flags,
         ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -335,8 +340,12 @@ def test_weights_without_a_network_are_asked_for(tmp_path):
     _write_source(tmp_path / "random", {"train": 6})
     process = subprocess.run(
         [
-            *(sys.executable, "-m", "feature_extraction.extract", "--dataset=random"),
-            *("--encoder=test_vit.r160_in1k", f"--data_dir={tmp_path}"),
+            sys.executable,
+            "-m",
+            "feature_extraction.extract",
+            "--dataset=random",
+            "--encoder=test_vit.r160_in1k",
+            f"--data_dir={tmp_path}",
         ],
         cwd=ROOT,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},

@@ -250,8 +250,18 @@ def test_settings_name_all_that_makes_the_features(weights):
     settings = _encoder(weights).settings
     assert json.loads(json.dumps(settings)) == settings
     assert settings.keys() >= {
-        *("encoder", "timm", "weights", "input_size", "resize", "interpolation"),
-        *("antialias", "mean", "std", "layer", "final_norm", "compute_dtype"),
+        "encoder",
+        "timm",
+        "weights",
+        "input_size",
+        "resize",
+        "interpolation",
+        "antialias",
+        "mean",
+        "std",
+        "layer",
+        "final_norm",
+        "compute_dtype",
         "prefix_tokens_dropped",
     }
     assert len(settings["weights"]) == 64

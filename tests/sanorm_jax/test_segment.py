@@ -49,7 +49,9 @@ def _extract(data_dir, name, dataset, *flags):
     command = [sys.executable, "-m", "feature_extraction.extract", f"--name={name}"]
     return subprocess.run(
         [*command, f"--data_dir={data_dir}", f"--dataset={dataset}", *flags],
-        **{"cwd": ROOT, "capture_output": True, "text": True},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -91,8 +93,11 @@ def _labels(folder):
 def test_make_segment_labels_each_photo_for_any_number_of_slots(run, photos, tmp_path):
     config, workdir = run
     done = _make(
-        *(f"IMAGES={photos}", f"WORKDIR={workdir}", "NAME=mine"),
-        *(f"DATA_DIR={tmp_path}", "NUM_SLOTS=3,9"),
+        f"IMAGES={photos}",
+        f"WORKDIR={workdir}",
+        "NAME=mine",
+        f"DATA_DIR={tmp_path}",
+        "NUM_SLOTS=3,9",
     )
     assert done.returncode == 0, done.stderr
     dataset = pipeline.open_dataset(tmp_path, "mine", encoder="patches")

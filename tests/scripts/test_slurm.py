@@ -176,7 +176,10 @@ def test_an_extraction_out_of_time_is_requeued(tmp_path):
     assert codes == [124, 0]
     command = scheduler.step()["command"]
     assert command[1:] == [
-        *("-m", "feature_extraction.extract", "--dataset=movi_c", "--shard=3/16")
+        "-m",
+        "feature_extraction.extract",
+        "--dataset=movi_c",
+        "--shard=3/16",
     ]
 
 

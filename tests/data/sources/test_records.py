@@ -207,8 +207,13 @@ def test_memory_does_not_grow_with_the_file(scenes, tmp_path):
             writer.write(record)
     subprocess.run(
         [
-            *(sys.executable, "-m", "data.prepare", "--dataset=clevr_with_masks"),
-            *(f"--source={big}", f"--data_dir={tmp_path}", "--splits=train:1500"),
+            sys.executable,
+            "-m",
+            "data.prepare",
+            "--dataset=clevr_with_masks",
+            f"--source={big}",
+            f"--data_dir={tmp_path}",
+            "--splits=train:1500",
         ],
         check=True,
     )

@@ -23,8 +23,11 @@ def _images(size):
 @pytest.mark.parametrize(
     ("decoder", "size"),
     [
-        *(("expanding", 32), ("stationary", 11), ("up_convolve", 32)),
-        *(("sub_pixel", 35), ("sub_pixel", 32)),
+        ("expanding", 32),
+        ("stationary", 11),
+        ("up_convolve", 32),
+        ("sub_pixel", 35),
+        ("sub_pixel", 32),
     ],
 )
 def test_autoencoder_mixes_slots_by_masks(decoder, size):

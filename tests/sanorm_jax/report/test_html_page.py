@@ -50,7 +50,9 @@ def picture():
         {"": np.eye(2)},
         rows=[1, 2],
         columns=[3, 4],
-        **{"ylabel": "slots", "xlabel": "objects", "label": "FG-ARI"},
+        ylabel="slots",
+        xlabel="objects",
+        label="FG-ARI",
     )
 
 

@@ -197,7 +197,8 @@ def test_two_tasks_of_a_node_share_a_run_and_no_gpu(tmp_path):
             env=os.environ
             | shared
             | {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)},
-            **{"stdout": subprocess.PIPE, "text": True},
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for index in range(2)
     ]

@@ -20,11 +20,14 @@ def study_config(data_dir, **changes) -> ml_collections.ConfigDict:
                 "num_iterations": 2,
                 "datasets": {
                     "random": {
-                        **{"dataset": "random", "split": "validation"},
-                        **{"min_objects": 2, "max_objects": (4, 7, 10)},
+                        "dataset": "random",
+                        "split": "validation",
+                        "min_objects": 2,
+                        "max_objects": (4, 7, 10),
                     }
                 },
-                **{"sample_slots": (5,), "num_samples": 2},
+                "sample_slots": (5,),
+                "num_samples": 2,
             },
             "measures": ("fg_ari_attention_refined", "ari_masks_refined"),
             "table_slots": (3, 5),

@@ -68,7 +68,11 @@ def test_the_command_shows_what_was_done_before(half_done, data_dir, tmp_path):
     path = tmp_path / "paper_tiny.py"
     path.write_text(_CONFIG.format(data_dir=str(data_dir)))
     command = [
-        *(sys.executable, "-m", "sanorm_jax.paper", f"--config={path}", "--report"),
+        sys.executable,
+        "-m",
+        "sanorm_jax.paper",
+        f"--config={path}",
+        "--report",
     ]
 
     def run(folder):

@@ -92,9 +92,7 @@ def test_the_page_and_its_files(study):
     for name in ("weighted mean", "weighted sum", "oracle", "16 x 16 pixels"):
         assert name in text
     cell = results.select(
-        rows,
-        **{"normalization": "weighted_sum", "num_slots": 5, "min_objects": 2},
-        max_objects=6,
+        rows, normalization="weighted_sum", num_slots=5, min_objects=2, max_objects=6
     )[0]
     assert f"<td>{cell['fg_ari_attention_refined']:.3f}</td>" in text
     pictures = {p.name for p in folder.glob("*.png")}

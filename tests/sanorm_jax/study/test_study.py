@@ -29,8 +29,12 @@ def command(data_dir, tmp_path):
 
     def make(*arguments):
         return [
-            *(sys.executable, "-m", "sanorm_jax.study", f"--config={path}"),
-            *(f"--workdir={tmp_path / 'study'}", *arguments),
+            sys.executable,
+            "-m",
+            "sanorm_jax.study",
+            f"--config={path}",
+            f"--workdir={tmp_path / 'study'}",
+            *arguments,
         ]
 
     return make
