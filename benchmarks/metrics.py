@@ -63,14 +63,14 @@ def make_properties(count: int, num_slots: int):
 
 
 def timed(function):
-    """Returns the result and the seconds it took."""
+    """Return the result and the seconds it took."""
     start = time.perf_counter()
     result = jax.block_until_ready(function())
     return result, time.perf_counter() - start
 
 
 def main(argv):
-    """Times each metric each way and prints the table."""
+    """Time each metric each way and prints the table."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument: {argv[1]}")
     count, batch_size = NUM_IMAGES.value, min(BATCH_SIZE.value, NUM_IMAGES.value)
@@ -163,7 +163,7 @@ def pairs_ari(true, predicted, num_true, num_predicted):
 
 
 def add(table, name, seconds, compile_s, library_s, loop_s, difference):
-    """Adds a row; None for what does not apply."""
+    """Add a row; None for what does not apply."""
     table.add_row(
         name,
         f"{seconds:.2f}",

@@ -55,7 +55,7 @@ _Way = Callable[[np.ndarray], None]
 
 
 def write(folder: pathlib.Path, num_videos: int):
-    """Writes the same random features as a store, an HDF5 file and a flat file."""
+    """Write the same random features as a store, an HDF5 file and a flat file."""
     count = num_videos * FRAMES_PER_VIDEO
     common = {"dataset": "random", "source": {}, "splits": {"train": count}}
     common["examples_per_shard"] = FRAMES_PER_VIDEO
@@ -219,7 +219,7 @@ class Result:
 
 
 def measure(folder: pathlib.Path) -> dict[str, Result]:
-    """Returns what was measured of each way to read."""
+    """Return what was measured of each way to read."""
     count = Store.open(folder / "random").num_examples("train")
     results = {name: Result() for name in WAYS}
     rng = np.random.default_rng(1)
@@ -245,7 +245,7 @@ def measure(folder: pathlib.Path) -> dict[str, Result]:
 
 
 def main(argv):
-    """Writes the files, measures and prints a table."""
+    """Write the files, measures and prints a table."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
     bytes_per_video = FRAMES_PER_VIDEO * 2 * int(np.prod(SHAPE))

@@ -46,7 +46,7 @@ CODECS = {
 
 
 def random_features(model: str, count: int) -> tuple[np.ndarray, float, float]:
-    """Returns float16 features [count, N, D] of rendered scenes, of random weights.
+    """Return float16 features [count, N, D] of rendered scenes, of random weights.
 
     And the seconds that encoding them took, by the clock and of CPU.
     """
@@ -69,7 +69,7 @@ def random_features(model: str, count: int) -> tuple[np.ndarray, float, float]:
 
 
 def measure(features: np.ndarray, codec: dict[str, Any] | None, reads: int):
-    """Returns (bytes on the disk over bytes of the features, CPU s/byte read).
+    """Return (bytes on the disk over bytes of the features, CPU s/byte read).
 
     Args:
       features: [n, N, D].
@@ -99,7 +99,7 @@ def measure(features: np.ndarray, codec: dict[str, Any] | None, reads: int):
 
 
 def main(argv):
-    """Measures every codec and prints a table."""
+    """Measure every codec and prints a table."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
     console = Console(width=100, highlight=False)

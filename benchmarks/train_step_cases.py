@@ -158,7 +158,7 @@ class OurStep:
     compile_s: float
 
     def run(self) -> float:
-        """Makes a step and returns its loss."""
+        """Make a step and returns its loss."""
         return float(self.step())
 
 

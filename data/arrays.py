@@ -18,13 +18,13 @@ _SMALL_BYTES = 1024
 
 
 def context() -> ts.Context:
-    """Returns a context without a cache."""
+    """Return a context without a cache."""
     # Each example is read once an epoch: a cache would only take memory.
     return ts.Context({"cache_pool": {"total_bytes_limit": 0}})
 
 
 def spec(path: pathlib.Path) -> dict[str, Any]:
-    """Returns what opens the array in the folder `path`."""
+    """Return what opens the array in the folder `path`."""
     return {
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": f"{path.absolute()}/"},
@@ -37,7 +37,7 @@ def spec(path: pathlib.Path) -> dict[str, Any]:
 def metadata(
     shape: Sequence[int], dtype: str, count: int, per_shard: int
 ) -> dict[str, Any]:
-    """Returns the Zarr metadata of a field.
+    """Return the Zarr metadata of a field.
 
     Args:
       shape: of an example.
@@ -81,7 +81,7 @@ def metadata(
 def write_groups(
     root: pathlib.Path, splits: Iterable[str], attributes: Mapping[str, Any]
 ):
-    """Makes a store and its splits groups for other readers; what is there stays.
+    """Make a store and its splits groups for other readers; what is there stays.
 
     A store that can only be read is left as it is.
 
@@ -100,6 +100,6 @@ def write_groups(
 
 
 def reason(error: Exception) -> str:
-    """Returns the first line of an error of tensorstore."""
+    """Return the first line of an error of tensorstore."""
     # tensorstore appends source locations after the first bracketed part.
     return str(error).splitlines()[0].split(" [")[0][:300]

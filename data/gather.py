@@ -54,7 +54,7 @@ class Buffers:
         self._free: collections.deque[mmap.mmap] = collections.deque(maxlen=8)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
-        """Returns an uninitialised array, aligned so that TF and JAX do not copy it."""
+        """Return an uninitialised array, aligned so that TF and JAX do not copy it."""
         dtype = np.dtype(dtype)
         size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         if not size:
@@ -116,7 +116,7 @@ class Gatherer:
         self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the examples [len(indices), *shape].
+        """Return the examples [len(indices), *shape].
 
         Raises:
           DamageError: an example is missing, or its checksum does not hold.
@@ -147,7 +147,7 @@ class Gatherer:
             raise DamageError("a checksum does not hold")
 
     def _read_offsets(self, file: int) -> np.ndarray:
-        """Returns offset and length [examples of a shard, 2] in the file, in bytes."""
+        """Return offset and length [examples of a shard, 2] in the file, in bytes."""
         size = 16 * self._per_shard
         start = os.fstat(file).st_size - size - _CRC_BYTES
         index = os.pread(file, size + _CRC_BYTES, max(start, 0))

@@ -6,7 +6,7 @@ import types
 
 @functools.cache
 def tensorflow() -> types.ModuleType:
-    """Returns TensorFlow, kept from the GPUs.
+    """Return TensorFlow, kept from the GPUs.
 
     JAX needs a GPU's whole memory; TensorFlow would take it at its first operation.
     """

@@ -24,22 +24,22 @@ class StoreError(Exception):
 
 
 def feature_root(data_dir: pathlib.Path, name: str, encoder: str) -> pathlib.Path:
-    """Returns the folder of the features that an encoder made of a dataset."""
+    """Return the folder of the features that an encoder made of a dataset."""
     return pathlib.Path(data_dir) / f"{name}-{encoder.replace('/', '_')}"
 
 
 def write_json(path: pathlib.Path, content: Any):
-    """Writes a JSON file such that a reader sees the old or the new one, whole."""
+    """Write a JSON file such that a reader sees the old or the new one, whole."""
     _write_beside(path, lambda file: file.write(_encode(content))).replace(path)
 
 
 def create_manifest(root: pathlib.Path, manifest: Mapping[str, Any]):
-    """Writes the first manifest of a store; one that another job wrote first stays."""
+    """Write the first manifest of a store; one that another job wrote first stays."""
     create_whole(root / MANIFEST, lambda file: file.write(_encode(manifest)))
 
 
 def create_whole(path: pathlib.Path, write: Callable[[IO[bytes]], Any]):
-    """Writes a file that appears whole; one that another job wrote first stays.
+    """Write a file that appears whole; one that another job wrote first stays.
 
     Args:
       path: of the file.
@@ -79,13 +79,13 @@ def _write_beside(
 
 
 def file_sha256(path: pathlib.Path) -> str:
-    """Returns the SHA-256 of a file; OSError if it is unreadable."""
+    """Return the SHA-256 of a file; OSError if it is unreadable."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def projection_damage(path: pathlib.Path, sha256: str | None) -> str | None:
-    """Returns what is wrong with the file of a projection, or None.
+    """Return what is wrong with the file of a projection, or None.
 
     Args:
       path: of the file.
@@ -107,14 +107,14 @@ def projection_damage(path: pathlib.Path, sha256: str | None) -> str | None:
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of all in a manifest that defines the content."""
+    """Return the SHA-256 of all in a manifest that defines the content."""
     keys = ("format", "version", "dataset", "source", "settings", "fields", "splits")
     content = {key: manifest[key] for key in keys}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Returns in one line how two manifests differ; empty if they agree."""
+    """Return in one line how two manifests differ; empty if they agree."""
     parts = []
     for key in ("dataset", "source", "settings", "fields", "splits"):
         old, new = recorded.get(key), given.get(key)
@@ -127,7 +127,7 @@ def difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 ) -> list[str]:
-    """Returns how two mappings differ, field by field, those within by dots."""
+    """Return how two mappings differ, field by field, those within by dots."""
     parts = []
     for name in sorted(old.keys() | new.keys()):
         one, two = old.get(name), new.get(name)
@@ -139,7 +139,7 @@ def differences(
 
 
 def read_manifest(root: pathlib.Path) -> dict[str, Any]:
-    """Returns the manifest of a store.
+    """Return the manifest of a store.
 
     Raises:
       StoreError: there is no store, or one of another version.

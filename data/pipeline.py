@@ -61,7 +61,7 @@ class Dataset:
             self.fields["properties"] = ((most, properties.DIM), "float32")
 
     def num_examples(self, split: str) -> int:
-        """Returns the number of examples of a split; StoreError if there is none."""
+        """Return the number of examples of a split; StoreError if there is none."""
         if split not in self.splits:
             raise StoreError(
                 f"{self._all[-1].root}: has no split {split}; it has "
@@ -70,7 +70,7 @@ class Dataset:
         return self.splits[split]
 
     def read(self, split: str, field: str, indices: Sequence[int]) -> np.ndarray:
-        """Returns a field of the given examples, [len(indices), ...], in order.
+        """Return a field of the given examples, [len(indices), ...], in order.
 
         Raises:
           StoreError: no such field, or what `Store.read` raises.
@@ -93,7 +93,7 @@ def open_dataset(
     name: str,
     encoder: str | None = None,
 ) -> Dataset:
-    """Opens `<data_dir>/<name>` and, with an encoder, the features made from it.
+    """Open `<data_dir>/<name>` and, with an encoder, the features made from it.
 
     Args:
       data_dir: folder of the stores.
@@ -138,7 +138,7 @@ def select(
     num_sequences: int | None = None,
     data_seed: int = 0,
 ) -> np.ndarray:
-    """Returns the indices [n] int64, ascending, of the examples to use.
+    """Return the indices [n] int64, ascending, of the examples to use.
 
     Args:
       dataset: to choose from.
@@ -240,7 +240,7 @@ def train_reader(
     host_index: int = 0,
     num_hosts: int = 1,
 ) -> Callable[[int], Batch]:
-    """Returns `read(step)`, which reads the training batch of a step, on any thread.
+    """Return `read(step)`, which reads the training batch of a step, on any thread.
 
     A batch has the fields [B/hosts, ...] and `position` [B/hosts] int32, the row in
     the batch of all hosts.
@@ -270,7 +270,7 @@ def train_reader(
 def train_batches(
     dataset: Dataset, *args, start_step: int, num_steps: int, **options
 ) -> Iterator[Batch]:
-    """Yields the training batches of `num_steps` steps from `start_step` on.
+    """Yield the training batches of `num_steps` steps from `start_step` on.
 
     Args:
       dataset: to read.
@@ -297,7 +297,7 @@ def eval_batches(
     host_index: int = 0,
     num_hosts: int = 1,
 ) -> Iterator[Batch]:
-    """Yields each example once, over all hosts, in batches of equal shape.
+    """Yield each example once, over all hosts, in batches of equal shape.
 
     Arguments as of `train_reader`. The last batch is filled up with its last example.
 
@@ -329,7 +329,7 @@ def _run(
     start: int,
     count: int,
 ) -> Iterator[Batch]:
-    """Runs `read` ahead of its use, in parallel and in order, by tf.data."""
+    """Run `read` ahead of its use, in parallel and in order, by tf.data."""
     for field in fields:
         if field not in dataset.fields:
             raise StoreError(

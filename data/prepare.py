@@ -78,7 +78,7 @@ def _object_ranges(values: list[str] | None) -> dict[str, tuple[int, int]] | Non
 
 
 def _batches(examples: Iterable[Example], sizes: Iterable[int]) -> Iterator[Example]:
-    """Stacks examples to shards of the given sizes."""
+    """Stack examples to shards of the given sizes."""
     examples = iter(examples)
     for size in sizes:
         rows = [example for _, example in zip(range(size), examples, strict=False)]
@@ -104,7 +104,7 @@ def _render_shard(source: Source, split: str, start: int, stop: int) -> Example:
 
 
 def _write_parallel(source, writer, advance, num_workers):
-    """Makes shards in several processes; few wait to be written at a time."""
+    """Make shards in several processes; few wait to be written at a time."""
     # Workers are fresh interpreters: nothing of this one's threads is copied.
     context = multiprocessing.get_context("spawn")
     jobs = [
@@ -153,7 +153,7 @@ def _collect(waiting, writer, advance):
 
 
 def _write_in_order(source, writer, advance):
-    """Streams each split from its first missing shard to its last."""
+    """Stream each split from its first missing shard to its last."""
     for split in writer.splits:
         missing = writer.missing_shards(split)
         if not missing:
@@ -175,7 +175,7 @@ def prepare(
     name: str | None = None,
     num_workers: int | None = None,
 ) -> pathlib.Path:
-    """Writes a dataset to `<data_dir>/<name>`, or what is missing of it.
+    """Write a dataset to `<data_dir>/<name>`, or what is missing of it.
 
     Args:
       dataset: a name of `sources.SOURCES`.
@@ -239,7 +239,7 @@ def prepare(
 
 
 def _has_shards(writer: StoreWriter) -> bool:
-    """Tells whether any shard is finished, which costs to make again."""
+    """Return whether any shard is finished, which costs to make again."""
     return any(
         len(writer.missing_shards(split)) < writer.num_shards(split)
         for split in writer.splits

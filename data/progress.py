@@ -52,7 +52,7 @@ class Progress:
         return self
 
     def advance(self, amount: int, note: str = ""):
-        """Counts work done; `note` (such as bytes) follows the rate."""
+        """Count work done; `note` (such as bytes) follows the rate."""
         self._done += amount
         now = time.monotonic()
         rate = (self._done - self._before) / max(now - self._started, 1e-6)

@@ -42,7 +42,7 @@ DIM = sum(_ONE_HOT.values()) + 3 + 1
 
 
 def to_vectors(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns property vectors from the columns of a store.
+    """Return property vectors from the columns of a store.
 
     Args:
       columns: `shape`, `size`, `material`, `color` [..., M] indices, `position`

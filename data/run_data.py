@@ -31,7 +31,7 @@ def note(
     projection: pathlib.Path | None = None,
     fields: Mapping[str, Any] | None = None,
 ):
-    """Writes `data.json` in the folder of a run, and a copy of the projection's file.
+    """Write `data.json` in the folder of a run, and a copy of the projection's file.
 
     Args:
       workdir: folder of the run.
@@ -57,7 +57,7 @@ def note(
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns `image_size`, `features` and `fields` as noted.
+    """Return `image_size`, `features` and `fields` as noted.
 
     Raises:
       StoreError: there is no such note.
@@ -79,7 +79,7 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def check_features(noted: Mapping[str, Any], given: Mapping[str, Any], where: str):
-    """Raises `StoreError` if features are made otherwise than those noted.
+    """Raise `StoreError` if features are made otherwise than those noted.
 
     Args:
       noted: settings of the features that a run was trained on.
@@ -99,7 +99,7 @@ def check_features(noted: Mapping[str, Any], given: Mapping[str, Any], where: st
 
 
 def check_projection(workdir: pathlib.Path, features: Mapping[str, Any] | None):
-    """Raises `StoreError` if features are projected otherwise than those of a run.
+    """Raise `StoreError` if features are projected otherwise than those of a run.
 
     Args:
       workdir: folder of the run; without a note of its data nothing is checked.

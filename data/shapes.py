@@ -40,7 +40,7 @@ class _Scene:
 
 
 def _draw_scene(rng: np.random.Generator, count: int, camera) -> _Scene:
-    """Places objects that do not touch, in sight; begins anew where one has no room."""
+    """Place objects that do not touch, in sight; begins anew where one has no room."""
     while True:
         kinds = {
             "shape": rng.integers(0, len(properties.SHAPES), count),
@@ -73,7 +73,7 @@ def _unit(v: np.ndarray) -> np.ndarray:
 
 
 def _camera(rng: np.random.Generator):
-    """Returns the camera's place and its axes: right, up, forward."""
+    """Return the camera's place and its axes: right, up, forward."""
     place = _CAMERA + rng.uniform(-0.5, 0.5, 3)
     forward = _unit(_TARGET - place)
     right = _unit(np.cross(forward, [0.0, 0.0, 1.0]))
@@ -81,7 +81,7 @@ def _camera(rng: np.random.Generator):
 
 
 def _project(camera, points: np.ndarray) -> np.ndarray:
-    """Returns where points [..., 3] lie in the picture, [-1, 1], and their depth."""
+    """Return where points [..., 3] lie in the picture, [-1, 1], and their depth."""
     place, axes = camera
     right, up, depth = (np.asarray((points - place) @ axis) for axis in axes)
     scale = depth * _HALF_WIDTH
@@ -89,13 +89,13 @@ def _project(camera, points: np.ndarray) -> np.ndarray:
 
 
 def _nearest(*distances: np.ndarray) -> np.ndarray:
-    """Returns the smallest of the distances ahead, infinite where there is none."""
+    """Return the smallest of the distances ahead, infinite where there is none."""
     ahead = [np.where(d > 1e-4, d, np.inf) for d in distances]
     return functools.reduce(np.minimum, ahead)
 
 
 def _hit(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Returns how far along the rays [P, 3] from [P, 3] object i is met, or inf."""
+    """Return how far along the rays [P, 3] from [P, 3] object i is met, or inf."""
     r = scene.radius[i]
     o, d = origin - scene.centre[i], rays
     shape = properties.SHAPES[scene.kinds["shape"][i]]
@@ -144,7 +144,7 @@ def _turn(v: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def _normal(scene: _Scene, i: int, points: np.ndarray) -> np.ndarray:
-    """Returns the outward normals [P, 3] of object i at points on it."""
+    """Return the outward normals [P, 3] of object i at points on it."""
     o, r = points - scene.centre[i], scene.radius[i]
     shape = properties.SHAPES[scene.kinds["shape"][i]]
     if shape == "sphere":
@@ -163,7 +163,7 @@ def _normal(scene: _Scene, i: int, points: np.ndarray) -> np.ndarray:
 
 
 def _first_hits(scene: _Scene, origin: np.ndarray, rays: np.ndarray):
-    """Returns which object [P] each ray meets first (-1 ground, -2 none) and where."""
+    """Return which object [P] each ray meets first (-1 ground, -2 none) and where."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ground = _nearest(-origin[:, 2] / rays[:, 2])
     count = len(scene.radius)
@@ -179,7 +179,7 @@ def _first_hits(scene: _Scene, origin: np.ndarray, rays: np.ndarray):
 
 
 def _lit(scene: _Scene, points: np.ndarray, normals: np.ndarray, light: np.ndarray):
-    """Returns the cosine [P] of the light's direction, 0 in shadow; and direction."""
+    """Return the cosine [P] of the light's direction, 0 in shadow; and direction."""
     way = light - points
     direction = _unit(way)
     cosine = np.maximum(np.sum(normals * direction, -1), 0)
@@ -194,7 +194,7 @@ def _lit(scene: _Scene, points: np.ndarray, normals: np.ndarray, light: np.ndarr
 
 
 def _shade(scene, which, points, rays, lights, ground, mirrors=True) -> np.ndarray:
-    """Returns linear colours [P, 3] of the points that the rays met.
+    """Return linear colours [P, 3] of the points that the rays met.
 
     Metal mirrors the scene once; in the mirror image it is dull (`mirrors=False`).
     """
@@ -227,7 +227,7 @@ def _shade(scene, which, points, rays, lights, ground, mirrors=True) -> np.ndarr
 
 
 def _mirror_image(scene, points, normals, rays, lights, ground) -> np.ndarray:
-    """Returns the linear colours [P, 3] that mirrors at the points show."""
+    """Return the linear colours [P, 3] that mirrors at the points show."""
     rays = rays - 2 * np.sum(rays * normals, -1, keepdims=True) * normals
     which, distance = _first_hits(scene, points + 1e-3 * normals, rays)
     color = np.broadcast_to(0.45 + 0.5 * rays[:, 2:], rays.shape).copy()
@@ -248,7 +248,7 @@ def render(
     max_objects: int,
     num_rows: int | None = None,
 ) -> Example:
-    """Renders a scene.
+    """Render a scene.
 
     Args:
       seed: of the dataset.
@@ -310,7 +310,7 @@ def render(
 
 
 def _example(scene, labels, image, camera, num_rows) -> Example:
-    """Numbers the objects from 1 and fills the per-object columns."""
+    """Number the objects from 1 and fill the per-object columns."""
     size, count = len(labels), len(scene.radius)
 
     def column(values, fill, dtype):

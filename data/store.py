@@ -63,7 +63,7 @@ class _Layout:
         return self.manifest["fingerprint"]
 
     def num_examples(self, split: str) -> int:
-        """Returns the number of examples of a split.
+        """Return the number of examples of a split.
 
         Raises:
           StoreError: no such split.
@@ -75,21 +75,21 @@ class _Layout:
         return self.splits[split]
 
     def num_shards(self, split: str) -> int:
-        """Returns the number of shard files of each field of a split."""
+        """Return the number of shard files of each field of a split."""
         return -(-self.num_examples(split) // self.examples_per_shard)
 
     def shard_range(self, split: str, shard: int) -> tuple[int, int]:
-        """Returns the first example of a shard and the one after its last."""
+        """Return the first example of a shard and the one after its last."""
         start = shard * self.examples_per_shard
         return start, min(start + self.examples_per_shard, self.num_examples(split))
 
     def shard_file(self, split: str, field: str, shard: int) -> pathlib.Path:
-        """Returns the file of a shard of a field."""
+        """Return the file of a shard of a field."""
         zeros = ["0"] * len(self.fields[field][0])
         return self.root.joinpath(split, field, "c", str(shard), *zeros)
 
     def missing_shards(self, split: str) -> list[int]:
-        """Returns the shards of a split of which any field's file is missing."""
+        """Return the shards of a split of which any field's file is missing."""
         return [
             shard
             for shard in range(self.num_shards(split))
@@ -117,7 +117,7 @@ class StoreWriter(_Layout):
         splits: Mapping[str, int],
         examples_per_shard: int,
     ) -> "StoreWriter":
-        """Begins a store, or goes on with one of the same content.
+        """Begin a store, or goes on with one of the same content.
 
         Args:
           root: folder of the store; made if absent.
@@ -191,7 +191,7 @@ class StoreWriter(_Layout):
         return ts.open(spec, create=True, open=True, context=arrays.context()).result()
 
     def write_shard(self, split: str, shard: int, columns: Mapping[str, np.ndarray]):
-        """Writes a shard's file of every field; each appears whole or not at all.
+        """Write a shard's file of every field; each appears whole or not at all.
 
         Args:
           split: name of the split.
@@ -227,7 +227,7 @@ class StoreWriter(_Layout):
             ) from None
 
     def finish(self) -> bool:
-        """Marks the store complete if no shard is missing; returns whether it is."""
+        """Mark the store complete if no shard is missing; returns whether it is."""
         if any(self.missing_shards(split) for split in self.splits):
             return False
         if not self.manifest["complete"]:
@@ -263,7 +263,7 @@ class Store(_Layout):
     def open(
         cls, root: str | pathlib.Path, *, allow_incomplete: bool = False
     ) -> "Store":
-        """Opens a store.
+        """Open a store.
 
         Args:
           root: folder of the store.
@@ -289,7 +289,7 @@ class Store(_Layout):
         return store
 
     def available(self, split: str) -> np.ndarray:
-        """Returns the indices [n] int64 of the examples of shards that are there."""
+        """Return the indices [n] int64 of the examples of shards that are there."""
         indices = np.arange(self.num_examples(split))
         missing = self.missing_shards(split)
         return indices[~np.isin(indices // self.examples_per_shard, missing)]
@@ -315,7 +315,7 @@ class Store(_Layout):
         return self._arrays[key]
 
     def read(self, split: str, field: str, indices: npt.ArrayLike) -> np.ndarray:
-        """Returns the field of the given examples, [len(indices), ...], in order.
+        """Return the field of the given examples, [len(indices), ...], in order.
 
         Raises:
           StoreError: no such split, field or example; or a shard is missing or
@@ -339,7 +339,7 @@ class Store(_Layout):
             raise StoreError(self._damage(split, field, wanted, error)) from None
 
     def _gatherer(self, split: str, field: str) -> gather.Gatherer | None:
-        """Returns the fast reader of a field, None if it needs tensorstore."""
+        """Return the fast reader of a field, None if it needs tensorstore."""
         key = (split, field)
         if key not in self._gatherers:
             shape, dtype = self.fields[field]
@@ -362,7 +362,7 @@ class Store(_Layout):
         return f"{self.root / split / field}: unreadable ({arrays.reason(error)})"
 
     def check_array(self, split: str, field: str) -> str | None:
-        """Returns in what a field's array is not what the manifest says, or None."""
+        """Return in what a field's array is not what the manifest says, or None."""
         path = self.root / split / field / arrays.METADATA
         if not path.exists():
             return f"{path}: missing; run the command that wrote the store again"
@@ -379,7 +379,7 @@ class Store(_Layout):
         return None
 
     def check_shard(self, split: str, field: str, shard: int) -> str | None:
-        """Reads a shard's file and returns what is wrong with it, or None."""
+        """Read a shard's file and returns what is wrong with it, or None."""
         path = self.shard_file(split, field, shard)
         if not path.exists():
             return f"{path}: missing; run the command that wrote the store again"
@@ -394,5 +394,5 @@ class Store(_Layout):
         return None
 
     def column(self, split: str, field: str) -> np.ndarray:
-        """Returns a whole field of a split; for small ones, such as counts."""
+        """Return a whole field of a split; for small ones, such as counts."""
         return self.read(split, field, np.arange(self.num_examples(split)))

@@ -53,7 +53,7 @@ class _Lines(std_logging.Handler):
     """Prints records as lines on standard error."""
 
     def emit(self, record: std_logging.LogRecord):
-        """Prints a record."""
+        """Print a record."""
         text = self.format(record)
         if record.levelno >= std_logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
@@ -64,7 +64,7 @@ class _Lines(std_logging.Handler):
 
 
 def setup():
-    """Makes this process write for people; called once, by commands."""
+    """Make this process write for people; called once, by commands."""
     logging.set_verbosity(logging.INFO)
     root = std_logging.getLogger()
     for handler in list(root.handlers):
@@ -104,5 +104,5 @@ class LogFile:
 
 
 def note(text: str):
-    """Logs what is for the log file alone."""
+    """Log what is for the log file alone."""
     logging.get_absl_logger().info(text, extra={_QUIET: True})

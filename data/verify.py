@@ -43,7 +43,7 @@ class Problem:
 def verify(
     store: Store, advance: Callable[[int, str], None] = lambda amount, note: None
 ) -> list[Problem]:
-    """Reads every shard of a store.
+    """Read every shard of a store.
 
     Checks that all shard files are there, that the checksum of each example and of
     each file's index holds, that arrays are what the manifest says, that floats are

@@ -1,4 +1,4 @@
-"""Takes the model out of a training checkpoint of the published PyTorch code:
+"""Extract the model from a training checkpoint of the original implementation.
 
     python -m feature_extraction.convert_checkpoint step_N.pkl out.safetensors
 
@@ -49,7 +49,7 @@ _IGNORED_NAMES = (
 
 
 def read_model(path: pathlib.Path) -> tuple[dict[str, torch.Tensor], int | None]:
-    """Returns the tensors of a checkpoint's model by name, and its step.
+    """Return the tensors of a checkpoint's model by name, and its step.
 
     Names are without the prefixes of wrappers; a ViT within the model is left out.
 
@@ -91,7 +91,7 @@ def _step(content: Any) -> int | None:
 
 
 def convert(path: pathlib.Path, target: pathlib.Path) -> int | None:
-    """Writes the model of a checkpoint to a safetensors file, whole or not at all.
+    """Write the model of a checkpoint to a safetensors file, whole or not at all.
 
     Metadata: `step`, if known; `source` and `source_sha256` of the checkpoint.
 

@@ -1,4 +1,4 @@
-"""Takes the ViT out of an ONNX export of Hugging Face's Dinov2, for timm:
+"""Extract the ViT from an ONNX export of Hugging Face's Dinov2, for timm.
 
     python -m feature_extraction.convert_onnx model.onnx out.safetensors
 
@@ -70,7 +70,7 @@ class _Graph:
         return name in self._tensors
 
     def tensor(self, name: str) -> np.ndarray:
-        """Returns a tensor as float32."""
+        """Return a tensor as float32."""
         if name not in self._tensors:
             raise StoreError(
                 f"{self.path}: has no {name}, which Hugging Face's Dinov2 has"
@@ -94,7 +94,7 @@ class _Graph:
         return np.ascontiguousarray(value, np.float32)
 
     def matrix(self, name: str) -> np.ndarray:
-        """Returns the [out, in] matrix of the affine map whose bias is known."""
+        """Return the [out, in] matrix of the affine map whose bias is known."""
         if f"{name}.weight" in self:
             return self.tensor(f"{name}.weight")
         for user in self._users.get(f"{name}.bias", ()):
@@ -114,7 +114,7 @@ class _Graph:
         )
 
     def added(self, bias: str, width: int) -> list[np.ndarray]:
-        """Returns the tensors [..., n, width] added to what a convolution gives.
+        """Return the tensors [..., n, width] added to what a convolution gives.
 
         They may be cut, turned and resized on their way; they are returned as stored,
         in the order of their length n.
@@ -153,7 +153,7 @@ class _Graph:
 
 
 def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
-    """Returns the ViT of an ONNX export, under timm's names.
+    """Return the ViT of an ONNX export, under timm's names.
 
     Args:
       path: an ONNX export of Hugging Face's Dinov2, of any size, alone or below a head.
@@ -211,7 +211,7 @@ def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
 
 
 def _positions(graph: _Graph, bias: str, kernel: np.ndarray) -> np.ndarray:
-    """Returns the position embeddings [1, 1 + n, D], the class token's first."""
+    """Return the position embeddings [1, 1 + n, D], the class token's first."""
     width, patch = kernel.shape[0], kernel.shape[-1]
     found = graph.added(bias, width)
     table = np.concatenate(found) if found else np.zeros((0, width), np.float32)
@@ -234,7 +234,7 @@ def _positions(graph: _Graph, bias: str, kernel: np.ndarray) -> np.ndarray:
 
 
 def convert(path: pathlib.Path, target: pathlib.Path):
-    """Writes the ViT of an ONNX export to a safetensors file, whole or not at all.
+    """Write the ViT of an ONNX export to a safetensors file, whole or not at all.
 
     Metadata: `source` and `source_sha256` of the export.
 

@@ -26,13 +26,13 @@ class Encoder(Protocol):
     feature_dim: int
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Returns float16 features [B, N, D] of uint8 images [B, H, W, 3]."""
+        """Return float16 features [B, N, D] of uint8 images [B, H, W, 3]."""
 
 
 def create(
     name: str, source: Store, options: Options, like: Mapping[str, Any] | None = None
 ) -> Encoder:
-    """Returns the encoder of that name for the images of a store.
+    """Return the encoder of that name for the images of a store.
 
     Args:
       name: `patches`, or the name of a timm ViT.

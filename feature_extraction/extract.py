@@ -83,7 +83,7 @@ def _arguments(argv: list[str]) -> list[str]:
 
 
 def _like() -> Mapping[str, Any] | None:
-    """Returns the settings of the features of `--like`, None if it reads none."""
+    """Return the settings of the features of `--like`, None if it reads none."""
     projecting = ("components", "whitening", "projection_images")
     for name in ("encoder", *projecting, *RECORDED):
         if flags.FLAGS[name].present:

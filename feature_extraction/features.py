@@ -33,7 +33,7 @@ def extract(
     repair: bool = False,
     like: pathlib.Path | None = None,
 ) -> pathlib.Path:
-    """Writes the features of a store of images, or what is missing of them.
+    """Write the features of a store of images, or what is missing of them.
 
     Args:
       data_dir: folder of the stores.
@@ -104,7 +104,7 @@ def extract(
 def _weights_of(
     noted: Mapping[str, Any], data_dir: str | pathlib.Path
 ) -> pathlib.Path | None:
-    """Returns the file of the weights noted, if `<data_dir>/weights` has it."""
+    """Return the file of the weights noted, if `<data_dir>/weights` has it."""
     wanted = noted.get("weights", "")
     files = sorted((pathlib.Path(data_dir) / "weights").glob("*.safetensors"))
     for path in files if re.fullmatch("[0-9a-f]{64}", wanted) else ():
@@ -115,7 +115,7 @@ def _weights_of(
 
 
 def _jobs(writer, splits, part, repair) -> list[_Job]:
-    """Returns the shards that this job has to write."""
+    """Return the shards that this job has to write."""
     index, count = part
     everything = [
         (split, shard)
@@ -132,7 +132,7 @@ def _jobs(writer, splits, part, repair) -> list[_Job]:
 
 
 def _damaged(root: pathlib.Path, jobs: list[_Job]) -> list[_Job]:
-    """Returns those of the finished shards whose file is damaged."""
+    """Return those of the finished shards whose file is damaged."""
     store = Store.open(root, allow_incomplete=True)
     damaged = []
     with progress.Progress(f"checking {root}", len(jobs), "shards") as bar:
@@ -147,7 +147,7 @@ def _damaged(root: pathlib.Path, jobs: list[_Job]) -> list[_Job]:
 
 
 def _images(source: Store, writer: StoreWriter, jobs: list[_Job]) -> Iterator:
-    """Yields the images of each shard; a thread reads the next one meanwhile."""
+    """Yield the images of each shard; a thread reads the next one meanwhile."""
 
     def read(job):
         return source.read(job[0], "image", np.arange(*writer.shard_range(*job)))
@@ -162,7 +162,7 @@ def _images(source: Store, writer: StoreWriter, jobs: list[_Job]) -> Iterator:
 
 
 def _write(source, writer, encoder, jobs):
-    """Writes shards; reading, encoding and writing go on side by side."""
+    """Write shards; reading, encoding and writing go on side by side."""
     name = encoder.settings["encoder"]
     total = sum(stop - start for start, stop in (writer.shard_range(*j) for j in jobs))
     started, num_bytes = time.monotonic(), 0

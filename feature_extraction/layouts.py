@@ -57,7 +57,7 @@ _LEFT_OUT = ("embeddings.mask_token", "rope_embeddings.inv_freq")
 
 
 def to_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Returns weights under names that timm reads.
+    """Return weights under names that timm reads.
 
     Args:
       state: tensors by name, of any layout.

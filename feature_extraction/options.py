@@ -49,12 +49,12 @@ class Options:
     projection_images: int = 500
 
     def like(self, settings: Mapping[str, Any]) -> "Options":
-        """Returns these options, with the values that an encoder's settings record."""
+        """Return these options, with the values that an encoder's settings record."""
         recorded = {k: settings[v] for k, v in RECORDED.items() if v in settings}
         return dataclasses.replace(self, **recorded)
 
     def check(self, encoder: str):
-        """Raises StoreError for values that no encoder, or not this one, takes."""
+        """Raise StoreError for values that no encoder, or not this one, takes."""
         for name in (
             "patch_size",
             "input_size",

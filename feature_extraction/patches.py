@@ -18,7 +18,7 @@ FEATURE_DIM = 6
 
 
 def statistics(images: np.ndarray, patch_size: int) -> np.ndarray:
-    """Returns the mean and the standard deviation of each patch's colours.
+    """Return the mean and the standard deviation of each patch's colours.
 
     Args:
       images: uint8 [B, H, W, 3].
@@ -91,6 +91,6 @@ class PatchEncoder:
             yield statistics(images[i : i + self._batch_size], self._patch_size)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Returns float16 features [B, N, 6] of uint8 images [B, H, W, 3]."""
+        """Return float16 features [B, N, 6] of uint8 images [B, H, W, 3]."""
         values = np.concatenate(list(self._statistics(images)))
         return ((values - self._mean) / self._deviation).astype(np.float16)

@@ -54,7 +54,7 @@ class Projection:
     record: dict[str, Any]
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Returns the components [..., C] float16 of features [..., D]."""
+        """Return the components [..., C] float16 of features [..., D]."""
         # The same bits whatever the number of images at once: a product an image.
         parts = [(f.astype(np.float32) - self.mean) @ self.matrix for f in features]
         return np.stack(parts).astype(np.float16)
@@ -63,7 +63,7 @@ class Projection:
 def fit(
     features: Iterable[np.ndarray], components: int, whitening: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Fits a projection.
+    """Fit a projection.
 
     Args:
       features: arrays [..., D] of tokens, passed through once.
@@ -122,7 +122,7 @@ class ProjectedEncoder:
         self.feature_dim = projection.matrix.shape[1]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Returns float16 features [B, N, C] of uint8 images [B, H, W, 3]."""
+        """Return float16 features [B, N, C] of uint8 images [B, H, W, 3]."""
         return self._projection(self._encoder(images))
 
 
@@ -133,7 +133,7 @@ def project(
     options: Options,
     like: tuple[Mapping[str, Any], pathlib.Path] | None = None,
 ) -> ProjectedEncoder:
-    """Returns the encoder with the projection of a feature store, fitted if need be.
+    """Return the encoder with the projection of a feature store, fitted if need be.
 
     Jobs that begin a store side by side all fit, but the first file written stays,
     and all of them read it.
@@ -210,7 +210,7 @@ def recorded_dtype(root: pathlib.Path) -> str | None:
 
 
 def _wanted(encoder: Encoder, source: Store, options: Options) -> dict[str, Any]:
-    """Returns what a fit has to have been made with."""
+    """Return what a fit has to have been made with."""
     if "train" not in source.splits:
         raise StoreError(
             f"--components={options.components}: is fitted on train, which "
@@ -259,7 +259,7 @@ def _fit_file(encoder: Encoder, source: Store, options: Options) -> dict[str, An
 
 
 def _create(path: pathlib.Path, arrays: Mapping[str, np.ndarray]):
-    """Writes the file of a projection; one that another job wrote first stays."""
+    """Write the file of a projection; one that another job wrote first stays."""
 
     def write(file):
         np.savez(file, **arrays)
@@ -272,7 +272,7 @@ def _create(path: pathlib.Path, arrays: Mapping[str, np.ndarray]):
 
 
 def _read(path: pathlib.Path, sha256: str | None) -> dict[str, np.ndarray]:
-    """Returns the arrays of a projection's file, if it is the one of that hash."""
+    """Return the arrays of a projection's file, if it is the one of that hash."""
     damage = projection_damage(path, sha256)
     if damage:
         raise StoreError(damage)

@@ -112,7 +112,7 @@ class VitEncoder:
         )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Returns float16 features [B, N, D] of uint8 images [B, H, W, 3].
+        """Return float16 features [B, N, D] of uint8 images [B, H, W, 3].
 
         Raises:
           StoreError: the GPU has too little memory for a batch.
@@ -143,7 +143,7 @@ class VitEncoder:
         return batch
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns the model's input [B, 3, S, S] float32 of uint8 [B, H, W, 3]."""
+        """Return the model's input [B, 3, S, S] float32 of uint8 [B, H, W, 3]."""
         # [B, 3, H, W]
         x = images.to(self._device).permute(0, 3, 1, 2).float() / 255
         size = (self._size, self._size)
@@ -170,7 +170,7 @@ class VitEncoder:
 
 @contextlib.contextmanager
 def _enough_memory(message: str):
-    """Raises StoreError with the message where the GPU's memory runs out."""
+    """Raise StoreError with the message where the GPU's memory runs out."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -232,7 +232,7 @@ def _check_name(name: str):
 
 
 def _load(name: str, options: Options) -> tuple[nn.Module, str]:
-    """Returns the model in evaluation mode and what identifies its weights."""
+    """Return the model in evaluation mode and what identifies its weights."""
     _check_name(name)
     arguments: dict[str, Any] = {"num_classes": 0}
     if options.input_size is not None:
@@ -290,7 +290,7 @@ def _under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 
 def _fit(name: str, model: nn.Module, state: Mapping[str, torch.Tensor], where: str):
-    """Loads the weights into the model; all that make tokens have to be there."""
+    """Load the weights into the model; all that make tokens have to be there."""
     entrypoint = timm.model_entrypoint(name.split(".")[0])
     convert = getattr(inspect.getmodule(entrypoint), "checkpoint_filter_fn", None)
     try:

@@ -31,7 +31,7 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 
 def sha256(path: pathlib.Path) -> str:
-    """Returns the SHA-256 of a file.
+    """Return the SHA-256 of a file.
 
     Raises:
       StoreError: unreadable.
@@ -43,7 +43,7 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def load(path: pathlib.Path) -> Any:
-    """Returns what a torch or safetensors file holds, on the CPU.
+    """Return what a torch or safetensors file holds, on the CPU.
 
     Raises:
       StoreError: unreadable, damaged, or holds objects that only unpickling makes.
@@ -72,7 +72,7 @@ def load(path: pathlib.Path) -> Any:
 
 
 def check_target(target: pathlib.Path):
-    """Raises StoreError unless a safetensors file may be written at `target`."""
+    """Raise StoreError unless a safetensors file may be written at `target`."""
     if target.suffix != ".safetensors":
         raise StoreError(f"{target}: must end in .safetensors")
     if target.exists():
@@ -82,7 +82,7 @@ def check_target(target: pathlib.Path):
 def save(
     target: pathlib.Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
 ):
-    """Writes a safetensors file, whole or not at all.
+    """Write a safetensors file, whole or not at all.
 
     Raises:
       StoreError: not writable.
@@ -99,7 +99,7 @@ def save(
 
 
 def find_state(path: pathlib.Path, content: Any) -> dict[str, torch.Tensor]:
-    """Returns the state of the model within what `load` gave.
+    """Return the state of the model within what `load` gave.
 
     Args:
       path: of the file, for errors.
@@ -132,7 +132,7 @@ def find_state(path: pathlib.Path, content: Any) -> dict[str, torch.Tensor]:
 
 
 def shown(names) -> str:
-    """Returns the first names, and how many more there are."""
+    """Return the first names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
@@ -161,5 +161,5 @@ def run_conversion(source: str, convert: Callable[[pathlib.Path, pathlib.Path], 
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of what an error says, or its kind if it says nothing."""
+    """Return the first line of what an error says, or its kind if it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -54,7 +54,7 @@ class Evaluator:
         return self._compiled[key]
 
     def select(self, split: str, max_objects: int | None = None) -> np.ndarray:
-        """Returns the indices of `split` that the config leaves.
+        """Return the indices of `split` that the config leaves.
 
         Args:
           split: name of the split.
@@ -126,7 +126,7 @@ class Evaluator:
         check: Callable[[], None] = lambda: None,
         advance: Callable[[int], None] = lambda count: None,
     ) -> metrics.Table:
-        """Returns the measures of every example of a split, each counted once.
+        """Return the measures of every example of a split, each counted once.
 
         Args:
           variables: of the model, on the devices.
@@ -161,7 +161,7 @@ class Evaluator:
             advance(int(mask.sum()) * devices.hosts.count)
 
     def examples(self, split: str, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns a few examples, with the images, as one host batch."""
+        """Return a few examples, with the images, as one host batch."""
         fields = {*self._task.evaluation_fields, *self._task.drawn_fields}
         stored = {
             field: self._task.dataset.read(split, field, indices)
@@ -172,7 +172,7 @@ class Evaluator:
     def predict(
         self, variables: Any, batch: dict[str, np.ndarray], setting: Any
     ) -> dict[str, np.ndarray]:
-        """Returns the task's predictions for a small host batch, on one device."""
+        """Return the task's predictions for a small host batch, on one device."""
         key = ("predict", setting.num_slots, setting.num_iterations)
         if key not in self._compiled:
             rng = jax.random.PRNGKey(self._config.evaluation_seed)
@@ -186,7 +186,7 @@ class Evaluator:
         return jax.device_get(self._compiled[key](variables, batch))
 
     def figure(self, variables: Any, split: str, setting: Any) -> Callable:
-        """Returns a function that draws scenes and what is predicted, see `Task.draw`.
+        """Return a function that draws scenes and what is predicted, see `Task.draw`.
 
         The predictions are made at once, the drawing can be left to another thread.
 
@@ -202,7 +202,7 @@ class Evaluator:
 
 
 def _rows(table: metrics.Table, task: Task, **where) -> list[dict[str, Any]]:
-    """Returns a row of all examples, and one for each number of objects."""
+    """Return a row of all examples, and one for each number of objects."""
     columns = table.columns()
     rows = [_row(columns, task, num_objects="all", **where)]
     if "num_objects" in columns:
@@ -227,7 +227,7 @@ def evaluate(
     max_objects: Sequence[int] = (),
     step: int | None = None,
 ) -> pathlib.Path:
-    """Evaluates a finished or running run and writes JSON, CSV and figures.
+    """Evaluate a finished or running run and writes JSON, CSV and figures.
 
     Args:
       config: the run's config.
@@ -319,7 +319,7 @@ def settings_grid(
     num_slots: Sequence[int],
     num_iterations: Sequence[int],
 ) -> list[ml_collections.ConfigDict]:
-    """Returns each `num_slots` with each `num_iterations`.
+    """Return each `num_slots` with each `num_iterations`.
 
     Where one of them is empty, it is as in training; where both are, these are
     `config.evaluations`.
@@ -343,7 +343,7 @@ def settings_grid(
 
 
 def check_evaluations(config: ml_collections.ConfigDict):
-    """Raises `ConfigError` unless every named evaluation has its two numbers."""
+    """Raise `ConfigError` unless every named evaluation has its two numbers."""
     for name, setting in config.evaluations.items():
         for field in ("num_slots", "num_iterations"):
             if not hasattr(setting, "get") or setting.get(field) is None:
@@ -355,7 +355,7 @@ def check_evaluations(config: ml_collections.ConfigDict):
 
 
 def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):
-    """Writes FG-ARI against the number of slots, if there are several."""
+    """Write FG-ARI against the number of slots, if there are several."""
     whole = [row for row in rows if row["num_objects"] == "all"]
     several = len({row["num_iterations"] for row in whole}) > 1
     lines = {}

@@ -75,7 +75,7 @@ class TrainedRun:
         num_iterations: int | None = None,
         seed: int = 0,
     ) -> dict[str, jax.Array]:
-        """Returns all outputs of the model, such as `slots` and `attention`.
+        """Return all outputs of the model, such as `slots` and `attention`.
 
         Args:
           inputs: images or features, see above.
@@ -89,11 +89,11 @@ class TrainedRun:
         return self._run("forward", inputs, num_slots, num_iterations, seed)
 
     def attend(self, inputs: np.ndarray, **options: Unpack[CallOptions]) -> jax.Array:
-        """Returns the attention `[B, K, N]`, 1 over the slots; see `apply`."""
+        """Return the attention `[B, K, N]`, 1 over the slots; see `apply`."""
         return self.apply(inputs, **options)["attention"]
 
     def segment(self, inputs: np.ndarray, **options: Unpack[CallOptions]) -> np.ndarray:
-        """Returns the slot of each pixel, int32 `[B, H, W]`; arguments as of `apply`.
+        """Return the slot of each pixel, int32 `[B, H, W]`; arguments as of `apply`.
 
         By the decoder's masks, without one by the attention; at the images' size in
         training or, of features, at `config.evaluation_resolution`.
@@ -134,7 +134,7 @@ class TrainedRun:
 
 
 def load(workdir: str | os.PathLike, step: int | None = None) -> TrainedRun:
-    """Returns a trained run, to segment images with.
+    """Return a trained run, to segment images with.
 
     Args:
       workdir: folder of the run; its data may be elsewhere, or gone.

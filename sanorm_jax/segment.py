@@ -45,7 +45,7 @@ def segment(
     num_iterations: Sequence[int] = (),
     step: int | None = None,
 ) -> pathlib.Path:
-    """Segments all images of a split, with or without true labels.
+    """Segment all images of a split, with or without true labels.
 
     A pixel's label is the slot whose mask is largest there, from 0. For each image and
     setting, `labels/NAME.png` has the labels in 8 bits at the stored size of the image,
@@ -126,7 +126,7 @@ def _split(config, dataset: pipeline.Dataset) -> str:
 
 
 def _names(dataset: pipeline.Dataset, split: str) -> Callable[[int], str]:
-    """Returns what gives the name of an example's files, without suffix."""
+    """Return what gives the name of an example's files, without suffix."""
     if dataset.file_names is None:
         digits = len(str(dataset.num_examples(split) - 1))
         return lambda index: f"{index:0{digits}d}"
@@ -141,7 +141,7 @@ def _names(dataset: pipeline.Dataset, split: str) -> Callable[[int], str]:
 
 
 def _labels(task: Task, devices: Devices, variables, split: str, setting: Any):
-    """Yields (indices [b], images [b, H, W, 3], labels [b, H, W] uint8)."""
+    """Yield (indices [b], images [b, H, W, 3], labels [b, H, W] uint8)."""
     config, dataset = task.config, task.dataset
     rng = jax.random.PRNGKey(config.evaluation_seed)
 

@@ -34,7 +34,7 @@ from sanorm_jax.train_step import create_state, make_train_step
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
-    """Trains until the end, the time limit or a signal.
+    """Train until the end, the time limit or a signal.
 
     Args:
       config: of the experiment.
@@ -91,7 +91,7 @@ def _check(config: ml_collections.ConfigDict):
 
 
 def _loop(run: TrainingRun, train_step: Callable, evaluation: "Evaluation"):
-    """Takes all steps that are left, saves, evaluates and tells on the way."""
+    """Take all steps that are left, saves, evaluates and tells on the way."""
     config, step = run.config, run.step
     if step and run.is_due("evaluate_every_steps", step):
         evaluation.make_up(step)
@@ -167,7 +167,7 @@ def _batches(run: TrainingRun) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _next_batch(run: TrainingRun, batches: Iterator) -> tuple[Any, Exception | None]:
-    """Returns the next batch, or why the run must stop; all hosts agree on it."""
+    """Return the next batch, or why the run must stop; all hosts agree on it."""
     try:
         with run.devices.hosts.agree():
             run.preemption.check()
@@ -206,7 +206,7 @@ class Evaluation:
         self._drawing = drawing
 
     def make_up(self, step: int):
-        """Evaluates a step that an earlier start saved and did not evaluate."""
+        """Evaluate a step that an earlier start saved and did not evaluate."""
         run = self._run
         if not run.devices.hosts.on_main(
             lambda: is_evaluated(run.workdir, run.config, step)
@@ -214,7 +214,7 @@ class Evaluation:
             self.run(step)
 
     def run(self, step: int):
-        """Evaluates all named settings and writes scalars and figures.
+        """Evaluate all named settings and writes scalars and figures.
 
         Raises:
           Preempted: the run must stop; the evaluation is done after the restart.

@@ -38,7 +38,7 @@ class TrainState:
 
 
 def create_state(task: Task, tx: optax.GradientTransformation, seed: int) -> TrainState:
-    """Returns the state before the first step."""
+    """Return the state before the first step."""
     init_rng, rng = jax.random.split(jax.random.PRNGKey(seed))
     variables = task.init(init_rng)
     return TrainState(
@@ -54,7 +54,7 @@ def create_state(task: Task, tx: optax.GradientTransformation, seed: int) -> Tra
 def make_train_step(
     task: Task, tx: optax.GradientTransformation, schedule: optax.Schedule
 ) -> Callable:
-    """Returns `step(state, batch) -> (state, scalars)` for one device's batch.
+    """Return `step(state, batch) -> (state, scalars)` for one device's batch.
 
     A loss or gradient that is not finite freezes the state before that step, so that
     the host, which looks only now and then, still finds the last good one.

@@ -29,13 +29,13 @@ _LEFT_OUT = {"errors", "__init__"}
 
 
 def room(module: str) -> str:
-    """Returns the room of a module, such as `models` of `sanorm_jax.models.layers`."""
+    """Return the room of a module, such as `models` of `sanorm_jax.models.layers`."""
     first, *rest = module.split(".")
     return rest[0] if first == "sanorm_jax" and rest else first
 
 
 def imports() -> dict[str, set[str]]:
-    """Returns the rooms that each room imports, also where that is done late."""
+    """Return the rooms that each room imports, also where that is done late."""
     found = collections.defaultdict(set)
     for folder in ("sanorm_jax", *TOP):
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -67,7 +67,7 @@ def _rooms() -> set[str]:
 
 
 def circle(arrows: dict[str, set[str]]) -> list[str]:
-    """Returns rooms that import each other in a ring, or none."""
+    """Return rooms that import each other in a ring, or none."""
     done = set()
 
     def walk(here, way):
@@ -85,7 +85,7 @@ def circle(arrows: dict[str, set[str]]) -> list[str]:
 
 
 def reduced(arrows: dict[str, set[str]]) -> list[tuple[str, str]]:
-    """Returns the arrows without those that a longer way implies, sorted."""
+    """Return the arrows without those that a longer way implies, sorted."""
 
     def reaches(here, goal):
         return here == goal or any(
@@ -101,7 +101,7 @@ def reduced(arrows: dict[str, set[str]]) -> list[tuple[str, str]]:
 
 
 def draw() -> str:
-    """Returns the picture as Mermaid."""
+    """Return the picture as Mermaid."""
     lines = ["flowchart TD"]
     for number, (band, names) in enumerate(BANDS.items()):
         lines.append(f'  subgraph band_{number}["{band}"]')
@@ -112,7 +112,7 @@ def draw() -> str:
 
 
 def main():
-    """Writes the picture into the page."""
+    """Write the picture into the page."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     PAGE.write_text(before + BEGIN + draw() + END + after)

@@ -46,7 +46,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A function of a size: `with small_disk("256k") as path`."""
+    """Return a function of a size: `with small_disk("256k") as path`."""
 
     @contextlib.contextmanager
     def mount(size: str):
@@ -86,20 +86,20 @@ def nfs(monkeypatch):
 
 
 def _own_memory() -> int:
-    """Returns the bytes that this process holds beside what it shares."""
+    """Return the bytes that this process holds beside what it shares."""
     held = psutil.Process().memory_info()
     return held.rss - getattr(held, "shared", 0)
 
 
 @pytest.fixture(scope="session")
 def _memory():
-    """What was held when compiled programs were last let go of."""
+    """Return what was held when compiled programs were last let go of."""
     return {"held": 0}
 
 
 @pytest.fixture(autouse=True)
 def _forget_programs(_memory):
-    """Lets go of what was compiled once it is much; it can be found on the disk."""
+    """Let go of what was compiled once it is much; it can be found on the disk."""
     yield
     if _own_memory() < _memory["held"] + _MUCH:
         return

@@ -11,7 +11,7 @@ MAX_OBJECTS = 10
 
 
 def columns(rng: np.random.Generator, count: int, size: int) -> dict[str, np.ndarray]:
-    """Returns random columns of the standard fields, [count, ...] each."""
+    """Return random columns of the standard fields, [count, ...] each."""
     M = MAX_OBJECTS
     num_objects = rng.integers(1, M + 1, count).astype(np.int32)
     real = np.arange(M) < num_objects[:, None]
@@ -33,7 +33,7 @@ def columns(rng: np.random.Generator, count: int, size: int) -> dict[str, np.nda
 def write_source(
     root: pathlib.Path, splits: dict[str, int], size: int = 16, per_shard: int = 8
 ) -> StoreWriter:
-    """Writes a source store of random images."""
+    """Write a source store of random images."""
     fields = {
         name: (column.shape[1:], column.dtype.name)
         for name, column in columns(np.random.default_rng(0), 1, size).items()
@@ -54,7 +54,7 @@ def write_source(
 def write_features(
     root: pathlib.Path, source: StoreWriter, shape: tuple[int, int] = (16, 12)
 ) -> StoreWriter:
-    """Writes a store of random features for the examples of a source store."""
+    """Write a store of random features for the examples of a source store."""
     writer = StoreWriter.create(
         root,
         dataset="random",
@@ -83,7 +83,7 @@ def _fill(writer, make):
 def random_dataset(
     data_dir: pathlib.Path, splits: dict[str, int], size: int = 16
 ) -> pipeline.Dataset:
-    """Writes and opens `<data_dir>/random` with features of the encoder `random`."""
+    """Write and opens `<data_dir>/random` with features of the encoder `random`."""
     source = write_source(data_dir / "random", splits, size)
     write_features(data_dir / "random-random", source)
     return pipeline.open_dataset(data_dir, "random", encoder="random")

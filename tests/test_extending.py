@@ -36,7 +36,7 @@ def _module(name: str, code: str, monkeypatch) -> types.ModuleType:
 
 @pytest.fixture
 def eighth(monkeypatch):
-    """The registry with the page's normalization, and none of it afterwards."""
+    """Return the registry with the page's normalization, and none of it afterwards."""
     monkeypatch.setattr(
         normalization, "NORMALIZATIONS", dict(normalization.NORMALIZATIONS)
     )

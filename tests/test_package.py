@@ -16,7 +16,7 @@ PACKAGES = ("sanorm_jax", "data", "configs", "feature_extraction")
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A copy of what git tracks, for builds write beside it."""
+    """Return a copy of what git tracks, for builds write beside it."""
     folder = tmp_path_factory.mktemp("source")
     for name in PACKAGES:
         ignore = shutil.ignore_patterns("__pycache__")
@@ -60,7 +60,7 @@ def _run(installed, cwd, *command, code=0):
 
 
 def _modules():
-    """Returns the names of all files as a wheel has to hold them."""
+    """Return the names of all files as a wheel has to hold them."""
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             name = path.relative_to(ROOT).as_posix()

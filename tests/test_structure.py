@@ -1,10 +1,9 @@
-"""The shape of the repository: who imports whom, and how long a file may be."""
+"""The dependencies between packages, and links between pages."""
 
 import ast
 import importlib
 import pathlib
 import re
-import subprocess
 
 import pytest
 
@@ -21,7 +20,7 @@ WITHIN = {"data", "configs", "feature_extraction"}
 
 
 def _imports(path: pathlib.Path) -> set[str]:
-    """Returns the packages that a file imports; of `sanorm_jax.data`, `data`."""
+    """Return the packages that a file imports; of `sanorm_jax.data`, `data`."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -78,21 +77,6 @@ def test_no_room_imports_another_in_a_circle(architecture):
     assert {"study", "train"} <= arrows.keys()
     arrows["models"] = {"study"}
     assert set(architecture.circle(arrows)) >= {"models", "study"}
-
-
-def test_no_file_is_longer_than_400_lines():
-    tracked = subprocess.run(
-        ["git", "ls-files", "*.py"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
-    assert tracked
-    paths = [ROOT / name for name in tracked]
-    # By path: files of one name would hide each other.
-    lengths = {str(p): len(p.read_text().splitlines()) for p in paths if p.exists()}
-    assert not {name: n for name, n in lengths.items() if n > 400}
 
 
 def test_pages_link_to_what_there_is():

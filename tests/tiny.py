@@ -13,7 +13,7 @@ SPLITS = {"train": 40, "validation": 10}
 def config(
     data_dir: pathlib.Path, name: str = "dinosaur", /, **changes
 ) -> ml_collections.ConfigDict:
-    """Returns the shipped config of a task, cut down to random 16-pixel images.
+    """Return the shipped config of a task, cut down to random 16-pixel images.
 
     Args:
       data_dir: folder of `stores.random_dataset`.
@@ -58,6 +58,6 @@ def config(
 
 
 def data_dir(path: pathlib.Path) -> pathlib.Path:
-    """Writes the random dataset that `config` reads."""
+    """Write the random dataset that `config` reads."""
     stores.random_dataset(path, SPLITS)
     return path

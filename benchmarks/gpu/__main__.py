@@ -87,7 +87,7 @@ class _Process:
             )
 
     def result(self, deadline: float) -> dict[str, Any]:
-        """Waits, not past `deadline`; returns `result` or `error`, and `seconds`."""
+        """Wait, not past `deadline`; returns `result` or `error`, and `seconds`."""
         try:
             code = self._process.wait(max(deadline - time.monotonic(), 0.0))
             outcome = {} if code == 0 else {"error": self._last_words(code)}
@@ -105,7 +105,7 @@ class _Process:
 
 
 def run(names: list[str], deadline: float) -> dict[str, dict[str, Any]]:
-    """Runs parts, those that time nothing first; returns what `_Process` found."""
+    """Run parts, those that time nothing first; returns what `_Process` found."""
     together = [name for name in names if name in TOGETHER]
     groups = [together, *([name] for name in names if name in ALONE)]
     results: dict[str, dict[str, Any]] = {}
@@ -122,7 +122,7 @@ def run(names: list[str], deadline: float) -> dict[str, dict[str, Any]]:
 
 
 def main(argv):
-    """Runs the parts and prints their tables; exit status 1 if one failed."""
+    """Run the parts and prints their tables; exit status 1 if one failed."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument: {argv[1]}")
     if _PART.value:

@@ -84,7 +84,7 @@ SIZES = {
 
 
 def seconds_of(run: Callable[[], Any], rounds: int, count: int = 10) -> float:
-    """Returns the median seconds of a call, of turns of several in a row."""
+    """Return the median seconds of a call, of turns of several in a row."""
     jax.block_until_ready(run())
     turns = []
     for _ in range(rounds):
@@ -95,7 +95,7 @@ def seconds_of(run: Callable[[], Any], rounds: int, count: int = 10) -> float:
 
 
 def card(size: Size) -> dict[str, Any]:
-    """The device, versions, and the rates of matrix products and of memory."""
+    """Return the device, versions, and the rates of matrix products and of memory."""
     device = jax.local_devices()[0]
     rates = {}
     for name, dtype, precision in (
@@ -124,7 +124,7 @@ def card(size: Size) -> dict[str, Any]:
 
 
 def parity(size: Size, precision: str) -> dict[str, Any]:
-    """The published code's vectors, with float32 products at a precision."""
+    """Return the published code's vectors, with float32 products at a precision."""
     rows = []
     with jax.default_matmul_precision(precision):
         for path in sorted(VECTORS.glob(size.vectors)):
@@ -175,7 +175,7 @@ def _train(config, devices: Devices) -> Any:
 
 
 def training_step(size: Size, task: str, dtype: str, remat: bool) -> dict[str, Any]:
-    """A task's step beside PyTorch's."""
+    """Return a task's step beside PyTorch's."""
     from benchmarks.gpu import steps  # the other parts need no PyTorch
 
     case = dataclasses.replace(size.steps[task], dtype=dtype, remat=remat)
@@ -225,7 +225,7 @@ def reading(size: Size) -> dict[str, Any]:
 
 
 def _read_ahead(read, count: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yields batches as the pipeline does, by threads where there is no TensorFlow."""
+    """Yield batches as the pipeline does, by threads where there is no TensorFlow."""
     with concurrent.futures.ThreadPoolExecutor(pipeline.PARALLEL_READS) as pool:
         held = pipeline.PARALLEL_READS + pipeline.PREFETCHED
         waiting = [pool.submit(read, i) for i in range(min(held, count))]
@@ -253,7 +253,7 @@ def _feature_step(case: Case) -> Callable[[dict[str, jax.Array]], jax.Array]:
 
 
 def matching(size: Size) -> dict[str, Any]:
-    """The Hungarian matching on the device and on the host, and its share of a step."""
+    """Return times of matching on the device and host, and its share of a step."""
     case = size.steps["set_predictor"]
     model = make_model(case)
     inputs = make_inputs(case, model.slot_attention.slot_dim)
@@ -288,7 +288,7 @@ def matching(size: Size) -> dict[str, Any]:
 
 
 def match_on_host(costs: jax.Array) -> jax.Array:
-    """Returns each slot's target [B, K] for costs [B, K, K], by scipy on the host."""
+    """Return each slot's target [B, K] for costs [B, K, K], by scipy on the host."""
 
     def assign(costs):
         pairs = [linear_sum_assignment(cost)[1] for cost in np.asarray(costs)]

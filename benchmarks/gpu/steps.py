@@ -51,7 +51,7 @@ class Side:
     first_loss: float = float("nan")
 
     def turn(self, count: int) -> float:
-        """Returns the seconds of a step, of so many in a row."""
+        """Return the seconds of a step, of so many in a row."""
         start = time.perf_counter()
         for _ in range(count):
             loss = self.step()
@@ -60,7 +60,7 @@ class Side:
 
 
 def measure(case: Case, rounds: int) -> dict[str, Any]:
-    """Returns times, memory, counts and first losses of the sides of a case.
+    """Return times, memory, counts and first losses of the sides of a case.
 
     A side that fails is there with its `error`; the others go on.
     """
@@ -155,7 +155,7 @@ def _theirs(case, model, inputs, compiled: bool) -> Side:
 
 
 def top_kernels(run: Callable[[], Any]) -> list[tuple[str, float]]:
-    """Returns the longest kernels of a call, with their shares of all kernels' time."""
+    """Return the longest kernels of a call, with their shares of all kernels' time."""
     total = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

@@ -13,7 +13,7 @@ NAN = float("nan")
 
 
 def make(results: dict[str, dict[str, Any]]) -> Iterator[Table]:
-    """Yields the tables of the parts that are there."""
+    """Yield the tables of the parts that are there."""
     found = {name: r["result"] for name, r in results.items() if "result" in r}
     card = found.get("card")
     if card:

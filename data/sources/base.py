@@ -17,7 +17,7 @@ class SourceError(StoreError):
 
 
 def read_text(path: pathlib.Path, hint: str) -> str:
-    """Returns a file's text; SourceError if it is missing (with a hint) or no text."""
+    """Return a file's text; SourceError if it is missing (with a hint) or no text."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -59,7 +59,7 @@ class Options:
     dataset: str | None = None
 
     def refuse(self, dataset: str, *names: str):
-        """Raises `StoreError` if an option is given that the dataset does not use."""
+        """Raise `StoreError` if an option is given that the dataset does not use."""
         others = [name for name, owners in _OWNERS.items() if dataset not in owners]
         for name in (*names, *others):
             if getattr(self, name) is not None:
@@ -97,7 +97,7 @@ class Source:
 
 
 def class_fields(size: int, max_objects: int, labels: str) -> dict[str, tuple]:
-    """Returns the fields of images of `size` pixels whose objects have classes.
+    """Return the fields of images of `size` pixels whose objects have classes.
 
     Args:
       size: of the images.
@@ -114,7 +114,7 @@ def class_fields(size: int, max_objects: int, labels: str) -> dict[str, tuple]:
 
 
 def object_fields(size: int, max_objects: int) -> dict[str, tuple]:
-    """Returns the fields of images of `size` pixels with CLEVR's properties."""
+    """Return the fields of images of `size` pixels with CLEVR's properties."""
     M = (max_objects,)
     kinds = {name: (M, "int8") for name in ("shape", "size", "material", "color")}
     return {

@@ -22,7 +22,7 @@ SPLITS = {"train": 60_000, "validation": 320, "test": 320}
 
 
 def _orientations() -> list[np.ndarray]:
-    """Returns the cells [rows, columns] of the 19 tetrominoes, each way once."""
+    """Return the cells [rows, columns] of the 19 tetrominoes, each way once."""
     shapes = []
     for picture in _PICTURES:
         cells = np.array([[c == "#" for c in row] for row in picture.split("/")])
@@ -37,7 +37,7 @@ SHAPES = tuple(_orientations())
 
 
 def _place(rng, labels, number, shape) -> tuple[float, float, float] | None:
-    """Draws a shape where the picture is empty; returns its place, None without."""
+    """Draw a shape where the picture is empty; returns its place, None without."""
     box = np.array(shape.shape) * _CELL
     cells = np.kron(shape, np.ones((_CELL, _CELL), bool))
     for _ in range(100):
@@ -50,7 +50,7 @@ def _place(rng, labels, number, shape) -> tuple[float, float, float] | None:
 
 
 def render(seed: int, split: str, index: int, least: int, most: int, num_rows: int):
-    """Renders a scene of `least` to `most` tetrominoes, numbered as they were placed.
+    """Render a scene of `least` to `most` tetrominoes, numbered as they were placed.
 
     Returns:
       the fields of `tetrominoes.fields(num_rows)`: `shape` is the index in `SHAPES`,
@@ -83,7 +83,7 @@ def _example_at(split: str, index: int, *, settings: dict) -> Example:
 
 
 def build(options: Options) -> Source:
-    """Returns the source of rendered tetrominoes.
+    """Return the source of rendered tetrominoes.
 
     Raises:
       StoreError: an option out of range.

@@ -56,11 +56,11 @@ class _Archive:
             raise StoreError(f"--source={path}: there is no such file or folder")
 
     def name(self, inner: str) -> str:
-        """Returns how errors call a file."""
+        """Return how errors call a file."""
         return f"{self.path}/{self._prefix}{inner}"
 
     def read(self, inner: str) -> bytes:
-        """Returns the content of a file; SourceError if missing or corrupt."""
+        """Return the content of a file; SourceError if missing or corrupt."""
         try:
             if self._zip is None:
                 return (self.path / inner).read_bytes()
@@ -75,7 +75,7 @@ class _Archive:
 
 
 def _columns(objects: list[dict]) -> Example:
-    """Returns the columns of a scene's objects; KeyError or ValueError if not CLEVR."""
+    """Return the columns of a scene's objects; KeyError or ValueError if not CLEVR."""
     count = len(objects)
     if count > MAX_OBJECTS:
         raise ValueError(f"{count} objects")
@@ -114,7 +114,7 @@ class _Split:
         return len(self._images)
 
     def load(self, index: int, size: int) -> Example:
-        """Returns an example; SourceError if its image is missing or corrupt."""
+        """Return an example; SourceError if its image is missing or corrupt."""
         file = f"images/{self._folder}/{self._images[index]}"
         image = files.decode(self._archive.read(file), self._archive.name(file))
         width, height = image.size
@@ -140,7 +140,7 @@ def _examples(
 
 
 def build(options: Options) -> Source:
-    """Returns the source of the zip file or folder `--source`.
+    """Return the source of the zip file or folder `--source`.
 
     `--splits` takes the first scenes of each split. `pixel_coords` are in pixels of the
     stored image; objects that the crop leaves out keep their rows.

@@ -49,7 +49,7 @@ _PER_SHARD = 64
 
 
 def convert(values: dict[str, np.ndarray], size: int) -> Example:
-    """Returns an example from the values of a record (`FEATURES`).
+    """Return an example from the values of a record (`FEATURES`).
 
     Image and masks are cropped to the middle 192 x 192 pixels, then of each output
     pixel i the source pixel floor(i * 192 / size) is taken. Objects are numbered in the
@@ -90,7 +90,7 @@ def convert(values: dict[str, np.ndarray], size: int) -> Example:
 
 
 def build(options: Options) -> Source:
-    """Returns the source of the file `--source`, or of its download.
+    """Return the source of the file `--source`, or of its download.
 
     Raises:
       StoreError: an option out of range; the file is missing or another's.

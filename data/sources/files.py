@@ -27,13 +27,13 @@ _NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 
 @functools.cache
 def formats() -> frozenset[str]:
-    """Returns the names of the formats that are read."""
+    """Return the names of the formats that are read."""
     Image.init()
     return frozenset(Image.OPEN) - _NOT_READ
 
 
 def suffixes() -> set[str]:
-    """Returns the suffixes of the files that are read, in lower case."""
+    """Return the suffixes of the files that are read, in lower case."""
     known = formats()
     return {s for s, name in Image.registered_extensions().items() if name in known}
 
@@ -44,7 +44,7 @@ def decode(
     background: tuple[int, int, int] = WHITE,
     upright: bool = True,
 ) -> Image.Image:
-    """Returns the RGB image of a file, its first frame, in 8 bits.
+    """Return the RGB image of a file, its first frame, in 8 bits.
 
     Args:
       content: Bytes of the file.
@@ -107,7 +107,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, crop: int | None, size: int) -> np.ndarray:
-    """Returns the middle `crop` x `crop` pixels (None: all that fit), [S, S, 3] uint8.
+    """Return the middle `crop` x `crop` pixels (None: all that fit), [S, S, 3] uint8.
 
     Rows and columns begin at floor((side - crop) / 2).
     """
@@ -120,7 +120,7 @@ def square(image: Image.Image, crop: int | None, size: int) -> np.ndarray:
 
 
 def load_all(load: Callable[[int], _T], indices: Iterable[int]) -> Iterator[_T]:
-    """Yields `load(index)` in order, some at once: Pillow decodes without the GIL."""
+    """Yield `load(index)` in order, some at once: Pillow decodes without the GIL."""
     indices = iter(indices)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := list(itertools.islice(indices, _AT_ONCE)):

@@ -37,7 +37,7 @@ def _examples(
 
 
 def build(options: Options) -> Source:
-    """Returns the source of the images in and below `--source`, sorted.
+    """Return the source of the images in and below `--source`, sorted.
 
     Files that Pillow reads count, by their suffix; what is left out is logged. The
     manifest's `source` has their paths relative to the folder, in the order of the

@@ -34,7 +34,7 @@ _DECODED = {
 
 
 def _folder(options: Options, dataset: str) -> str:
-    """Returns the builder folder: `--source`, one below it, or the bucket's."""
+    """Return the builder folder: `--source`, one below it, or the bucket's."""
     sizes = _SIZES if options.image_size is None else (options.image_size,)
     configs = [f"{size}x{size}" for size in sizes]
     if options.source is None:
@@ -83,7 +83,7 @@ def _builder(folder: str, dataset: str) -> tfds.core.DatasetBuilder:
 
 
 def _damaged_file(builder, split: str) -> str:
-    """Returns the first record file of a split that cannot be read or is too short."""
+    """Return the first record file of a split that cannot be read or is too short."""
     split_info = builder.info.splits[split]
     files = zip(split_info.filepaths, split_info.shard_lengths, strict=True)
     for path, count in files:
@@ -104,7 +104,7 @@ def _examples(
     dataset: str,
     stop: dict[str, int],
 ) -> Iterator[Example]:
-    """Yields the frames of a split from `start`, the first of a video, on."""
+    """Yield the frames of a split from `start`, the first of a video, on."""
     builder = _builder(folder, dataset)
     num_frames = builder.info.features["video"].shape[0]
     first, last = start // num_frames, stop[split] // num_frames
@@ -161,7 +161,7 @@ def _frames(video: dict, number: int, most: int) -> Iterator[Example]:
 
 
 def build(options: Options) -> Source:
-    """Returns the source of a builder folder; each frame of each video is an example.
+    """Return the source of a builder folder; each frame of each video is an example.
 
     The bucket has images of 256 (the default) and of 128 pixels.
 

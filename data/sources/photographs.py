@@ -28,7 +28,7 @@ _PER_SHARD = 64
 
 
 def middle(labels: np.ndarray, size: int) -> np.ndarray:
-    """Returns the middle square of labels [H, W], of each pixel's centre, [S, S].
+    """Return the middle square of labels [H, W], of each pixel's centre, [S, S].
 
     The square is that of `files.square`; the source of pixel i of S is
     floor((i + 1/2) side / S).
@@ -49,7 +49,7 @@ def example(
     size: int,
     max_objects: int,
 ) -> Example:
-    """Returns the fields of a photograph.
+    """Return the fields of a photograph.
 
     Objects of which no pixel is left, beyond the middle square or ignored, are left out
     and the others numbered anew, in their order.
@@ -81,7 +81,7 @@ def example(
 
 
 def read_image(path: pathlib.Path, width: int, height: int) -> Image.Image:
-    """Returns an image as its labels see it, of `width` x `height` pixels.
+    """Return an image as its labels see it, of `width` x `height` pixels.
 
     They are of the pixels as stored; only where these have other sides than the labels
     and the image turned upright has the same, it is that.
@@ -123,7 +123,7 @@ class Split:
 
 
 def check_options(options: Options, dataset: str, splits: Sequence[str]) -> int:
-    """Returns the side of the stored images; StoreError for options out of range."""
+    """Return the side of the stored images; StoreError for options out of range."""
     options.refuse(dataset, "min_objects", "max_objects", "seed")
     size = DEFAULT_SIZE if options.image_size is None else options.image_size
     if not 16 <= size <= 1024:
@@ -144,7 +144,7 @@ def source(
     version: Mapping[str, Any],
     rules: Mapping[str, str],
 ) -> Source:
-    """Returns the source of the splits that were read.
+    """Return the source of the splits that were read.
 
     Args:
       options: may limit the splits, to their first images.

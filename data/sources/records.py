@@ -37,7 +37,7 @@ _PREFETCHED = 4
 
 
 def _example_class():
-    """Returns `tf.train.Example` with its lists of values left as bytes."""
+    """Return `tf.train.Example` with its lists of values left as bytes."""
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="raw_example.proto", package="raw_example", syntax="proto3"
@@ -71,7 +71,7 @@ _Example = _example_class()
 
 
 def _values(feature, kind: str) -> np.ndarray:
-    """Returns the values [n] of a feature; ValueError if they are of another kind."""
+    """Return the values [n] of a feature; ValueError if they are of another kind."""
     if kind == "byte":
         # [n, 3]: tag, length 1, the byte.
         rows = np.frombuffer(feature.bytes_list, np.uint8).reshape(-1, 3)
@@ -83,7 +83,7 @@ def _values(feature, kind: str) -> np.ndarray:
 
 
 def parse(record: bytes, features: Features) -> dict[str, np.ndarray]:
-    """Returns the values of a serialized example, uint8 or float32, by name.
+    """Return the values of a serialized example, uint8 or float32, by name.
 
     Raises:
       ValueError: a feature is missing or of another shape or kind.
@@ -104,7 +104,7 @@ def parse(record: bytes, features: Features) -> dict[str, np.ndarray]:
 
 
 def find(options: Options, dataset: str) -> pathlib.Path:
-    """Returns the file of a dataset: `--source`, or its download."""
+    """Return the file of a dataset: `--source`, or its download."""
     name = f"{dataset}_train.tfrecords"
     path = options.source
     if path is None:
@@ -138,7 +138,7 @@ def _download(url: str, folder: pathlib.Path) -> pathlib.Path:
 def read(
     path: pathlib.Path, features: Features, start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yields number and values of the records from `start` to before `stop`.
+    """Yield number and values of the records from `start` to before `stop`.
 
     Memory does not grow with the file.
 
@@ -182,7 +182,7 @@ def _records(path, start, stop) -> Iterator[tuple[int, bytes]]:
 
 
 def identify(path: pathlib.Path, features: Features) -> dict[str, str | int]:
-    """Returns what tells the file from others, having read its first record.
+    """Return what tells the file from others, having read its first record.
 
     Raises:
       SourceError: this is not a file of the dataset.
@@ -205,7 +205,7 @@ def examples(
     convert: Callable[[dict[str, np.ndarray]], Example],
     splits: Mapping[str, int],
 ) -> Iterator[Example]:
-    """Yields a split's examples from `start` on; splits follow each other in the file.
+    """Yield a split's examples from `start` on; splits follow each other in the file.
 
     Raises:
       SourceError: what `read` raises, or `convert` refuses a record by ValueError.
@@ -220,20 +220,20 @@ def examples(
 
 
 def offsets(splits: Mapping[str, int]) -> dict[str, int]:
-    """Returns the first record of each split; they follow each other in the file."""
+    """Return the first record of each split; they follow each other in the file."""
     ends = np.cumsum([0, *splits.values()]).tolist()
     return dict(zip(splits, ends, strict=False))
 
 
 def pad(values: np.ndarray, count: int, fill: float, dtype: str) -> np.ndarray:
-    """Returns values [n, ...] as a column [count, ...], filled up."""
+    """Return values [n, ...] as a column [count, ...], filled up."""
     column = np.full((count, *values.shape[1:]), fill, dtype)
     column[: len(values)] = values
     return column
 
 
 def visible_objects(values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the entities [M] that are objects, and each entity's label from 0 on."""
+    """Return the entities [M] that are objects, and each entity's label from 0 on."""
     visible = 1 + np.flatnonzero(values["visibility"][1:] > 0.5)
     labels = np.zeros(len(values["visibility"]), np.uint8)
     labels[visible] = np.arange(1, len(visible) + 1)
@@ -249,7 +249,7 @@ def source(
     settings: dict[str, Any],
     **rest,
 ) -> Source:
-    """Returns the source of one file of records.
+    """Return the source of one file of records.
 
     Args:
       options: may name the file and the splits.

@@ -21,7 +21,7 @@ def source(
     examples_per_shard: int,
     example: Callable[..., Example],
 ) -> Source:
-    """Returns a dataset that is rendered example by example.
+    """Return a dataset that is rendered example by example.
 
     Args:
       options: of the command line.
@@ -62,7 +62,7 @@ def settings(
     default: tuple[int, int],
     most: int,
 ) -> dict:
-    """Returns `seed`, `min_objects`, `max_objects` and, if given, `objects` by split.
+    """Return `seed`, `min_objects`, `max_objects` and, if given, `objects` by split.
 
     Args:
       options: of the command line.
@@ -96,13 +96,13 @@ def settings(
 
 
 def limits(settings: Mapping, split: str) -> tuple[int, int]:
-    """Returns the fewest and most objects of a split's scenes."""
+    """Return the fewest and most objects of a split's scenes."""
     everywhere = settings["min_objects"], settings["max_objects"]
     return tuple(settings.get("objects", {}).get(split, everywhere))
 
 
 def _ranges(options: Options, splits: Mapping[str, int], most: int) -> dict:
-    """Returns the settings of ranges of objects that differ by split."""
+    """Return the settings of ranges of objects that differ by split."""
     for name in ("min_objects", "max_objects"):
         if getattr(options, name) is not None:
             raise StoreError(f"--{name}: given by --objects too; leave one of them out")

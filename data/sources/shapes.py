@@ -23,7 +23,7 @@ def _example_at(split: str, index: int, *, settings: dict) -> Example:
 
 
 def build(options: Options) -> Source:
-    """Returns the source of rendered scenes.
+    """Return the source of rendered scenes.
 
     Raises:
       StoreError: an option out of range.

@@ -33,7 +33,7 @@ _PER_SHARD = 1024
 
 
 def fields(max_objects: int) -> dict[str, tuple]:
-    """Returns shape and dtype of the fields of images with up to so many objects."""
+    """Return shape and dtype of the fields of images with up to so many objects."""
     M = (max_objects,)
     return {
         "image": ((SIZE, SIZE, 3), "uint8"),
@@ -49,7 +49,7 @@ def fields(max_objects: int) -> dict[str, tuple]:
 def example(
     image, segmentation, shape, color, pixel_coords, visibility, max_objects
 ) -> Example:
-    """Returns the fields of an image; columns of objects are filled to so many rows."""
+    """Return the fields of an image; columns of objects are filled to so many rows."""
     columns = {
         "shape": (shape, -1, "int8"),
         "color": (color, -1, "int8"),
@@ -67,7 +67,7 @@ def example(
 
 
 def convert(values: dict[str, np.ndarray]) -> Example:
-    """Returns an example from the values of a record (`FEATURES`).
+    """Return an example from the values of a record (`FEATURES`).
 
     Returns:
       image, segmentation, `num_objects`; by object, in the file's order: `shape`, its
@@ -96,7 +96,7 @@ def convert(values: dict[str, np.ndarray]) -> Example:
 
 
 def build(options: Options) -> Source:
-    """Returns the source of the file `--source`, or of its download.
+    """Return the source of the file `--source`, or of its download.
 
     Raises:
       StoreError: an option out of range; the file is missing or another's.

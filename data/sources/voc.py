@@ -60,7 +60,7 @@ def _names(path: pathlib.Path, hint: str) -> list[str]:
 
 
 def _labels(path: pathlib.Path, most: int) -> np.ndarray:
-    """Returns the indices [H, W] of a palette image; SourceError if it is none."""
+    """Return the indices [H, W] of a palette image; SourceError if it is none."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             if image.mode not in ("P", "L"):
@@ -95,14 +95,14 @@ class _Objects:
         self._voc, self._sbd, self._own = voc, sbd, own
 
     def image(self, name: str) -> pathlib.Path:
-        """Returns the file of an image: VOC's, else SBD's."""
+        """Return the file of an image: VOC's, else SBD's."""
         path = self._voc / "JPEGImages" / f"{name}.jpg"
         if self._sbd and not path.exists():
             return self._sbd / "img" / f"{name}.jpg"
         return path
 
     def files(self, name: str) -> list[pathlib.Path]:
-        """Returns the files that an image takes."""
+        """Return the files that an image takes."""
         if name in self._own:
             return [self.image(name), *self._of_voc(name)]
         return [self.image(name), self._of_sbd(name)]
@@ -115,7 +115,7 @@ class _Objects:
         return self._sbd / "inst" / f"{name}.mat"
 
     def load(self, name: str) -> tuple[np.ndarray, list[int]]:
-        """Returns labels [H, W], -1 for the border, and the objects' categories."""
+        """Return labels [H, W], -1 for the border, and the objects' categories."""
         if name not in self._own:
             return self._load_sbd(name)
         path, class_path = self._of_voc(name)
@@ -153,7 +153,7 @@ class _Objects:
 
 
 def _folders(source: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
-    """Returns the folders of VOC2012 and of SBD, None where there is none."""
+    """Return the folders of VOC2012 and of SBD, None where there is none."""
     source = source.resolve()
     inner = ("", "VOC2012", "VOCdevkit/VOC2012")
     found = [source / name for name in inner if (source / name / "ImageSets").is_dir()]
@@ -217,7 +217,7 @@ def _read_split(
 
 
 def build(options: Options) -> Source:
-    """Returns the source of the folder `--source`.
+    """Return the source of the folder `--source`.
 
     Raises:
       StoreError: an option out of range, or no source given.

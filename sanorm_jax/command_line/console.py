@@ -21,7 +21,7 @@ _USAGE = f"usage: sanorm VERB --flag=value ...; a VERB is {', '.join(VERBS)}"
 
 
 def main():
-    """Runs the module of the verb with the flags that follow it."""
+    """Run the module of the verb with the flags that follow it."""
     verb = sys.argv[1] if len(sys.argv) > 1 else ""
     if verb in ("-h", "--help"):
         sys.stdout.write(f"{_USAGE}; sanorm VERB --help tells its flags\n")

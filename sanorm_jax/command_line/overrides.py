@@ -88,7 +88,7 @@ config_flags.register_flag_parser_for_type(bool, _Truth())
 
 
 def take_evaluations(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Takes the fields of named evaluations out of a command line.
+    """Take the fields of named evaluations out of a command line.
 
     They may name evaluations that the config does not have, which no flag can.
 
@@ -113,7 +113,7 @@ def take_evaluations(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, ..
 def add_evaluations(
     config: ml_collections.ConfigDict, taken: Sequence[tuple[str, ...]]
 ):
-    """Sets the fields of named evaluations; a new one is otherwise as in training.
+    """Set the fields of named evaluations; a new one is otherwise as in training.
 
     Raises:
       ConfigError: a value is no whole number above 0, or the config has none.

@@ -44,7 +44,7 @@ def segmentation_grid(
     predicted: Mapping[str, np.ndarray],
     masks: np.ndarray | None = None,
 ) -> Figure:
-    """Shows scenes side by side; below each its segmentations and slots.
+    """Show scenes side by side; below each its segmentations and slots.
 
     Rows: image, true segmentation, each predicted one, the outlines of a single one
     over the image (true objects in white), each slot's mask (the image fading to
@@ -115,7 +115,7 @@ def segmentation_grid(
 
 
 def picture_grid(rows: Mapping[str, Sequence[np.ndarray]]) -> tuple[Figure, np.ndarray]:
-    """Returns rows of pictures, named on the left, on a page; and their axes."""
+    """Return rows of pictures, named on the left, on a page; and their axes."""
     columns = len(next(iter(rows.values())))
     label_width = 0.15 + 0.08 * max(map(len, rows))
     cell = min((_PAGE_WIDTH - label_width) / columns, _PAGE_HEIGHT / len(rows), 1.6)
@@ -147,7 +147,7 @@ def picture_grid(rows: Mapping[str, Sequence[np.ndarray]]) -> tuple[Figure, np.n
 
 
 def segmentation_overlay(image: np.ndarray, labels: np.ndarray) -> Figure:
-    """Shows an image, and beside it the same tinted by its segments, with their labels.
+    """Show an image, and beside it the same tinted by its segments, with their labels.
 
     Args:
       image: `[H, W, 3]`, uint8 or floats in [0, 1].
@@ -187,7 +187,7 @@ def sweep_plot(
     references: Mapping[str, float | Mapping[float, float]] | None = None,
     mark: tuple[str, float] | None = None,
 ) -> Figure:
-    """Plots a metric against, say, the number of slots, a line for each variant.
+    """Plot a metric against, say, the number of slots, a line for each variant.
 
     Lines join the means over seeds; a band reaches from the least to the largest
     seed, which are drawn as small dots.
@@ -217,7 +217,7 @@ def sweep_plots(
     references: Mapping[str, Mapping[str, float | Mapping[float, float]]] | None = None,
     mark: tuple[str, float] | None = None,
 ) -> Figure:
-    """Draws sweep plots side by side, with one scale and one legend.
+    """Draw sweep plots side by side, with one scale and one legend.
 
     Args:
       panels: The lines of each plot, by its title. A variant looks the same in all.
@@ -274,7 +274,7 @@ def heat_maps(
     label: str,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Shows a metric over two settings, e.g. slots x objects, with its numbers.
+    """Show a metric over two settings, e.g. slots x objects, with its numbers.
 
     Several are drawn with one colour scale, two in a row.
 
@@ -343,7 +343,7 @@ def heat_maps(
 
 
 def encode(figure: Figure, suffix: str) -> bytes:
-    """Returns the figure as a file's content: equal figures give equal bytes.
+    """Return the figure as a file's content: equal figures give equal bytes.
 
     Args:
       figure: The figure.
@@ -358,7 +358,7 @@ def encode(figure: Figure, suffix: str) -> bytes:
 
 
 def save(figure: Figure, path: str | pathlib.Path) -> pathlib.Path:
-    """Writes a figure, whole or not at all; the suffix is as for `encode`.
+    """Write a figure, whole or not at all; the suffix is as for `encode`.
 
     Returns:
       The path. Its folder is made if it is missing.
@@ -368,7 +368,7 @@ def save(figure: Figure, path: str | pathlib.Path) -> pathlib.Path:
 
 
 def write(content: bytes, path: pathlib.Path) -> pathlib.Path:
-    """Writes the content of a file, whole or not at all; see `save`."""
+    """Write the content of a file, whole or not at all; see `save`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -383,7 +383,7 @@ def write(content: bytes, path: pathlib.Path) -> pathlib.Path:
 
 
 def to_array(figure: Figure) -> np.ndarray:
-    """Returns the figure as a batch of one image, uint8 `[1, H, W, 3]`."""
+    """Return the figure as a batch of one image, uint8 `[1, H, W, 3]`."""
     canvas = FigureCanvasAgg(figure)
     with _style():
         canvas.draw()
@@ -392,6 +392,6 @@ def to_array(figure: Figure) -> np.ndarray:
 
 @contextlib.contextmanager
 def _style():
-    """The settings of this module, for one thread at a time: they are global."""
+    """Return the settings of this module, for one thread at a time: they are global."""
     with _LOCK, mpl.rc_context(_RC):
         yield

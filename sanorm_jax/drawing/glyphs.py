@@ -26,7 +26,7 @@ _SIDES = (0.055, 0.1)  # of small and large objects, in sides of the image
 
 
 def fit_camera(positions: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Returns the camera that maps places in the world to pixels, least squares.
+    """Return the camera that maps places in the world to pixels, least squares.
 
     The direct linear transform (Hartley and Zisserman, "Multiple View Geometry",
     2004, 7.1): of many images' objects it is the mean of their cameras.
@@ -55,13 +55,13 @@ def fit_camera(positions: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def project(camera: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Returns pixels `[..., 2]` of places `[..., 3]` by a camera `[3, 4]`."""
+    """Return pixels `[..., 2]` of places `[..., 3]` by a camera `[3, 4]`."""
     points = positions @ camera[:, :3].T + camera[:, 3]
     return points[..., :2] / points[..., 2:]
 
 
 def positions(vectors: np.ndarray) -> np.ndarray:
-    """Returns places in world units `[..., 3]` of property vectors `[..., 19]`."""
+    """Return places in world units `[..., 3]` of property vectors `[..., 19]`."""
     low, high = properties.POSITION_LOW, properties.POSITION_HIGH
     return low + vectors[..., average_precision.POSITION] * (high - low)
 
@@ -73,7 +73,7 @@ def property_grid(
     predicted: Mapping[str, np.ndarray],
     camera: np.ndarray,
 ) -> Figure:
-    """Shows scenes side by side; below each its true objects, and each prediction.
+    """Show scenes side by side; below each its true objects, and each prediction.
 
     Args:
       images: `[B, H, W, 3]`, uint8.
@@ -116,7 +116,7 @@ def property_grid(
 
 
 def _draw(axis, place, kind: Mapping[str, int], side: int, right: bool = True):
-    """Draws a glyph at a pixel; of a place outside the image, at its border."""
+    """Draw a glyph at a pixel; of a place outside the image, at its border."""
     place = np.clip(place, 0, side - 1)
     inches = axis.get_window_extent().width / axis.figure.dpi
     points = 72 * inches * _SIDES[kind["size"]] * 1.4

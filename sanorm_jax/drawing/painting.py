@@ -40,7 +40,7 @@ Line = Mapping[float, Sequence[float]]
 
 
 def draw_line(axis, i: int, name: str, line: Line):
-    """Draws the line of the i-th variant, with its seeds and their band."""
+    """Draw the line of the i-th variant, with its seeds and their band."""
     color = _LINES[i % len(_LINES)]
     x = sorted(line)
     values = [np.asarray(line[place], float) for place in x]
@@ -66,7 +66,7 @@ def draw_line(axis, i: int, name: str, line: Line):
 
 
 def draw_references(axis, references, mark):
-    """Draws references and a mark as `figures.sweep_plot` describes them."""
+    """Draw references and a mark as `figures.sweep_plot` describes them."""
     thin = {"color": "#777777", "linewidth": 0.7}
     small = {"fontsize": 7, "color": "#555555"}
     for name, value in references.items():
@@ -98,7 +98,7 @@ def draw_references(axis, references, mark):
 
 
 def as_floats(images: np.ndarray) -> np.ndarray:
-    """Returns uint8 or float images as floats in [0, 1]."""
+    """Return uint8 or float images as floats in [0, 1]."""
     images = np.asarray(images)
     if images.dtype == np.uint8:
         return images.astype(np.float32) / 255
@@ -106,7 +106,7 @@ def as_floats(images: np.ndarray) -> np.ndarray:
 
 
 def segment_colors(count):
-    """Colours `[count, 3]`; each further round through the palette is lighter."""
+    """Colour `[count, 3]`; each further round through the palette is lighter."""
     index = np.arange(count)
     lighter = 1 - 0.55 ** (index // len(_SEGMENTS))[:, None]
     colors = _SEGMENTS[index % len(_SEGMENTS)]
@@ -114,7 +114,7 @@ def segment_colors(count):
 
 
 def matched_colors(true, predicted, count):
-    """Colours `[count, 3]` of predicted segments, after the objects they cover."""
+    """Colour `[count, 3]` of predicted segments, after the objects they cover."""
     if true is None:
         return segment_colors(count)
     num_true = int(true.max(initial=0)) + 1
@@ -165,7 +165,7 @@ def _edges(labels):
 
 
 def outline(image, labels, colors, true=None):
-    """The image with the outline of each segment, within it, in its colour.
+    """Return the image with the outline of each segment, within it, in its colour.
 
     Segments of the background's colour have none. True objects, if given, are
     outlined in white above: where the two lines run side by side, they agree.
@@ -186,7 +186,7 @@ def outline(image, labels, colors, true=None):
 
 
 def overlay(image, labels, colors):
-    """The image tinted by its segments, as enlarged and outlined as in `paint`."""
+    """Return the image tinted by its segments, enlarged and outlined as in `paint`."""
     picture = paint(labels, colors)
     outline = (picture == 1).all(-1, keepdims=True)
     image = enlarge(image, picture.shape[:2])
@@ -194,7 +194,7 @@ def overlay(image, labels, colors):
 
 
 def middles(labels):
-    """The pixel (row, column) of each label that is farthest from other labels."""
+    """Return for each label the pixel (row, column) farthest from other labels."""
     places = {}
     for label in np.unique(labels).tolist():
         # The image's edge ends a segment too.
@@ -205,6 +205,6 @@ def middles(labels):
 
 
 def fade(image, mask):
-    """The image where the mask is one, white where it is zero."""
+    """Return the image where the mask is one, white where it is zero."""
     mask = enlarge(mask, image.shape[:2])[..., None]
     return image * mask + (1 - mask)

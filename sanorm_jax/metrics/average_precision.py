@@ -70,7 +70,7 @@ def average_precision(
 
 
 def kinds(properties: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the most likely index of `shape`, `size`, `material`, `color`, `[...]`.
+    """Return the most likely index of `shape`, `size`, `material`, `color`, `[...]`.
 
     Args:
       properties: `[..., 19]`.

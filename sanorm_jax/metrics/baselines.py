@@ -9,7 +9,7 @@ from sanorm_jax.metrics.segmentation import upscale_segmentation
 
 
 def block_segmentation(size: int, num_slots: int) -> np.ndarray:
-    """Cuts the image into `num_slots` blocks, in rows of nearly equal numbers.
+    """Cut the image into `num_slots` blocks, in rows of nearly equal numbers.
 
     A model that looks at position alone can do as much; scores below it are no
     segmentation into objects.
@@ -46,7 +46,7 @@ def token_oracle(
     method: str = "refined",
     ignore_background: bool = False,
 ) -> jax.Array:
-    """Segments by the true label that is most frequent within each token.
+    """Segment by the true label that is most frequent within each token.
 
     No assignment of whole tokens to slots can be expected to score much higher, so
     this is the room that a model with such tokens has.

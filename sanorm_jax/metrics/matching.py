@@ -6,7 +6,7 @@ import optax
 
 
 def match(costs: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-    """Matches slots to targets at the smallest total cost (Hungarian algorithm).
+    """Match slots to targets at the smallest total cost (Hungarian algorithm).
 
     As many slots as possible get a valid target of their own: all valid targets
     are matched where there are at least as many slots, and all slots where there

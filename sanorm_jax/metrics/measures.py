@@ -13,7 +13,7 @@ PROPERTIES = "properties"
 
 
 def split(measure: str) -> tuple[str, str]:
-    """Returns kind and place: `fg_ari_masks_refined` as FG-ARI, "masks, refined"."""
+    """Return kind and place: `fg_ari_masks_refined` as FG-ARI, "masks, refined"."""
     named = _KINDS | _OTHERS
     for kind in sorted(named, key=len, reverse=True):
         if measure == kind or measure.startswith(f"{kind}_"):
@@ -24,7 +24,7 @@ def split(measure: str) -> tuple[str, str]:
 
 
 def label(measure: str) -> str:
-    """Returns how a measure's name is written: `fg_ari_masks` as FG-ARI (masks)."""
+    """Return how a measure's name is written: `fg_ari_masks` as FG-ARI (masks)."""
     kind, place = split(measure)
     if kind == "AP":
         place = {"inf": "no distance limit"}.get(place, f"distance {place}")
@@ -32,7 +32,7 @@ def label(measure: str) -> str:
 
 
 def normalization(name: str) -> str:
-    """Returns how a normalization is written: `batch_norm` as batch norm."""
+    """Return how a normalization is written: `batch_norm` as batch norm."""
     known = {
         "mean": "weighted mean",
         "constant": "weighted sum",
@@ -43,7 +43,7 @@ def normalization(name: str) -> str:
 
 
 def brief(values: Mapping[str, float]) -> str:
-    """Returns the measures that tell most, in one line: those of the first group."""
+    """Return the measures that tell most, in one line: those of the first group."""
     for place, kinds in groups(values).items():
         shown = (f"{kind} {values[name]:.3f}" for kind, name in kinds.items())
         return f"{place}: {', '.join(shown)}"
@@ -52,7 +52,7 @@ def brief(values: Mapping[str, float]) -> str:
 
 
 def groups(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Returns the measures that a report shows, those of one place together.
+    """Return the measures that a report shows, those of one place together.
 
     Of segmentations FG-ARI, ARI and mBO, of maps enlarged bilinearly if there are
     others; of property prediction all AP. The rest stays in the CSV file.

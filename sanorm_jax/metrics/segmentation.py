@@ -25,7 +25,7 @@ UPSCALE_METHODS = ("refined", "repeated")
 def contingency_table(
     true: jax.Array, predicted: jax.Array, *, num_true: int, num_predicted: int
 ) -> jax.Array:
-    """Counts the pixels of each pair of true and predicted label.
+    """Count the pixels of each pair of true and predicted label.
 
     Args:
       true: Integer labels `[B, H, W]` or `[B, N]`, 0 to `num_true` - 1.
@@ -67,7 +67,7 @@ def adjusted_rand_index(
     num_predicted: int,
     ignore_background: bool = False,
 ) -> jax.Array:
-    """Adjusted Rand index: agreement of two segmentations, corrected for chance.
+    """Return the adjusted Rand index, agreement corrected for chance.
 
     Hubert and Arabie, "Comparing partitions" (1985), as scikit-learn's
     `adjusted_rand_score` computes it. Identical partitions score 1, also where
@@ -203,7 +203,7 @@ def segmentation_metrics(
 
 
 def _table_with_unclaimed(true, predicted, num_true, num_predicted):
-    """Counts pixels that no segment claims in a column behind the others."""
+    """Count pixels that no segment claims in a column behind the others."""
     claimed = (predicted >= 0) & (predicted < num_predicted)
     return contingency_table(
         true,
@@ -214,7 +214,7 @@ def _table_with_unclaimed(true, predicted, num_true, num_predicted):
 
 
 def _overlap(true, predicted, num_true, num_predicted, classes, num_classes):
-    """Returns IoU `[B, objects, num_predicted]` and which objects are present."""
+    """Return IoU `[B, objects, num_predicted]` and which objects are present."""
     if (classes is None) != (num_classes is None):
         raise ValueError("`classes` and `num_classes` go together")
     table = _table_with_unclaimed(true, predicted, num_true, num_predicted)
@@ -244,7 +244,7 @@ def upscale_maps(
     method: str = "refined",
     grid: tuple[int, int] | None = None,
 ) -> jax.Array:
-    """Enlarges soft masks or attention from a token grid to pixels.
+    """Enlarge soft masks or attention from a token grid to pixels.
 
     Args:
       maps: `[B, K, N]`, tokens in row-major order.
@@ -286,7 +286,7 @@ def upscale_segmentation(
     method: str = "refined",
     grid: tuple[int, int] | None = None,
 ) -> jax.Array:
-    """Turns soft masks or attention on a token grid into a label map.
+    """Turn soft masks or attention on a token grid into a label map.
 
     The arg max over slots is taken after `refined` interpolation and, to the same
     result, before repetition. Arguments and errors as for `upscale_maps`.
@@ -302,7 +302,7 @@ def upscale_segmentation(
 
 
 def resize_labels(labels: jax.Array, size: int) -> jax.Array:
-    """Resizes label maps by picking pixels: index round(i * old size / new size).
+    """Resize label maps by picking pixels: index round(i * old size / new size).
 
     Args:
       labels: `[B, H, W]`, any integer type.

@@ -9,7 +9,7 @@ _OF_OBJECTS = ("mbo", "miou")
 
 
 def mean(name: str, values: np.ndarray) -> float:
-    """Returns the mean over examples `[n]`, in float64; NaN if none counts.
+    """Return the mean over examples `[n]`, in float64; NaN if none counts.
 
     mBO and mIoU leave out images without objects, which are NaN there; elsewhere NaN
     is a fault, and stays.
@@ -20,7 +20,7 @@ def mean(name: str, values: np.ndarray) -> float:
 
 
 def count(columns: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Returns how many examples columns `[n, ...]` have, and how many count in mBO.
+    """Return how many examples columns `[n, ...]` have, and how many count in mBO.
 
     Returns:
       `num_examples` and, where objects were compared, `num_with_objects`.
@@ -49,7 +49,7 @@ class Table:
         return len(self._seen)
 
     def add(self, index, mask, values: Mapping[str, np.ndarray]) -> None:
-        """Adds the rows of one batch.
+        """Add the rows of one batch.
 
         Args:
           index: Integer `[B]`, index of each example.
@@ -73,7 +73,7 @@ class Table:
         self._append(index[mask].astype(np.int64), part)
 
     def merge(self, other: "Table") -> "Table":
-        """Returns a table with the rows of both; raises ValueError like `add`."""
+        """Return a table with the rows of both; raises ValueError like `add`."""
         merged = Table()
         for table in (self, other):
             for index, part in zip(table._indices, table._parts, strict=True):
@@ -103,7 +103,7 @@ class Table:
         return np.sort(np.concatenate([np.zeros(0, np.int64), *self._indices]))
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Returns every column `[len(table), ...]`, in the order of the examples."""
+        """Return every column `[len(table), ...]`, in the order of the examples."""
         if not self._parts:
             return {}
         order = np.argsort(np.concatenate(self._indices))
@@ -113,7 +113,7 @@ class Table:
         }
 
     def compute(self) -> dict[str, float]:
-        """Returns the mean over examples of each one-dimensional column.
+        """Return the mean over examples of each one-dimensional column.
 
         By `mean`. Columns of more dimensions (predictions kept for average
         precision) are left to `columns`. An empty table has no means.
@@ -125,7 +125,7 @@ class Table:
         }
 
     def by(self, name: str) -> dict[int, dict[str, np.ndarray]]:
-        """Groups the columns by one of them, e.g. the number of objects.
+        """Group the columns by one of them, e.g. the number of objects.
 
         Returns:
           The columns of the examples that have each value, values ascending.

@@ -29,7 +29,7 @@ FEW_CHANNELS = 8
 
 
 def tuned_for_cpu() -> bool:
-    """Tell whether convolutions are put together for XLA's CPU backend."""
+    """Return whether convolutions are put together for XLA's CPU backend."""
     return jax.default_backend() == "cpu"
 
 

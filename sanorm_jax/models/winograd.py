@@ -49,7 +49,7 @@ def transforms(num_taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def applies(x: jax.Array, kernel: jax.Array, padding) -> bool:
-    """Tell whether `correlate` can take these, and is worth it."""
+    """Return whether `correlate` can take these, and is worth it."""
     return (
         x.dtype == jnp.float32  # a shorter type would lose what it has of precision
         and 1 < kernel.shape[1] <= MAX_TAPS

@@ -121,7 +121,7 @@ def write_report(
     summary: str = "",
     footer: str = "",
 ) -> pathlib.Path:
-    """Writes a report, whole or not at all.
+    """Write a report, whole or not at all.
 
     Args:
       path: The HTML file; its folder is made if it is missing.
@@ -146,7 +146,7 @@ def write_report(
 def render(
     title: str, sections: Sequence[Section], *, summary: str = "", footer: str = ""
 ) -> str:
-    """Returns the page that `write_report` writes; same arguments and errors."""
+    """Return the page that `write_report` writes; same arguments and errors."""
     names = [f"section-{i}" for i in range(1, len(sections) + 1)]
     entries = "".join(
         f'<li><a href="#{name}">{html.escape(section.title)}</a></li>'
@@ -229,7 +229,7 @@ def _figure(section):
 
 
 def _image(figure):
-    """Returns media type, bytes and width in inches (0 if not known)."""
+    """Return media type, bytes and width in inches (0 if not known)."""
     if isinstance(figure, Figure):
         # Pictures of pixels stay pixels; lines and letters stay sharp as SVG.
         suffix = ".png" if any(axis.images for axis in figure.axes) else ".svg"

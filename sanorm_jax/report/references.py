@@ -17,19 +17,19 @@ _MOST_BYTES = 2**29
 
 
 def block_name(measure: str, num_slots: int) -> str:
-    """Returns the column of `table` for the image cut into so many blocks."""
+    """Return the column of `table` for the image cut into so many blocks."""
     return f"{measure}_blocks_{num_slots}"
 
 
 def oracle_name(measure: str) -> str:
-    """Returns the column of `table` for the true labels of the tokens."""
+    """Return the column of `table` for the true labels of the tokens."""
     return f"{measure}_oracle"
 
 
 def table(
     task: tasks.Task, split: str, indices: np.ndarray, num_slots: Sequence[int]
 ) -> metrics.Table:
-    """Returns FG-ARI, ARI and mBO of each image at the task's evaluation resolution.
+    """Return FG-ARI, ARI and mBO of each image at the task's evaluation resolution.
 
     Of the image cut into a grid of blocks, for each number of blocks; and of an
     oracle, the true labels at the resolution of the tokens, where the task has

@@ -29,7 +29,7 @@ _TASKS = {
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
-    """Writes `<workdir>/report.html` from the run's newest evaluation.
+    """Write `<workdir>/report.html` from the run's newest evaluation.
 
     Raises:
       ConfigError: the run was not evaluated by `--mode=evaluate`.
@@ -100,7 +100,7 @@ def _newest_evaluation(workdir: pathlib.Path) -> tuple[pathlib.Path, list[Row]]:
 
 
 def _baselines(task: tasks.Task, whole: Sequence[Row]) -> dict[Any, dict[str, Row]]:
-    """Returns by limit of objects what needs no model, at the slots of training."""
+    """Return by limit of objects what needs no model, at the slots of training."""
     if "segmentation" not in task.dataset.fields:
         return {}
     evaluator = evaluate.Evaluator(task, evaluate.Devices("jit"))
@@ -191,7 +191,7 @@ def _more_slots(part, limit, baselines, config) -> list[html_page.Section]:
 
 
 def _line(row: Row, by: str) -> Row:
-    """Returns the columns that the page shows; the CSV file has all."""
+    """Return the columns that the page shows; the CSV file has all."""
     line = {by.removeprefix("num_"): row[by]}
     line |= {"iterations": row["num_iterations"], "images": row["num_examples"]}
     if row.get("num_with_objects", row["num_examples"]) != row["num_examples"]:

@@ -14,7 +14,7 @@ from sanorm_jax.run import writers
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns what the files of a run tell, by name; for a person and for scripts.
+    """Return what the files of a run tell, by name; for a person and for scripts.
 
     Raises:
       ConfigError: there is no run in `workdir`.

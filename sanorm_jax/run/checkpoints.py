@@ -53,12 +53,12 @@ class Checkpoints:
         self._step_in_progress = None
 
     def steps(self) -> list[int]:
-        """Returns the steps of the whole checkpoints, oldest first."""
+        """Return the steps of the whole checkpoints, oldest first."""
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, meta: dict[str, Any], *, wait=False) -> bool:
-        """Saves in the background; returns False, and says why, if that failed.
+        """Save in the background; returns False, and says why, if that failed.
 
         A failure (a full disk) leaves the checkpoints before it untouched; the run
         goes on and tries again at the next one.
@@ -92,7 +92,7 @@ class Checkpoints:
         return saved
 
     def _wait(self) -> bool:
-        """Waits for the save in progress; False, and says why, if it failed."""
+        """Wait for the save in progress; False, and says why, if it failed."""
         try:
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
@@ -112,12 +112,12 @@ class Checkpoints:
             shutil.rmtree(left, ignore_errors=True)
 
     def drop_after(self, step: int):
-        """Removes damaged checkpoints newer than the one a run resumes from."""
+        """Remove damaged checkpoints newer than the one a run resumes from."""
         for newer in [s for s in self.steps() if s > step]:
             self._manager.delete(newer)
 
     def close(self):
-        """Waits for the save in progress."""
+        """Wait for the save in progress."""
         self._wait()
         self._manager.close()
 
@@ -125,7 +125,7 @@ class Checkpoints:
 def restore(
     workdir: pathlib.Path, template: Any, step: int | None = None, *, part: bool = False
 ):
-    """Returns (state, meta) of the newest checkpoint that can be read, or None.
+    """Return (state, meta) of the newest checkpoint that can be read, or None.
 
     A damaged one is said and passed over for the one before it.
 

@@ -1,5 +1,8 @@
-"""Which processes make up a run, and which GPUs are whose: by flags, JAX's variables,
-or Slurm's. Asked before JAX touches any device; then they are joined."""
+"""The processes of a run and the GPUs that each of them uses.
+
+Both come from flags, JAX's environment variables or Slurm's, and are read before JAX
+touches any device. Then the processes join.
+"""
 
 import concurrent.futures
 import contextlib
@@ -35,7 +38,7 @@ _SCONTROL_S = 30
 
 
 def first_host(nodelist: str) -> str:
-    """Returns the first name of a Slurm nodelist, such as `rack1-gpu[01-02,07].edu`.
+    """Return the first name of a Slurm nodelist, such as `rack1-gpu[01-02,07].edu`.
 
     Raises:
       ConfigError: it is none.
@@ -66,7 +69,7 @@ def first_host(nodelist: str) -> str:
 
 
 def _slurm_hosts() -> tuple[str, int, int] | None:
-    """Returns coordinator, number of processes and own index of a Slurm step."""
+    """Return coordinator, number of processes and own index of a Slurm step."""
     count = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     if count == 1:
         return None
@@ -91,7 +94,7 @@ def find_hosts(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> tuple[str, int, int] | None:
-    """Returns coordinator, number of processes and own index; None if there is one.
+    """Return coordinator, number of processes and own index; None if there is one.
 
     Arguments and errors as of `joined_hosts`.
     """
@@ -124,7 +127,7 @@ def find_hosts(
 
 
 def num_gpus() -> int:
-    """Returns the number of GPUs that this process sees, without touching them."""
+    """Return the number of GPUs that this process sees, without touching them."""
     for name in _VISIBLE:
         if name in os.environ:
             listed = [part.strip() for part in os.environ[name].split(",")]
@@ -136,7 +139,7 @@ def num_gpus() -> int:
 
 
 def find_local_devices(given: Sequence[str] | None = None) -> list[int] | None:
-    """Returns which of the GPUs that this process sees it takes; None for all.
+    """Return which of the GPUs that this process sees it takes; None for all.
 
     Of several Slurm tasks on a node each takes its own, in the order of
     `SLURM_LOCALID`, unless the scheduler has divided them already.
@@ -176,7 +179,7 @@ def find_local_devices(given: Sequence[str] | None = None) -> list[int] | None:
 
 
 def _slurm_tasks_here() -> int:
-    """Returns the number of tasks of this Slurm step on this node; 1 without Slurm."""
+    """Return the number of tasks of this Slurm step on this node; 1 without Slurm."""
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
         return 1
     listed = os.environ.get("SLURM_STEP_TASKS_PER_NODE")
@@ -200,7 +203,7 @@ def joined_hosts(
     process_id: int | None = None,
     local_device_ids: Sequence[str] | None = None,
 ):
-    """Joins the processes of one run; around all that uses JAX.
+    """Join the processes of one run; around all that uses JAX.
 
     What is not given is taken from the environment: `JAX_COORDINATOR_ADDRESS`,
     `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, or else a Slurm step of several tasks.

@@ -24,7 +24,7 @@ _LOCK_TIMEOUT_S = 10
 
 
 def enable(config: ml_collections.ConfigDict, workdir: pathlib.Path):
-    """Makes this process keep compiled programs, and load those that were kept.
+    """Make this process keep compiled programs, and load those that were kept.
 
     Without `config.compilation_cache`, or where JAX_COMPILATION_CACHE_DIR already names
     a folder, JAX's own settings stay. If the folder is not writable, a warning is
@@ -59,7 +59,7 @@ def enable(config: ml_collections.ConfigDict, workdir: pathlib.Path):
 
 
 def _drop_torn_entries(folder: pathlib.Path):
-    """Removes entries that a killed process left half written.
+    """Remove entries that a killed process left half written.
 
     JAX writes the time of use after the entry. Without it, the entry can be torn, is
     never replaced, and ends every search for entries to evict.
@@ -71,7 +71,7 @@ def _drop_torn_entries(folder: pathlib.Path):
 
 
 def _machine() -> str:
-    """Returns a name that machines share if they can run the same programs.
+    """Return a name that machines share if they can run the same programs.
 
     Programs for CPUs use their special instructions, and are split over their cores.
     """

@@ -11,13 +11,13 @@ from sanorm_jax.errors import ConfigError
 
 
 def leaves(tree: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields path and array of each leaf."""
+    """Yield path and array of each leaf."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
 def describe(tree: Any) -> dict[str, dict[str, Any]]:
-    """Returns shape, dtype and CRC-32 of every leaf, by its path."""
+    """Return shape, dtype and CRC-32 of every leaf, by its path."""
     return {
         name: {
             "shape": list(np.shape(leaf)),
@@ -34,13 +34,13 @@ def _params_first(names: Iterable[str]) -> list[str]:
 
 
 def list_some(names: list[str], most: int = 4) -> str:
-    """Returns the first names and how many more there are."""
+    """Return the first names and how many more there are."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def compare(saved: dict[str, dict[str, Any]], template: Any, where: str):
-    """Raises `ConfigError` naming the parameters in which a model differs.
+    """Raise `ConfigError` naming the parameters in which a model differs.
 
     Args:
       saved: shapes by path, as `describe` gives them.
@@ -89,7 +89,7 @@ def compare_dtypes(saved: dict[str, dict[str, Any]], template: Any, where: str):
 
 
 def damaged(tree: Any, saved: dict[str, dict[str, Any]]) -> list[str]:
-    """Returns the paths of leaves whose bits are not those that `saved` describes."""
+    """Return the paths of leaves whose bits are not those that `saved` describes."""
     return [
         name
         for name, leaf in leaves(tree)

@@ -14,7 +14,7 @@ PARALLELISMS = ("auto", "jit", "pmap")
 
 
 def compiler_options() -> dict[str, bool]:
-    """Returns XLA's options for a training step on one device."""
+    """Return XLA's options for a training step on one device."""
     if jax.default_backend() != "cpu":
         return {}
     # Lets operations that do not wait for one another run on different cores.
@@ -55,7 +55,7 @@ class Devices:
             )
 
     def check_batch_size(self, name: str, batch_size: int):
-        """Raises `ConfigError` if the devices do not divide a global batch."""
+        """Raise `ConfigError` if the devices do not divide a global batch."""
         devices = self.num_devices * self.hosts.count
         if batch_size <= 0 or batch_size % devices:
             raise ConfigError(
@@ -64,7 +64,7 @@ class Devices:
             )
 
     def compile_train_step(self, step: Callable) -> Callable:
-        """Compiles `step(state, batch) -> (state, scalars)`; the old state is donated.
+        """Compile `step(state, batch) -> (state, scalars)`; the old state is donated.
 
         State lives on the devices (`put_state`), the scalars come back as one copy.
         """
@@ -75,13 +75,13 @@ class Devices:
         return jax.pmap(step, axis_name=AXIS, donate_argnums=0, out_axes=(0, None))
 
     def compile_evaluation(self, evaluate: Callable) -> Callable:
-        """Compiles `evaluate(variables, batch) -> {name: [B, ...]}`."""
+        """Compile `evaluate(variables, batch) -> {name: [B, ...]}`."""
         if not self.pmapped:
             return jax.jit(evaluate)
         return jax.pmap(evaluate, axis_name=AXIS)
 
     def put_state(self, state: Any) -> Any:
-        """Puts a tree of host arrays on the devices."""
+        """Put a tree of host arrays on the devices."""
         if not self.pmapped:
             return jax.device_put(state)
         n = self.num_devices
@@ -90,17 +90,17 @@ class Devices:
         )
 
     def _spread(self, tree: Any) -> Any:
-        """Puts [devices, ...] arrays such that each device has its row."""
+        """Put [devices, ...] arrays such that each device has its row."""
         mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
         spec = jax.sharding.PartitionSpec(AXIS)
         return jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
 
     def get_state(self, state: Any) -> Any:
-        """Returns one copy of a tree on the devices as host arrays."""
+        """Return one copy of a tree on the devices as host arrays."""
         return jax.device_get(_first(state) if self.pmapped else state)
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Puts this host's part of a batch on its devices."""
+        """Put this host's part of a batch on its devices."""
         if not self.pmapped:
             return jax.device_put(batch)
         n = self.num_devices
@@ -110,14 +110,14 @@ class Devices:
         )
 
     def get_batch(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Returns per-example results of this host as host arrays [b, ...]."""
+        """Return per-example results of this host as host arrays [b, ...]."""
         batch = jax.device_get(batch)
         if not self.pmapped:
             return batch
         return {k: v.reshape(-1, *v.shape[2:]) for k, v in batch.items()}
 
     def prefetch(self, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[Any]:
-        """Yields batches on the devices, one copied ahead of the one in use."""
+        """Yield batches on the devices, one copied ahead of the one in use."""
         ahead = None
         for batch in batches:
             current, ahead = ahead, self.put_batch(batch)

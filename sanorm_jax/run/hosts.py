@@ -101,7 +101,7 @@ class Hosts:
             )
 
     def _exchange(self, message: Any) -> list[Any]:
-        """Returns the messages of all hosts, in order, on all of them.
+        """Return the messages of all hosts, in order, on all of them.
 
         They go beside the devices' work, and fail if a host dies.
         """
@@ -122,7 +122,7 @@ class Hosts:
         return messages
 
     def gather(self, tree: Any) -> Any:
-        """Joins per-example results, host arrays [b, ...], of all hosts to [B, ...]."""
+        """Join per-example results, host arrays [b, ...], of all hosts to [B, ...]."""
         if self.count == 1:
             return tree
         leaves, structure = jax.tree.flatten(tree)
@@ -139,7 +139,7 @@ class Hosts:
         )
 
     def broadcast(self, tree: Any) -> Any:
-        """Returns the main host's tree of host arrays, bit by bit, on all hosts.
+        """Return the main host's tree of host arrays, bit by bit, on all hosts.
 
         Args:
           tree: of arrays that have the same shapes on all hosts.

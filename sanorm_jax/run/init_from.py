@@ -16,7 +16,7 @@ from sanorm_jax.tasks.base import Task
 
 
 def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
-    """Returns (variables on the host, step) of a run's checkpoint.
+    """Return (variables on the host, step) of a run's checkpoint.
 
     Raises:
       ConfigError: there is none, or it is of another model.
@@ -34,7 +34,7 @@ def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
 
 
 def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
-    """Returns the model's variables from a run's folder or a `.safetensors` file.
+    """Return the model's variables from a run's folder or a `.safetensors` file.
 
     Args:
       path: a workdir of this code (its newest checkpoint is read), or a file that
@@ -67,7 +67,7 @@ def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
 
 
 def init_from(state: Any, config: ml_collections.ConfigDict, task: Task) -> Any:
-    """Returns `state` with the variables that `config.init_from` names."""
+    """Return `state` with the variables that `config.init_from` names."""
     variables = load(pathlib.Path(config.init_from), task)
     params, batch_stats = jax.tree.map(
         lambda value, new: np.asarray(value, new.dtype),

@@ -68,7 +68,7 @@ class Preemption:
         self._signal = signal.Signals(number).name
 
     def _watch_process(self):
-        """Ends the process at the time limit and at a second SIGINT."""
+        """End the process at the time limit and at a second SIGINT."""
         interrupts = 0
         while True:
             left = None
@@ -85,11 +85,11 @@ class Preemption:
                 end(128 + signal.SIGINT, "ended by a second SIGINT, without saving")
 
     def saved(self, seconds: float):
-        """Notes how long a checkpoint took, so that the next one still fits."""
+        """Record how long a checkpoint took, so that the next one still fits."""
         self._save_s = max(self._save_s, seconds)
 
     def requested(self) -> str | None:
-        """Returns why the run must stop now, or None.
+        """Return why the run must stop now, or None.
 
         The reserve before the time limit is what the longest stretch between two
         calls (a step with its compilation, a batch of an evaluation) and two of the
@@ -106,7 +106,7 @@ class Preemption:
         return None
 
     def check(self):
-        """Raises `Preempted` if the run must stop now."""
+        """Raise `Preempted` if the run must stop now."""
         reason = self.requested()
         if reason:
             logging.info("giving up the work in progress: %s", reason)
@@ -114,7 +114,7 @@ class Preemption:
 
 
 def leave_on_signals():
-    """Lets signals end the process with 124 while it has nothing to save yet."""
+    """Let signals end the process with 124 while it has nothing to save yet."""
     for number in SIGNALS:
         signal.signal(number, lambda *_: end(EXIT_CODE, "stopped before it began"))
 

@@ -9,7 +9,7 @@ from absl import logging
 
 
 def is_done(scalars: dict[str, jax.Array]) -> bool:
-    """Tells whether the devices are done with a step."""
+    """Return whether the devices are done with a step."""
     return all(scalar.is_ready() for scalar in scalars.values())
 
 
@@ -21,11 +21,11 @@ class Rates:
         self.restart(step)
 
     def restart(self, step: int):
-        """Counts from here on: what lies between is no part of the rates."""
+        """Count from here on: what lies between is no part of the rates."""
         self._first, self._since, self._waited_s = step, time.monotonic(), 0.0
 
     def took_step(self, step: int, scalars: dict[str, jax.Array]):
-        """Waits for the very first step, which compiles and is no rate."""
+        """Wait for the very first step, which compiles and is no rate."""
         if self._to_first_step is not None:
             return
         jax.block_until_ready(scalars)
@@ -36,14 +36,14 @@ class Rates:
 
     @contextlib.contextmanager
     def waiting(self, scalars: dict[str, jax.Array]):
-        """Counts the time within if the devices are done with the step by its end."""
+        """Count the time within if the devices are done with the step by its end."""
         started = time.monotonic()
         yield
         if is_done(scalars):
             self._waited_s += time.monotonic() - started
 
     def scalars(self, step: int) -> dict[str, float]:
-        """Returns the rates up to a step; the time to the first step once."""
+        """Return the rates up to a step; the time to the first step once."""
         scalars, self._to_first_step = self._to_first_step or {}, {}
         if step > self._first:
             elapsed = time.monotonic() - self._since

@@ -75,7 +75,7 @@ class TrainingRun:
         return step % self.config[every] == 0 or step == self.config.num_train_steps
 
     def save(self, step: int, *, wait: bool = False):
-        """Saves a checkpoint from the main host; all hosts wait for it if they must."""
+        """Save a checkpoint from the main host; all hosts wait for it if they must."""
         if self._checkpoints:
             self._checkpoints.save(
                 step,
@@ -89,7 +89,7 @@ class TrainingRun:
                 pass  # All hosts wait for the main one.
 
     def check_saved(self, step: int):
-        """Raises `ConfigError` if the checkpoint of `step` is not on disk."""
+        """Raise `ConfigError` if the checkpoint of `step` is not on disk."""
         if self._checkpoints and step not in self._checkpoints.steps():
             raise ConfigError(
                 f"{self.workdir}: the last checkpoint could not be saved; make room "
@@ -97,7 +97,7 @@ class TrainingRun:
             )
 
     def begin(self, state: Any, stack: contextlib.ExitStack):
-        """Opens the folder and puts the state to start from on the devices."""
+        """Open the folder and puts the state to start from on the devices."""
         hosts = self.devices.hosts
         with hosts.agree():
             opened = self._open_folder(state, stack)
@@ -111,7 +111,7 @@ class TrainingRun:
         self._started = time.time()
 
     def _open_folder(self, state: Any, stack: contextlib.ExitStack) -> Any:
-        """Claims the folder and returns the state to start from, on the main host."""
+        """Claim the folder and returns the state to start from, on the main host."""
         if not self.devices.hosts.is_main:
             return state
         config = self.config
@@ -161,7 +161,7 @@ def open_run(
     new_state: Callable[[], Any],
     preemption: Preemption,
 ) -> Iterator[TrainingRun]:
-    """Yields the run in `workdir`: gone on with, begun from another, or new.
+    """Yield the run in `workdir`: gone on with, begun from another, or new.
 
     Args:
       config: of the experiment.
@@ -195,7 +195,7 @@ def _describe(state: Any):
 def is_evaluated(
     path: pathlib.Path, config: ml_collections.ConfigDict, step: int
 ) -> bool:
-    """Tells whether the run in `path` has written the evaluations of a step."""
+    """Return whether the run in `path` has written the evaluations of a step."""
     names = tuple(f"{name}/" for name in config.evaluations)
     lines = workdir.read_lines(path / writers.METRICS_FILE)
     return not names or any(
@@ -205,6 +205,6 @@ def is_evaluated(
 
 
 def is_finished(path: pathlib.Path, config: ml_collections.ConfigDict) -> bool:
-    """Tells whether the run in `path` has taken and evaluated all its steps."""
+    """Return whether the run in `path` has taken and evaluated all its steps."""
     last = max(workdir.saved_steps(path), default=-1)
     return last >= config.num_train_steps and is_evaluated(path, config, last)

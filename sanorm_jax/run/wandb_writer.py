@@ -29,7 +29,7 @@ def _library(project: str):
 
 
 def check(config: ml_collections.ConfigDict):
-    """Raises `ConfigError` if `config.wandb` is set and wandb is not installed."""
+    """Raise `ConfigError` if `config.wandb` is set and wandb is not installed."""
     if config.wandb:
         _library(config.wandb)
 
@@ -71,11 +71,11 @@ class WandbWriter:
         self._run.define_metric("*", step_metric="step")
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]):
-        """Sends scalars by name."""
+        """Send scalars by name."""
         self._log(step, {name: float(value) for name, value in scalars.items()})
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]):
-        """Sends images [N, H, W, 3], uint8, by name."""
+        """Send images [N, H, W, 3], uint8, by name."""
         self._log(
             step,
             {
@@ -85,7 +85,7 @@ class WandbWriter:
         )
 
     def close(self):
-        """Waits until all is sent, or, offline, written."""
+        """Wait until all is sent, or, offline, written."""
         try:
             self._run.finish()
         except Exception as error:

@@ -40,7 +40,7 @@ FREE_FIELDS = frozenset(
 
 
 def write_atomically(path: pathlib.Path, text: str):
-    """Writes a small file such that a reader sees the old or the new one, whole."""
+    """Write a small file such that a reader sees the old or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # Line ends stay as they are given: those of CSV files are their own.
@@ -85,12 +85,12 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def config_to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns the config as JSON knows it (tuples become lists)."""
+    """Return the config as JSON knows it (tuples become lists)."""
     return json.loads(config.to_json_best_effort())
 
 
 def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """Returns the locked config recorded in `workdir`.
+    """Return the locked config recorded in `workdir`.
 
     Raises:
       ConfigError: there is no run in `workdir`.
@@ -109,7 +109,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
-    """Raises `ConfigError` if `workdir` holds a run of another config.
+    """Raise `ConfigError` if `workdir` holds a run of another config.
 
     A run without a checkpoint (its first start met bad input) holds nothing yet.
     """
@@ -138,13 +138,13 @@ def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:
-    """Returns the steps of the checkpoints in `workdir`, oldest first."""
+    """Return the steps of the checkpoints in `workdir`, oldest first."""
     folders = (workdir / CHECKPOINTS).glob("*")
     return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict):
-    """Makes `workdir` the folder of this run and locks it against a second one.
+    """Make `workdir` the folder of this run and locks it against a second one.
 
     Args:
       workdir: folder of the run; made if absent.

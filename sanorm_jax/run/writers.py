@@ -31,7 +31,7 @@ class JsonLinesWriter:
         self._waiting = b""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]):
-        """Writes one line; values that are not finite become null."""
+        """Write one line; values that are not finite become null."""
         values = {name: float(value) for name, value in scalars.items()}
         values = {k: v if np.isfinite(v) else None for k, v in values.items()}
         line = json.dumps({"step": int(step)} | values) + "\n"
@@ -43,7 +43,7 @@ class JsonLinesWriter:
             logging.error("%s: %s; going on", self._file.name, error.strerror)
 
     def close(self):
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
 
 
@@ -72,21 +72,21 @@ class Writer:
         )
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]):
-        """Writes scalars by name."""
+        """Write scalars by name."""
         self._json.write_scalars(step, scalars)
         self._show(self._clu.write_scalars, step, dict(scalars))
         if self._wandb:
             self._wandb.write_scalars(step, scalars)
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]):
-        """Writes images [N, H, W, 3], uint8 or floats in [0, 1], by name."""
+        """Write images [N, H, W, 3], uint8 or floats in [0, 1], by name."""
         self._show(self._clu.write_images, step, dict(images))
         self._show(self._clu.flush)
         if self._wandb:
             self._wandb.write_images(step, images)
 
     def close(self):
-        """Flushes and closes all."""
+        """Flushe and closes all."""
         if self._wandb:
             self._wandb.close()
         self._show(self._clu.flush)
@@ -94,7 +94,7 @@ class Writer:
         self._json.close()
 
     def _show(self, write: Callable, *args):
-        """Writes for TensorBoard, whose files a run does not depend on."""
+        """Write for TensorBoard, whose files a run does not depend on."""
         errors = lazy.tensorflow().errors
         try:
             write(*args)
@@ -103,7 +103,7 @@ class Writer:
 
 
 def truncate(workdir: pathlib.Path, step: int):
-    """Removes what was logged after `step`, in the record and in TensorBoard's files.
+    """Remove what was logged after `step`, in the record and in TensorBoard's files.
 
     A run killed between a log line and the next checkpoint takes those steps again.
     """

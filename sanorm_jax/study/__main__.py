@@ -34,7 +34,7 @@ _END = flags.DEFINE_bool("end_with_stdin", False, "Stop when standard input clos
 
 
 def _study() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
-    """Returns the study's config and folder: as given, or as recorded there."""
+    """Return the study's config and folder: as given, or as recorded there."""
     if _CONFIG.value is None:
         if not _WORKDIR.value:
             raise ConfigError("give --config=configs/study_... or a study's --workdir")

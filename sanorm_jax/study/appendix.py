@@ -15,7 +15,7 @@ _OCCUPANCY = (
 
 
 def add_occupancy(page, study, jobs, data, rows, tag, where):
-    """Shows how the attention spreads over the slots, where it was measured."""
+    """Show how the attention spreads over the slots, where it was measured."""
     if "slot_entropy_attention" not in rows[0]:
         return
     least, most = data.settings.min_objects, int(data.num_objects.max())
@@ -70,7 +70,7 @@ def add_occupancy(page, study, jobs, data, rows, tag, where):
 
 
 def add_rates(page, study, jobs):
-    """Shows the grid of learning rates, and what the choice was made by."""
+    """Show the grid of learning rates, and what the choice was made by."""
     if not study.learning_rates:
         return
     taken = {job.name for job in learning_rates.chosen(jobs)}
@@ -96,7 +96,7 @@ def add_rates(page, study, jobs):
 
 
 def add_runs(page, study, jobs, workdir):
-    """Lists the runs with the time that they took."""
+    """List the runs with the time that they took."""
     table, total = [], 0.0
     for job in jobs:
         seconds = jobs_lib.times(job, study)

@@ -20,19 +20,19 @@ _SLOTS = "number of slots"
 
 
 def titled(title: str, where: str, several: bool = True) -> str:
-    """Returns a title, with what it is of if there are several."""
+    """Return a title, with what it is of if there are several."""
     return f"{title}: {where}" if where and several else title
 
 
 def range_label(least: int, most: int) -> str:
-    """Returns how a range of objects is written."""
+    """Return how a range of objects is written."""
     if least == most:
         return f"{least} objects"
     return f"{least} to {most} objects" if least else f"at most {most} objects"
 
 
 def lines(rows: Sequence[Row], measure: str) -> dict[str, dict[int, list[float]]]:
-    """Returns the values of all seeds by normalization and number of slots."""
+    """Return the values of all seeds by normalization and number of slots."""
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
         name = measures.normalization(row["normalization"])
@@ -49,7 +49,7 @@ def by_slots(
     low: int,
     high: int,
 ) -> Figure:
-    """Draws measures of one place against the number of slots, side by side.
+    """Draw measures of one place against the number of slots, side by side.
 
     Args:
       rows: of one training setting.
@@ -74,7 +74,7 @@ def by_slots(
 
 
 def ranges(rows: Sequence[Row], data: Data, train: Row) -> dict[str, tuple[int, int]]:
-    """Returns the ranges of objects worth a figure, by title: as trained, and more."""
+    """Return the ranges of objects worth a figure, by title: as trained, and more."""
     least, most = data.settings.min_objects, int(data.num_objects.max())
     trained = train["train_max_objects"]
     if trained != "all":
@@ -103,7 +103,7 @@ def _references(data: Data, measure: str, slots, low, high):
 
 
 def grid(rows: Sequence[Row], data: Data, measure: str) -> Figure:
-    """Draws heat maps of a measure: slots x most objects, for each normalization."""
+    """Draw heat maps of a measure: slots x most objects, for each normalization."""
     slots = sorted({row["num_slots"] for row in rows})
     least = data.settings.min_objects
     present = {(row["min_objects"], row["max_objects"]) for row in rows}
@@ -133,7 +133,7 @@ def grid(rows: Sequence[Row], data: Data, measure: str) -> Figure:
 
 
 def entropy(rows: Sequence[Row], data: Data, train: Row) -> Figure:
-    """Draws the entropy of the slots' masses against the number of slots."""
+    """Draw the entropy of the slots' masses against the number of slots."""
     part = _whole(rows, data)
     even = {k: float(np.log(k)) for k in sorted({row["num_slots"] for row in part})}
     return figures.sweep_plot(
@@ -146,7 +146,7 @@ def entropy(rows: Sequence[Row], data: Data, train: Row) -> Figure:
 
 
 def empty(rows: Sequence[Row], data: Data, train: Row) -> Figure:
-    """Draws the share of slots that win no token against the number of slots."""
+    """Draw the share of slots that win no token against the number of slots."""
     return figures.sweep_plot(
         lines(_whole(rows, data), "empty_slots_attention"),
         xlabel=_SLOTS,
@@ -158,7 +158,7 @@ def empty(rows: Sequence[Row], data: Data, train: Row) -> Figure:
 def masses(
     jobs: Sequence[Job], data: Data, slots: Sequence[int], part: np.ndarray
 ) -> Figure:
-    """Draws the mean mass of an image's slots, from the largest to the smallest.
+    """Draw the mean mass of an image's slots, from the largest to the smallest.
 
     Args:
       jobs: that are done, of one training setting.
@@ -192,7 +192,7 @@ def _whole(rows: Sequence[Row], data: Data) -> list[Row]:
 def samples(
     jobs: Sequence[Job], data: Data, study: ml_collections.ConfigDict, num_slots: int
 ) -> Figure:
-    """Draws the same images as each normalization takes them apart.
+    """Draw the same images as each normalization takes them apart.
 
     Args:
       jobs: one for each normalization.
@@ -211,7 +211,7 @@ def samples(
 
 
 def training(jobs: Sequence[Job], measure: str) -> Figure | None:
-    """Draws a measure over the training steps, if the runs have logged it."""
+    """Draw a measure over the training steps, if the runs have logged it."""
     found: dict[str, dict[int, list[float]]] = {}
     for job in jobs:
         for line in workdir_lib.read_lines(job.workdir / writers.METRICS_FILE):

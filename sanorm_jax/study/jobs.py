@@ -61,7 +61,7 @@ class Job:
         return self.workdir.name
 
     def evaluation_config(self, name: str, study: ml_collections.ConfigDict):
-        """Returns the run's config with the data of one of the study's evaluations."""
+        """Return the run's config with the data of one of the study's evaluations."""
         config = self.config.copy_and_resolve_references()
         with config.unlocked():
             config.dataset = study.evaluation.datasets[name].dataset
@@ -72,16 +72,16 @@ class Job:
         return config
 
     def table_path(self, dataset: str, num_slots: int) -> pathlib.Path:
-        """Returns where the measures of each example are kept."""
+        """Return where the measures of each example are kept."""
         return self.workdir / TABLES / f"{dataset}_slots_{num_slots}.npz"
 
     def samples_path(self, dataset: str, num_slots: int) -> pathlib.Path:
-        """Returns where the segmentations of the sample images are kept."""
+        """Return where the segmentations of the sample images are kept."""
         return self.workdir / TABLES / f"{dataset}_samples_slots_{num_slots}.npz"
 
 
 def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]:
-    """Returns the jobs of a study, all variants of the first seed first.
+    """Return the jobs of a study, all variants of the first seed first.
 
     With a grid of learning rates these are all there may be: `learning_rates.chosen`
     tells which of them the report compares.
@@ -121,7 +121,7 @@ def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]
 
 
 def is_finished(job: Job, study: ml_collections.ConfigDict) -> bool:
-    """Tells whether a job has trained and evaluated all that the study asks for."""
+    """Return whether a job has trained and evaluated all that the study asks for."""
     return (
         is_trained(job)
         and not _missing_tables(job, study)
@@ -130,13 +130,13 @@ def is_finished(job: Job, study: ml_collections.ConfigDict) -> bool:
 
 
 def is_trained(job: Job) -> bool:
-    """Tells whether a job's run has taken and evaluated all its steps."""
+    """Return whether a job's run has taken and evaluated all its steps."""
     has_checkpoints = (job.workdir / workdir_lib.CHECKPOINTS).exists()
     return has_checkpoints and training_run.is_finished(job.workdir, job.config)
 
 
 def _expected(job: Job, name: str, study: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns what a table must have been made with to be of use."""
+    """Return what a table must have been made with to be of use."""
     data = study.evaluation.datasets[name]
     return {
         "step": job.config.num_train_steps,
@@ -150,7 +150,7 @@ def _expected(job: Job, name: str, study: ml_collections.ConfigDict) -> dict[str
 
 
 def read_arrays(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns (columns, settings) of a table or of samples."""
+    """Return (columns, settings) of a table or of samples."""
     with np.load(path) as file:
         columns = {name: file[name] for name in file.files}
     return columns, json.loads(str(columns.pop("settings")))
@@ -198,7 +198,7 @@ def _missing_samples(job: Job, study) -> list[tuple[str, int]]:
 
 
 def run(job: Job, study: ml_collections.ConfigDict, evaluate: bool = True) -> int:
-    """Trains and, unless it is a trial, evaluates what is left of a job.
+    """Train and, unless it is a trial, evaluates what is left of a job.
 
     Returns:
       the exit code: 0 finished, 124 stopped to be started again.
@@ -220,7 +220,7 @@ def run(job: Job, study: ml_collections.ConfigDict, evaluate: bool = True) -> in
 
 
 def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
-    """Evaluates a job on one dataset, with each number of slots not yet done."""
+    """Evaluate a job on one dataset, with each number of slots not yet done."""
     tables = [slots for n, slots in _missing_tables(job, study) if n == name]
     samples = [slots for n, slots in _missing_samples(job, study) if n == name]
     if not tables and not samples:
@@ -287,7 +287,7 @@ def _versions() -> dict[str, str]:
 def sample_indices(
     dataset, split: str, indices: np.ndarray, count: int, min_objects: int
 ) -> np.ndarray:
-    """Returns `count` examples, from those of fewest objects to those of most."""
+    """Return `count` examples, from those of fewest objects to those of most."""
     num_objects = dataset.read(split, "num_objects", indices)
     order = np.argsort(num_objects, kind="stable")
     order = order[num_objects[order] >= min_objects]
@@ -296,7 +296,7 @@ def sample_indices(
 
 
 def times(job: Job, study: ml_collections.ConfigDict) -> dict[str, float]:
-    """Returns the seconds that a job has taken, over all its starts."""
+    """Return the seconds that a job has taken, over all its starts."""
     lines = workdir_lib.read_lines(job.workdir / writers.METRICS_FILE)
     walls = [line["time/wall_s"] for line in lines if "time/wall_s" in line]
     evaluation = sum(

@@ -20,12 +20,12 @@ LAST_PART = 0.25
 
 
 def trial_jobs(jobs: Sequence[Job]) -> list[Job]:
-    """Returns the jobs that rates are chosen by: those of the first seed."""
+    """Return the jobs that rates are chosen by: those of the first seed."""
     return [job for job in jobs if job.seed == jobs[0].seed]
 
 
 def training_loss(job: Job) -> float:
-    """Returns the mean training loss over the last quarter of a job's steps."""
+    """Return the mean training loss over the last quarter of a job's steps."""
     steps = job.config.num_train_steps
     losses = [
         line["loss"]
@@ -37,7 +37,7 @@ def training_loss(job: Job) -> float:
 
 
 def chosen(jobs: Sequence[Job]) -> list[Job]:
-    """Returns the jobs that are compared, as far as their rates are known.
+    """Return the jobs that are compared, as far as their rates are known.
 
     Without a grid these are all jobs. A variant whose trials are not all trained has
     none yet.
@@ -57,7 +57,7 @@ def chosen(jobs: Sequence[Job]) -> list[Job]:
 
 
 def ruled_out(jobs: Sequence[Job]) -> set[str]:
-    """Returns the names of the jobs whose variant has got another learning rate."""
+    """Return the names of the jobs whose variant has got another learning rate."""
     taken = chosen(jobs)
     known = {_variant(job) for job in taken}
     left = {job.name for job in jobs if _variant(job) in known}

@@ -39,7 +39,7 @@ class Page:
         self.sections: list[html_page.Section] = []
 
     def figure(self, title: str, name: str, figure: Figure, caption: str, text=""):
-        """Adds a figure under a title."""
+        """Add a figure under a title."""
         for suffix in (".png", ".pdf"):
             figures.save(figure, self.directory / f"{name}{suffix}")
         self.sections.append(
@@ -47,7 +47,7 @@ class Page:
         )
 
     def table(self, title: str, rows: Sequence[Row], caption: str, text: str = ""):
-        """Adds a table under a title."""
+        """Add a table under a title."""
         self.sections.append(
             html_page.Section(title, text=text, table=rows, table_caption=caption)
         )
@@ -56,7 +56,7 @@ class Page:
 def write(
     study: ml_collections.ConfigDict, jobs: Sequence[Job], workdir: pathlib.Path
 ) -> pathlib.Path:
-    """Writes `<workdir>/report/report.html`, PNG, PDF, CSV and JSON of what is done.
+    """Write `<workdir>/report/report.html`, PNG, PDF, CSV and JSON of what is done.
 
     Args:
       study: the study's config.
@@ -147,7 +147,7 @@ def _summary(study, jobs, done, rows) -> str:
 
 
 def _gains(rows: Sequence[Row], measure: str) -> list[Row]:
-    """Returns what more slots do to a measure, paired by seed."""
+    """Return what more slots do to a measure, paired by seed."""
     trained = rows[0]["train_slots"]
     slots = sorted({row["num_slots"] for row in rows})
     # What was trained with, or the nearest number evaluated
@@ -224,7 +224,7 @@ def _add_results(page, study, jobs, data: Data, rows, where):
 
 
 def slots_table(study, rows: Sequence[Row], measure: str) -> list[Row]:
-    """Returns a row a normalization: the measure at `study.table_slots` slots."""
+    """Return a row a normalization: the measure at `study.table_slots` slots."""
     table = []
     for name in dict.fromkeys(row["normalization"] for row in rows):
         line: Row = {"normalization": measures.normalization(name)}
@@ -259,7 +259,7 @@ def _by_objects(rows: Sequence[Row], measure: str) -> list[Row]:
 
 
 def add_samples(page, study, jobs, data, name, where):
-    """Shows the same images under each normalization, of the first seed.
+    """Show the same images under each normalization, of the first seed.
 
     A figure's file is called `name`, which has braces where the slots go.
     """
@@ -276,12 +276,12 @@ def add_samples(page, study, jobs, data, name, where):
 
 
 def versions(job: Job, study: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns the versions that a job was evaluated with, and its device."""
+    """Return the versions that a job was evaluated with, and its device."""
     name = next(iter(study.evaluation.datasets))
     path = job.table_path(name, study.evaluation.num_slots[0])
     return jobs_lib.read_arrays(path)[1]["versions"]
 
 
 def machine() -> str:
-    """Returns what this runs on, in words."""
+    """Return what this runs on, in words."""
     return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"

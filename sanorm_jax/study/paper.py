@@ -24,7 +24,7 @@ def write(
     jobs: Mapping[str, Sequence[Job]],
     workdir: pathlib.Path,
 ) -> pathlib.Path:
-    """Writes `<workdir>/report.html` of what is done; figures also as PNG and PDF.
+    """Write `<workdir>/report.html` of what is done; figures also as PNG and PDF.
 
     Args:
       paper: has `title` and `studies` by name; each has `question`, besides what a
@@ -79,7 +79,7 @@ def write(
 
 
 def _study(name, study, done, workdir) -> list[html_page.Section]:
-    """Returns the sections of a study: curves, pictures, numbers."""
+    """Return the sections of a study: curves, pictures, numbers."""
     shown = page.Page(workdir / FIGURES)
     data = [Data(dataset, done[0], study) for dataset in study.evaluation.datasets]
     rows = results_lib.collect(study, done, data)

@@ -51,7 +51,7 @@ class Data:
             self.references = table.columns()
 
     def ranges(self, most_trained: int) -> list[tuple[int, int]]:
-        """Returns the ranges (least, most) of objects that rows are made for.
+        """Return the ranges (least, most) of objects that rows are made for.
 
         Args:
           most_trained: objects in training; 0 if not limited.
@@ -67,11 +67,11 @@ class Data:
         ]
 
     def within(self, least: int, most: int) -> np.ndarray:
-        """Returns which examples have so many objects, bool `[n]`."""
+        """Return which examples have so many objects, bool `[n]`."""
         return (self.num_objects >= least) & (self.num_objects <= most)
 
     def reference(self, name: str, least: int, most: int) -> float | None:
-        """Returns the mean of a column of `references.table`, None without it."""
+        """Return the mean of a column of `references.table`, None without it."""
         if name not in self.references:
             return None
         return metrics.mean(name, self.references[name][self.within(least, most)])
@@ -80,7 +80,7 @@ class Data:
 def collect(
     study: ml_collections.ConfigDict, jobs: Sequence[Job], data: Sequence[Data]
 ) -> list[Row]:
-    """Returns a row for each table and range of objects, of the jobs that are done."""
+    """Return a row for each table and range of objects, of the jobs that are done."""
     rows = []
     for job in jobs:
         if not jobs_lib.is_finished(job, study):
@@ -125,18 +125,18 @@ def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
 
 
 def select(rows: Iterable[Row], **where) -> list[Row]:
-    """Returns the rows that have the given values."""
+    """Return the rows that have the given values."""
     return [r for r in rows if all(r[name] == value for name, value in where.items())]
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Returns the mean and the standard deviation of a sample (n - 1; NaN for one)."""
+    """Return the mean and the standard deviation of a sample (n - 1; NaN for one)."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return float(np.mean(values)), spread
 
 
 def summarize(rows: Sequence[Row], measures: Sequence[str]) -> list[Row]:
-    """Returns mean and standard deviation over seeds of every variant and place."""
+    """Return mean and standard deviation over seeds of every variant and place."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[n] for n in (*VARIANT, *PLACE)), []).append(row)
@@ -153,12 +153,12 @@ def summarize(rows: Sequence[Row], measures: Sequence[str]) -> list[Row]:
 
 
 def cell(values: Sequence[float]) -> str:
-    """Returns mean and standard deviation as a table shows them."""
+    """Return mean and standard deviation as a table shows them."""
     mean, spread = mean_and_spread(values)
     return f"{mean:.3f}" if math.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
 
 
 def nearest(rows: Sequence[Row]) -> int:
-    """Returns the number of slots evaluated that is nearest to those trained."""
+    """Return the number of slots evaluated that is nearest to those trained."""
     slots = {row["num_slots"] for row in rows}
     return min(slots, key=lambda k: (abs(k - rows[0]["train_slots"]), k))

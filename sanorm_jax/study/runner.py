@@ -26,7 +26,7 @@ _NOTE_S = 10.0
 
 
 def num_processes(wanted: int) -> int:
-    """Returns how many jobs run at once: on CPU, by default, as many as cores.
+    """Return how many jobs run at once: on CPU, by default, as many as cores.
 
     Small models do not keep several cores busy: one-core processes side by side do
     more steps in all. An accelerator takes one job after the other.
@@ -85,7 +85,7 @@ def run(
     stop: preemption.Preemption,
     trials: bool = False,
 ) -> dict[str, int]:
-    """Runs jobs until all ended or a stop is asked for.
+    """Run jobs until all ended or a stop is asked for.
 
     Args:
       jobs: with their numbers in the study.
@@ -150,7 +150,7 @@ def _describe(code: int) -> str:
 
 
 def last_words(job: Job) -> str:
-    """Returns what a failed job said last: its one-line error, or its last line."""
+    """Return what a failed job said last: its one-line error, or its last line."""
     path = job.workdir / LOG_FILE
     lines = path.read_text(errors="replace").split("\n") if path.exists() else []
     lines = [line for line in lines if line.strip()]
@@ -167,7 +167,7 @@ class _Session:
         self._started = self._noted = time.time()
 
     def note(self, now: bool = False):
-        """Writes the seconds so far, now and then: a kill loses few of them."""
+        """Write the seconds so far, now and then: a kill loses few of them."""
         if now or time.time() - self._noted >= _NOTE_S:
             self._noted = time.time()
             this = {"started": self._started, "seconds": self._noted - self._started}
@@ -180,12 +180,12 @@ def _read_sessions(path: pathlib.Path) -> list[dict[str, float]]:
 
 
 def wall_time_s(workdir: pathlib.Path) -> float:
-    """Returns the seconds that the study's jobs have run here, over all starts."""
+    """Return the seconds that the study's jobs have run here, over all starts."""
     return sum(s["seconds"] for s in _read_sessions(workdir / SESSIONS_FILE))
 
 
 def end_with_stdin():
-    """Stops this process, with its checkpoint, once its standard input closes.
+    """Stop this process, with its checkpoint, once its standard input closes.
 
     So a job does not outlive the study that started it, however that ends.
     """

@@ -20,7 +20,7 @@ CONFIG_FILE = "study.json"
 
 
 def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
-    """Notes the study's config in its folder, where its jobs read it.
+    """Record the study's config in its folder, where its jobs read it.
 
     Raises:
       ConfigError: the folder cannot be written.
@@ -38,7 +38,7 @@ def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
 def run(
     study: ml_collections.ConfigDict, jobs: Sequence[Job], workdir: pathlib.Path
 ) -> int:
-    """Runs the trials of learning rates, then every job that is not done.
+    """Run the trials of learning rates, then every job that is not done.
 
     Args:
       study: the study's config, as `record` noted it.

@@ -30,7 +30,7 @@ exec bash {requeue} srun {python} -m sanorm_jax.study --workdir={workdir} \\
 def write(
     study: ml_collections.ConfigDict, workdir: pathlib.Path, num_jobs: int
 ) -> pathlib.Path:
-    """Writes `<workdir>/study.sbatch` for all jobs of a study.
+    """Write `<workdir>/study.sbatch` for all jobs of a study.
 
     Args:
       study: `slurm_options` are options of sbatch, such as `--time=24:00:00`.

@@ -21,7 +21,7 @@ def create(
     dataset: pipeline.Dataset,
     axis_name: str | None = None,
 ) -> Task:
-    """Returns the task that `config.task` names.
+    """Return the task that `config.task` names.
 
     Raises:
       ConfigError: no such task, or an option of it out of range.
@@ -34,7 +34,7 @@ def create(
 
 
 def open_dataset(config: ml_collections.ConfigDict) -> pipeline.Dataset:
-    """Returns the dataset that the config names.
+    """Return the dataset that the config names.
 
     Raises:
       StoreError: missing, incomplete, damaged, or features of other images.

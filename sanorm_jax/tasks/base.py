@@ -22,7 +22,7 @@ MATMUL_PRECISIONS = ("default", "high", "highest")
 
 
 def slot_noise(rng: jax.Array, ids: jax.Array, num_slots: int, slot_dim: int):
-    """Returns standard normal noise [B, K, D] that depends on an example's id alone.
+    """Return standard normal noise [B, K, D] that depends on an example's id alone.
 
     So neither the batch size, nor the number of devices or hosts, changes the initial
     slots of an example.
@@ -38,7 +38,7 @@ def slot_noise(rng: jax.Array, ids: jax.Array, num_slots: int, slot_dim: int):
 
 
 def to_unit_range(image: jax.Array) -> jax.Array:
-    """Returns uint8 images as float32 in [-1, 1]."""
+    """Return uint8 images as float32 in [-1, 1]."""
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 
@@ -87,13 +87,13 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def init(self, rng: jax.Array) -> dict[str, Any]:
-        """Returns the model's variables: `params` and, with batch norm, statistics."""
+        """Return the model's variables: `params` and, with batch norm, statistics."""
 
     @abc.abstractmethod
     def loss(
         self, params: Any, batch_stats: Any, batch: Batch, rng: jax.Array, step: Any
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-        """Returns the mean loss of a device's batch, new statistics and scalars."""
+        """Return the mean loss of a device's batch, new statistics and scalars."""
 
     @abc.abstractmethod
     def evaluate(
@@ -104,7 +104,7 @@ class Task(abc.ABC):
         num_slots: int,
         num_iterations: int,
     ) -> dict[str, jax.Array]:
-        """Returns measures of each example: {name: [B, ...]}."""
+        """Return measures of each example: {name: [B, ...]}."""
 
     @abc.abstractmethod
     def predict(
@@ -115,10 +115,10 @@ class Task(abc.ABC):
         num_slots: int,
         num_iterations: int,
     ) -> dict[str, jax.Array]:
-        """Returns `segmentation` [B, H, W] and `masks` [B, K, H, W] for figures."""
+        """Return `segmentation` [B, H, W] and `masks` [B, K, H, W] for figures."""
 
     def inputs(self, batch: Batch) -> jax.Array:
-        """Returns what the model takes: features, or images in [-1, 1], as float32."""
+        """Return what the model takes: features, or images in [-1, 1], as float32."""
         given = batch[self.input_field]
         if self.input_field == "image":
             return to_unit_range(given)
@@ -132,7 +132,7 @@ class Task(abc.ABC):
         num_slots: int,
         num_iterations: int,
     ) -> dict[str, jax.Array]:
-        """Returns the model's outputs, in evaluation.
+        """Return the model's outputs, in evaluation.
 
         Args:
           variables: of the model.
@@ -161,7 +161,7 @@ class Task(abc.ABC):
         ids: jax.Array,
         rng: jax.Array,
     ) -> tuple[dict[str, jax.Array], Any]:
-        """Returns the model's outputs in training, and its new running statistics.
+        """Return the model's outputs in training, and its new running statistics.
 
         Args:
           params: of the model.
@@ -193,7 +193,7 @@ class Task(abc.ABC):
         examples: Mapping[str, np.ndarray],
         predicted: Mapping[str, Mapping[str, np.ndarray]],
     ) -> Any:
-        """Returns a figure of examples, and below each what was predicted.
+        """Return a figure of examples, and below each what was predicted.
 
         Args:
           examples: has `drawn_fields`, [B, ...].
@@ -235,7 +235,7 @@ class Task(abc.ABC):
         return {k: v for k, v in self.config.model.to_dict().items() if k not in fields}
 
     def square_image_size(self) -> int:
-        """Returns the side of the images, or raises `ConfigError` if not square."""
+        """Return the side of the images, or raises `ConfigError` if not square."""
         height, width, _ = self.dataset.fields["image"][0]
         if height != width:
             raise ConfigError(
@@ -253,7 +253,7 @@ class Task(abc.ABC):
     def segmentation_measures(
         self, batch: Batch, size: int, predicted: jax.Array, num_predicted: int
     ) -> dict[str, jax.Array]:
-        """Returns ARI, FG-ARI, mBO and mIoU [B] of predicted label maps.
+        """Return ARI, FG-ARI, mBO and mIoU [B] of predicted label maps.
 
         Where the dataset names the classes of objects (`category`), also mBO and mIoU
         of classes.
@@ -281,7 +281,7 @@ class Task(abc.ABC):
         )
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        """Returns the scalars of a split from the measures of all its examples.
+        """Return the scalars of a split from the measures of all its examples.
 
         Args:
           columns: what `evaluate` returned, [examples, ...], in order of example.
@@ -294,7 +294,7 @@ class Task(abc.ABC):
 
 
 def occupancy_measures(out: dict[str, jax.Array], *names: str) -> dict[str, jax.Array]:
-    """Returns `occupancy.slot_occupancy` of each named [B, K, N] output of a model."""
+    """Return `occupancy.slot_occupancy` of each named [B, K, N] output of a model."""
     return {
         f"{measure}_{name}": value
         for name in names
@@ -303,18 +303,18 @@ def occupancy_measures(out: dict[str, jax.Array], *names: str) -> dict[str, jax.
 
 
 def check_positive(name: str, value: int):
-    """Raises `ConfigError` unless `value` is a whole number above zero."""
+    """Raise `ConfigError` unless `value` is a whole number above zero."""
     if not isinstance(value, int) or value <= 0:
         raise ConfigError(f"{name}={value}: must be a whole number above 0")
 
 
 def check_dtype(name: str) -> jnp.dtype:
-    """Returns the compute dtype of that name, or raises `ConfigError`."""
+    """Return the compute dtype of that name, or raises `ConfigError`."""
     if name not in ("float32", "bfloat16"):
         raise ConfigError(f"config.dtype={name}: must be float32 or bfloat16")
     return jnp.dtype(name)
 
 
 def max_objects(dataset: pipeline.Dataset) -> int:
-    """Returns the most objects that an image of the dataset can have."""
+    """Return the most objects that an image of the dataset can have."""
     return dataset.settings["max_objects"]

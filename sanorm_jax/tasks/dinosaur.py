@@ -63,7 +63,7 @@ class DinosaurTask(Task):
         return loss, (batch_stats, {})
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
-        """Returns MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
+        """Return MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
 
         `{fg_ari,ari,mbo,miou}_{masks,attention}_{refined,repeated}`: maps at token
         resolution enlarged bilinearly or by repetition to `evaluation_resolution`, then
@@ -87,7 +87,7 @@ class DinosaurTask(Task):
         return values | occupancy_measures(out, "masks", "attention")
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
-        """Returns the decoder's masks and their argmax at the evaluation's size."""
+        """Return the decoder's masks and their argmax at the evaluation's size."""
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
         size = self.config.evaluation_resolution
         masks = segmentation.upscale_maps(out["masks"], size)

@@ -17,7 +17,7 @@ AUGMENTATIONS = ("flip", "rotate_90")
 
 
 def augment(images: jax.Array, rng: jax.Array, ids: jax.Array, names) -> jax.Array:
-    """Returns images [B, H, W, 3], each flipped or turned at random.
+    """Return images [B, H, W, 3], each flipped or turned at random.
 
     Args:
       images: [B, H, W, 3]; square where they are turned.
@@ -91,7 +91,7 @@ class ObjectDiscoveryTask(Task):
         return weight * mse, (batch_stats, scalars)
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
-        """Returns MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
+        """Return MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
 
         Both maps are brought to `evaluation_resolution`; of classes as
         `mbo_class_...` where the data names them. Occupancy of the slots.
@@ -112,7 +112,7 @@ class ObjectDiscoveryTask(Task):
         return values | occupancy_measures(out, "masks", "attention")
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
-        """Returns the decoder's masks, their argmax, and the reconstruction."""
+        """Return the decoder's masks, their argmax, and the reconstruction."""
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
         masks = out["masks"]
         return {

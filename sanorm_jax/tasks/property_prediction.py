@@ -84,10 +84,10 @@ class PropertyPredictionTask(Task):
         return loss, (batch_stats, {})
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
-        """Returns the loss, predictions and truth for AP, and of the attention:
+        """Return the loss, predictions and truth for AP, and measures of attention.
 
-        occupancy of the slots and, with masks, FG-ARI, ARI, mBO and mIoU at
-        `evaluation_resolution`.
+        These are the occupancy of the slots and, if the data has masks, FG-ARI, ARI,
+        mBO and mIoU at `evaluation_resolution`.
         """
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
         predictions = out["predicted_properties"]
@@ -105,7 +105,7 @@ class PropertyPredictionTask(Task):
         return values | occupancy_measures(out, "attention")
 
     def summarize(self, columns):
-        """Adds AP at each distance threshold, over all examples of the table."""
+        """Add AP at each distance threshold, over all examples of the table."""
         values = average_precision(
             columns["predicted_properties"],
             columns["properties"],
@@ -117,7 +117,7 @@ class PropertyPredictionTask(Task):
         return super().summarize(columns) | scalars
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
-        """Returns the properties, and the attention at image size and its argmax."""
+        """Return the properties, and the attention at image size and its argmax."""
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
         masks = segmentation.upscale_maps(out["attention"], self.image_size)
         return {
@@ -134,7 +134,7 @@ class PropertyPredictionTask(Task):
         return ("image", "properties", "pixel_coords")
 
     def draw(self, examples, predicted):
-        """Draws true and predicted objects as glyphs, see `glyphs.property_grid`."""
+        """Draw true and predicted objects as glyphs, see `glyphs.property_grid`."""
         if not self._has_places:
             return super().draw(examples, predicted)
         from sanorm_jax.drawing import glyphs  # training needs no matplotlib

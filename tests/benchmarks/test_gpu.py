@@ -9,7 +9,7 @@ from benchmarks.gpu import parts
 
 
 def _run(tmp_path, *options, **environment):
-    """Runs the command; returns what it did and the parts in its file."""
+    """Run the command; returns what it did and the parts in its file."""
     out = tmp_path / "gpu.json"
     done = subprocess.run(
         [

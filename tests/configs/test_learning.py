@@ -26,7 +26,7 @@ SPLITS = {"train": BATCH, "validation": 4}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Stores of blocks and of scenes with features, 16 tokens of an image."""
+    """Return stores of blocks and of scenes with features, 16 tokens of an image."""
     data_dir = tmp_path_factory.mktemp("datasets")
     prepare.prepare("blocks", Options(splits=SPLITS, data_dir=data_dir))
     options = Options(splits=SPLITS, data_dir=data_dir, image_size=32, max_objects=3)
@@ -36,12 +36,12 @@ def folder(tmp_path_factory):
 
 
 def _squares(values: np.ndarray) -> float:
-    """Returns the mean squared error of the mean of the examples."""
+    """Return the mean squared error of the mean of the examples."""
     return float(np.square(values - values.mean(0)).mean())
 
 
 def _constant_properties(true: np.ndarray, num_slots: int = 4) -> float:
-    """Returns the set loss of the mean row of properties, padding included."""
+    """Return the set loss of the mean row of properties, padding included."""
     true = np.pad(true, ((0, 0), (0, num_slots - true.shape[1]), (0, 0)))
     # Below 1, Huber's loss is half the square: the mean is best.
     constant = np.broadcast_to(true.mean((0, 1)), true.shape)

@@ -28,7 +28,7 @@ def _floats(array: np.ndarray) -> tf.train.Feature:
 def write_records(
     path: pathlib.Path, examples: list[dict], repeats: int = 1
 ) -> pathlib.Path:
-    """Writes a gzip TFRecord file of examples {name: feature}, `repeats` times."""
+    """Write a gzip TFRecord file of examples {name: feature}, `repeats` times."""
     records = [
         tf.train.Example(
             features=tf.train.Features(feature=feature)
@@ -43,7 +43,7 @@ def write_records(
 
 
 def _masks(rng, entities: int, count: int, height: int, width: int) -> np.ndarray:
-    """Returns disjoint masks [entities, H, W, 1] of 0 and 255; entity 0 is the rest."""
+    """Return disjoint masks [entities, H, W, 1] of 0 and 255; entity 0 is the rest."""
     labels = np.zeros((height, width), np.uint8)
     for number in range(1, count + 1):
         y, x = rng.integers(0, height - 8), rng.integers(0, width - 8)
@@ -52,7 +52,7 @@ def _masks(rng, entities: int, count: int, height: int, width: int) -> np.ndarra
 
 
 def clevr_scene(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
-    """Returns the values of a scene of CLEVR with masks with `count` objects."""
+    """Return the values of a scene of CLEVR with masks with `count` objects."""
     real = (np.arange(11) > 0) & (np.arange(11) <= count)
     values = {
         "image": rng.integers(0, 256, (240, 320, 3), np.uint8),
@@ -69,7 +69,7 @@ def clevr_scene(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
 
 
 def write_scenes(path: pathlib.Path, scenes: list[dict], repeats: int = 1):
-    """Writes scenes of CLEVR with masks."""
+    """Write scenes of CLEVR with masks."""
     as_bytes = ("image", "mask", "size", "material", "shape", "color")
     features = [
         {n: (_bytes if n in as_bytes else _floats)(v) for n, v in scene.items()}
@@ -81,7 +81,7 @@ def write_scenes(path: pathlib.Path, scenes: list[dict], repeats: int = 1):
 def write_clevr_with_masks(
     path: pathlib.Path, counts: list[int]
 ) -> list[dict[str, np.ndarray]]:
-    """Writes scenes with so many objects; returns their values."""
+    """Write scenes with so many objects; returns their values."""
     rng = np.random.default_rng(0)
     scenes = [clevr_scene(rng, count) for count in counts]
     write_scenes(path, scenes)
@@ -89,7 +89,7 @@ def write_clevr_with_masks(
 
 
 def write_tetrominoes(path: pathlib.Path, count: int) -> list[dict[str, np.ndarray]]:
-    """Writes images of three tetrominoes; returns their values."""
+    """Write images of three tetrominoes; returns their values."""
     rng = np.random.default_rng(0)
     rgb = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]])
     real = np.arange(4) > 0
@@ -150,7 +150,7 @@ def _scene(rng, split: str, index: int) -> dict:
 
 
 def write_clevr(root: pathlib.Path, counts: dict[str, int]) -> dict[str, list[dict]]:
-    """Writes the folder CLEVR_v1.0 with images of 480 x 320; test has no scenes.
+    """Write the folder CLEVR_v1.0 with images of 480 x 320; test has no scenes.
 
     Returns:
       the scenes by published split.

@@ -127,7 +127,7 @@ def _object(rng, is_dynamic: bool) -> dict:
 
 
 def video(split: str, number: int, most: int, is_dynamic: bool) -> dict:
-    """Returns the features of a video with 1 to `most` objects."""
+    """Return the features of a video with 1 to `most` objects."""
     rng = np.random.default_rng([list(COUNTS).index(split), number])
     count = int(rng.integers(max(1, most - 3), most + 1))
 
@@ -216,7 +216,7 @@ BUILDERS = {"movi_c": MoviC, "movi_d": MoviD, "movi_e": MoviE}
 
 
 def write(data_dir: pathlib.Path, dataset: str) -> pathlib.Path:
-    """Writes a builder's folder with two record files a split."""
+    """Write a builder's folder with two record files a split."""
     builder = BUILDERS[dataset](data_dir=data_dir, config="128x128")
     config = tfds.download.DownloadConfig(num_shards=2)
     tfds.disable_progress_bar()

@@ -71,7 +71,7 @@ VALIDATION = [
 
 
 def box_mask(box: Box, height: int, width: int) -> np.ndarray:
-    """Returns the pixels of a box, bool [H, W]."""
+    """Return the pixels of a box, bool [H, W]."""
     inside = np.zeros((height, width), bool)
     inside[box[0] : box[2], box[1] : box[3]] = True
     return inside
@@ -103,7 +103,7 @@ def _segmentation(kind: str, box: Box, photo: Photo):
 
 
 def labels(photo: Photo) -> tuple[np.ndarray, list[int]]:
-    """Returns the expected labels of the annotated pixels, and category ids."""
+    """Return the expected labels of the annotated pixels, and category ids."""
     shape = photo.height, photo.width
     inside = [box_mask(box, *shape) for box, _ in photo.boxes]
     result = np.zeros(shape, np.int64)
@@ -117,7 +117,7 @@ def labels(photo: Photo) -> tuple[np.ndarray, list[int]]:
 
 
 def pixels(photo: Photo, seed: int) -> np.ndarray:
-    """Returns the image as annotated, smooth, [H, W, 3] uint8."""
+    """Return the image as annotated, smooth, [H, W, 3] uint8."""
     small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     size = photo.width, photo.height
     return np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC))
@@ -136,7 +136,7 @@ def _write_image(path: pathlib.Path, photo: Photo, seed: int):
 
 
 def write_coco(root: pathlib.Path) -> pathlib.Path:
-    """Writes the folder of COCO 2017 with `TRAIN` and `VALIDATION`."""
+    """Write the folder of COCO 2017 with `TRAIN` and `VALIDATION`."""
     (root / "annotations").mkdir(parents=True)
     for split, photos in (("train", TRAIN), ("val", VALIDATION)):
         folder = root / f"{split}2017"
@@ -212,7 +212,7 @@ _BORDER = 255
 
 
 def voc_maps(size, boxes) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the indices [H, W] of objects and of classes, with borders of 255."""
+    """Return the indices [H, W] of objects and of classes, with borders of 255."""
     objects = np.zeros(size, np.uint8)
     classes = np.zeros(size, np.uint8)
     for number, (box, category) in enumerate(boxes, 1):
@@ -226,7 +226,7 @@ def voc_maps(size, boxes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_voc(root: pathlib.Path, with_sbd: bool = False) -> pathlib.Path:
-    """Writes VOCdevkit with VOC2012 and, if asked for, SBD beside it."""
+    """Write VOCdevkit with VOC2012 and, if asked for, SBD beside it."""
     voc = root / "VOCdevkit" / "VOC2012"
     for name in ("JPEGImages", "SegmentationObject", "SegmentationClass"):
         (voc / name).mkdir(parents=True)

@@ -35,7 +35,7 @@ def _train(dataset, indices, batch_size=8, start=0, steps=12, seed=3, **hosts):
 
 
 def _rows(dataset, batches):
-    """Returns the examples that the batches hold, told by their features."""
+    """Return the examples that the batches hold, told by their features."""
     known = dataset.read("train", "features", np.arange(SPLITS["train"]))
     keys = {row.tobytes(): i for i, row in enumerate(known)}
     return [keys[row.tobytes()] for batch in batches for row in batch["features"]]

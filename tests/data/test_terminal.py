@@ -40,7 +40,7 @@ sys.exit(commands.run(work))
 
 
 def _in_terminal(command, **options) -> str:
-    """Runs a command in a terminal; returns what it wrote, without colours."""
+    """Run a command in a terminal; returns what it wrote, without colours."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         command, stdin=follower, stdout=follower, stderr=follower, **options

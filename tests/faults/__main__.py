@@ -49,7 +49,7 @@ def _list(suite: scenarios.Scenarios, short: bool):
 
 
 def _run(name: str, scenario):
-    """Yields the faults of a scenario; one that breaks off is not survived."""
+    """Yield the faults of a scenario; one that breaks off is not survived."""
     try:
         yield from scenario()
     except Exception:

@@ -35,7 +35,7 @@ DAMAGES: dict[str, Callable[[pathlib.Path], None]] = {
 
 @contextlib.contextmanager
 def small_disk(path: pathlib.Path, size: str = "8M"):
-    """Gives a disk of a few MiB."""
+    """Give a disk of a few MiB."""
     path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "sanorm_jax", str(path)]
     subprocess.run(mount, check=True, capture_output=True)
@@ -46,7 +46,7 @@ def small_disk(path: pathlib.Path, size: str = "8M"):
 
 
 def fill(path: pathlib.Path):
-    """Takes all room that is left."""
+    """Take all room that is left."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         for size in (65536, 1024, 1):
             with contextlib.suppress(OSError):
@@ -56,7 +56,7 @@ def fill(path: pathlib.Path):
 
 @contextlib.contextmanager
 def hidden(store: pathlib.Path):
-    """Takes a folder away for a while."""
+    """Take a folder away for a while."""
     store.rename(store.with_name("elsewhere"))
     try:
         yield
@@ -66,7 +66,7 @@ def hidden(store: pathlib.Path):
 
 @contextlib.contextmanager
 def truncated(store: pathlib.Path):
-    """Cuts all data files of a folder for a while."""
+    """Cut all data files of a folder for a while."""
     copy = store.with_name("copy")
     shutil.copytree(store, copy)
     for path in store.rglob("*"):

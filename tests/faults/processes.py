@@ -45,11 +45,11 @@ class Entered:
         self.allow(most_steps)
 
     def allow(self, steps: int):
-        """Lets the process take so many steps in all."""
+        """Let the process take so many steps in all."""
         struct.pack_into("i", self._counts, 4 * len(PHASES), steps)
 
     def wait(self):
-        """Waits in the process until the next step is allowed."""
+        """Wait in the process until the next step is allowed."""
         while (
             self["compile"] + self["step"]
             >= struct.unpack_from("i", self._counts, 4 * len(PHASES))[0]
@@ -60,12 +60,12 @@ class Entered:
         return struct.unpack_from("i", self._counts, 4 * PHASES.index(phase))[0]
 
     def add(self, phase: str):
-        """Counts one more."""
+        """Count one more."""
         place = 4 * PHASES.index(phase)
         struct.pack_into("i", self._counts, place, self[phase] + 1)
 
     def watch(self, kind: type, method: str, phase: str):
-        """Counts the calls of a method from now on."""
+        """Count the calls of a method from now on."""
         original = getattr(kind, method)
 
         def counted(*args, **kwargs):
@@ -100,7 +100,7 @@ class Process:
     log: pathlib.Path
 
     def wait(self, timeout_s: float = TIMEOUT_S) -> int:
-        """Returns the exit code, minus the signal's number if one ended it."""
+        """Return the exit code, minus the signal's number if one ended it."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -112,7 +112,7 @@ class Process:
         raise TimeoutError(f"process did not end in {timeout_s} s:\n{self.said()}")
 
     def wait_for(self, phase: str, count: int = 1) -> bool:
-        """Waits until a phase is entered; False if the process has ended."""
+        """Wait until a phase is entered; False if the process has ended."""
         deadline = time.monotonic() + TIMEOUT_S
         while self.entered[phase] < count:
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -123,12 +123,12 @@ class Process:
         return True
 
     def send(self, number: int):
-        """Sends a signal, and lets the process take as many steps as it wants."""
+        """Send a signal, and lets the process take as many steps as it wants."""
         os.kill(self.pid, number)
         self.entered.allow(ANY)
 
     def said(self) -> str:
-        """Returns what it wrote to stdout and stderr."""
+        """Return what it wrote to stdout and stderr."""
         return self.log.read_text(errors="replace")
 
 
@@ -139,7 +139,7 @@ def start(
     before: Callable[[], None] = lambda: None,
     most_steps: int = ANY,
 ) -> Process:
-    """Starts training in a process of its own.
+    """Start training in a process of its own.
 
     Args:
       config: what to train.
@@ -187,7 +187,7 @@ def _train(process, config, path, hosts, before):
 
 
 def run_apart(function: Callable[[], object]):
-    """Runs a function in a process of its own, so that this one keeps few threads."""
+    """Run a function in a process of its own, so that this one keeps few threads."""
     pid = os.fork()
     if not pid:
         try:
@@ -202,7 +202,7 @@ def run_apart(function: Callable[[], object]):
 def start_hosts(
     config, path, count: int, before=lambda: None, most_steps: int = ANY
 ) -> list[Process]:
-    """Starts the processes of one run of several hosts."""
+    """Start the processes of one run of several hosts."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -223,14 +223,14 @@ def end_all(processes: list[Process]):
 
 
 def leaves(path: pathlib.Path) -> dict:
-    """Returns shape, type and CRC of all leaves of the newest checkpoint."""
+    """Return shape, type and CRC of all leaves of the newest checkpoint."""
     step = saved_steps(path)[-1]
     meta = path / "checkpoints" / str(step) / "meta" / "metadata"
     return json.loads(meta.read_text())["leaves"]
 
 
 def metrics(path: pathlib.Path) -> list[dict]:
-    """Returns the logged lines without the measurements of time."""
+    """Return the logged lines without the measurements of time."""
     lines = read_lines(path / writers.METRICS_FILE)
     return [
         {k: v for k, v in line.items() if not k.startswith("time/")} for line in lines
@@ -238,7 +238,7 @@ def metrics(path: pathlib.Path) -> list[dict]:
 
 
 def difference(whole: pathlib.Path, disturbed: pathlib.Path) -> str:
-    """Returns in what a disturbed run differs from one left alone, or nothing."""
+    """Return in what a disturbed run differs from one left alone, or nothing."""
     if saved_steps(whole)[-1:] != saved_steps(disturbed)[-1:]:
         return f"ended at step {saved_steps(disturbed)[-1:]}"
     expected, found = leaves(whole), leaves(disturbed)

@@ -54,7 +54,7 @@ class Scenarios:
         processes.compile_quickly(folder / "compiled")
 
     def config(self, task: str = "dinosaur", **changes) -> ml_collections.ConfigDict:
-        """Returns an experiment of a second, with all that happens in a long one."""
+        """Return an experiment of a second, with all that happens in a long one."""
         settings = {
             "update_normalization": "batch_norm",
             "num_train_steps": 64,
@@ -65,7 +65,7 @@ class Scenarios:
         return tiny.config(self.data_dir, task, **(settings | changes))
 
     def _whole(self, config, name: str, hosts: int = 1) -> pathlib.Path:
-        """Returns the folder of a run left alone."""
+        """Return the folder of a run left alone."""
         path = self.folder / f"whole_{name}"
         if not path.exists():
             started = time.monotonic()
@@ -74,7 +74,7 @@ class Scenarios:
         return path
 
     def _wait(self, process: Process, phase: str, most: int = 3) -> str:
-        """Waits for a random moment of a phase; returns what moment it is.
+        """Wait for a random moment of a phase; returns what moment it is.
 
         The process then is at most `_MOST_STEPS[phase] * most` steps further.
         """
@@ -138,7 +138,7 @@ class Scenarios:
         yield Fault("second SIGINT", 1, told, problem)
 
     def time_limit(self) -> Iterator[Fault]:
-        """Lets the time run out in training, and in an evaluation without an end."""
+        """Let the time run out in training, and in an evaluation without an end."""
         self._whole(self.config(), "dinosaur")
         limit_s = 10 + self._seconds["dinosaur"]  # enough to get there
         endless = lambda *args, **kwargs: time.sleep(600)  # noqa: E731
@@ -186,7 +186,7 @@ class Scenarios:
             yield fault
 
     def full_disk(self) -> Iterator[Fault]:
-        """Fills the disk that a run writes to, and makes room again."""
+        """Fill the disk that a run writes to, and makes room again."""
         config = self.config()
         # What the process says lies beside the folder, and so not on that disk.
         with harm.small_disk(self.folder / "full_disk") as path:
@@ -207,7 +207,7 @@ class Scenarios:
             yield Fault("full disk", 1, f"{told} full; exit code {code}", problem)
 
     def lost_store(self) -> Iterator[Fault]:
-        """Takes a store away, and then its contents, while a run reads it."""
+        """Take a store away, and then its contents, while a run reads it."""
         config, path = self.config(num_train_steps=4000), self.folder / "lost"
         store = self.data_dir / "random-random"
         for name, lose in (("gone", harm.hidden), ("truncated", harm.truncated)):
@@ -230,7 +230,7 @@ class Scenarios:
         yield Fault("start after the store is back", 1, "goes on", problem)
 
     def not_finite(self) -> Iterator[Fault]:
-        """Makes the loss infinite."""
+        """Make the loss infinite."""
         config = self.config(optimizer__learning_rate=1e30)
         process = processes.start(config, self.folder / "nan")
         code = process.wait()
@@ -306,7 +306,7 @@ def _wait_for_all(hosts: list[Process]) -> list[int]:
 
 
 def _finish(config, path: pathlib.Path, hosts: int = 1):
-    """Lets a run end; an error with its log if it does not."""
+    """Let a run end; an error with its log if it does not."""
     if hosts > 1:
         started = processes.start_hosts(config, path, hosts)
     else:
@@ -326,7 +326,7 @@ def _stop_by_signal(config, path: pathlib.Path, steps: int) -> Process:
 
 
 def _close(alone: pathlib.Path, together: pathlib.Path) -> tuple[str, str]:
-    """Compares all metrics of one process and of several hosts."""
+    """Compare all metrics of one process and of several hosts."""
     worst = 0.0
     for one, other in zip(
         processes.metrics(alone), processes.metrics(together), strict=True

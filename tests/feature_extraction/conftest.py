@@ -9,7 +9,7 @@ sys.modules.setdefault("triton", None)
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
-    """Returns `weights(name, **arguments)`: a file of random weights of a timm ViT."""
+    """Return `weights(name, **arguments)`: a file of random weights of a timm ViT."""
     import timm
     import torch
 

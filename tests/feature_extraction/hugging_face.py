@@ -58,7 +58,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 
 def register():
-    """Adds timm's models of these sizes to its list, as `hf_NAME`."""
+    """Add timm's models of these sizes to its list, as `hf_NAME`."""
     for name, (kind, _, more) in MODELS.items():
         _register(f"hf_{name}", kind, more)
 
@@ -100,7 +100,7 @@ def _norm(eps):
 
 
 def compute(name: str) -> dict[str, np.ndarray]:
-    """Returns input `x` and the patches' `tokens` of a model of transformers.
+    """Return input `x` and the patches' `tokens` of a model of transformers.
 
     Its state is there under the names that it is saved under, `saved/NAME`, and under
     those that it has in memory, `memory/NAME`, where they differ.
@@ -131,7 +131,7 @@ def compute(name: str) -> dict[str, np.ndarray]:
 
 
 def main():
-    """Writes the vectors of all models."""
+    """Write the vectors of all models."""
     arrays = {
         f"{name}/{key}": value
         for name in MODELS

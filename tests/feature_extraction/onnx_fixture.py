@@ -20,7 +20,7 @@ VECTORS += ("layer_scale1.lambda1", "layer_scale2.lambda1")
 
 
 def state(seed: int = 0) -> dict[str, np.ndarray]:
-    """Returns random weights of a small Dinov2 under Hugging Face's names."""
+    """Return random weights of a small Dinov2 under Hugging Face's names."""
     rng = np.random.default_rng(seed)
     shapes = {
         "embeddings.cls_token": (1, 1, DIM),
@@ -45,18 +45,18 @@ class Graph:
         self.nodes, self.tensors = [], []
 
     def tensor(self, name: str, value: np.ndarray) -> str:
-        """Adds an initializer; returns its name."""
+        """Add an initializer; returns its name."""
         self.tensors.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
     def __call__(self, kind: str, *inputs: str, **attributes) -> str:
-        """Adds a node; returns the name of its output."""
+        """Add a node; returns the name of its output."""
         output = f"out_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
 
     def linear(self, x: str, name: str, weights, gemm: bool) -> str:
-        """Adds an affine map, whose matrix has lost its name."""
+        """Add an affine map, whose matrix has lost its name."""
         matrix, bias = weights[f"{name}.weight"], f"backbone.{name}.bias"
         self.tensor(bias, weights[f"{name}.bias"])
         anonymous = f"onnx::MatMul_{len(self.tensors)}"
@@ -75,7 +75,7 @@ def write(
     image_size: int | str = SIDE * PATCH,
     leave_out: str = "",
 ):
-    """Writes an export whose nodes stand in the order of Hugging Face's model.
+    """Write an export whose nodes stand in the order of Hugging Face's model.
 
     Args:
       path: file to write.

@@ -26,7 +26,7 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def trainer():
-    """The state of an optimizer and its schedule after a step."""
+    """Return the state of an optimizer and its schedule after a step."""
     layer = torch.nn.Linear(3, 2)
     optim = torch.optim.Adam(layer.parameters(), 4e-4)
     warmup = torch.optim.lr_scheduler.LinearLR(optim, 1e-8, 1.0, 100)
@@ -45,7 +45,7 @@ def _state(file: str) -> dict[str, torch.Tensor]:
 
 
 def _checkpoint(trainer: dict, name: str, state: dict, step: int = 950) -> dict:
-    """Returns what the published `save_checkpoint` gives to `torch.save`."""
+    """Return what the published `save_checkpoint` gives to `torch.save`."""
     return {
         name: state,
         **trainer,

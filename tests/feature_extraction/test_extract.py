@@ -69,7 +69,7 @@ def _run(data_dir, *flags, **changes):
 
 
 def _files(root):
-    """Returns the content of a store's files; a killed writer leaves locks too."""
+    """Return the content of a store's files; a killed writer leaves locks too."""
     return {
         path.relative_to(root): path.read_bytes()
         for path in root.rglob("*")
@@ -90,7 +90,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(source, tmp_path_factory):
-    """The files that an extraction writes which nothing interrupts."""
+    """Return the files that an extraction writes which nothing interrupts."""
     data_dir = tmp_path_factory.mktemp("uninterrupted")
     (data_dir / "random").symlink_to(source)
     code, err = _run(data_dir)

@@ -23,7 +23,7 @@ WRAPPERS = {
 
 
 def _vectors(name):
-    """Returns states by kind (saved, memory), input and tokens."""
+    """Return states by kind (saved, memory), input and tokens."""
     with np.load(hugging_face.FILE, allow_pickle=False) as file:
         parts = {key: file[key] for key in file.files if key.startswith(f"{name}/")}
     return _split({key.removeprefix(f"{name}/"): v for key, v in parts.items()})

@@ -28,7 +28,7 @@ CONFIG |= {"mean": (0.4, 0.5, 0.6), "std": (0.1, 0.2, 0.3)}
 
 
 def _register(name: str, **arguments):
-    """Adds a small ViT to timm under that name."""
+    """Add a small ViT to timm under that name."""
 
     def make(pretrained=False, num_classes=0, img_size=28, **kwargs):
         model = VisionTransformer(
@@ -68,7 +68,7 @@ def _encoder(files, name="test_vit", **options):
 
 
 def _plain(name, path, images, layer=None, norm=True):
-    """Returns float64 features [B, N, D] by hooks on the model's own forward pass."""
+    """Return float64 features [B, N, D] by hooks on the model's own forward pass."""
     size = _input_size(name)
     model = timm.create_model(name, num_classes=0, img_size=size).double().eval()
     model.load_state_dict(torch.load(path, weights_only=True))

@@ -58,9 +58,7 @@ def test_every_optimizer_finds_a_minimum_at_the_scheduled_rate(name):
 
 
 def test_epsilon_of_adam_tf_is_added_before_the_correction():
-    """After one step of a gradient g, Adam divides by g + eps; TensorFlow's form by
-    g + eps / sqrt(1 - 0.999).
-    """
+    """Adam's first step divides by g + eps, TensorFlow's by g + eps / 0.001**0.5."""
     grad, eps = jnp.array([1e-3]), 1e-3
     for name, factor in (("adam", 1.0), ("adam_tf", 0.001**-0.5)):
         config = _config(name=name, epsilon=eps, warmup_steps=0, learning_rate=1.0)

@@ -10,7 +10,7 @@ from tests import tiny
 
 
 def _precisions(jaxpr) -> set:
-    """Returns the precisions of all products of a program, the gradient's too."""
+    """Return the precisions of all products of a program, the gradient's too."""
     found = set()
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):

@@ -40,7 +40,7 @@ def _error(done) -> str:
 
 @contextlib.contextmanager
 def _read_only(folder, place):
-    """Shows a folder in another place where nobody may write, not even root."""
+    """Show a folder in another place where nobody may write, not even root."""
     place.mkdir()
     subprocess.run(["mount", "--bind", folder, place], check=True)
     try:

@@ -22,7 +22,7 @@ TASKS = ("dinosaur", "object_discovery", "property_prediction")
 
 
 def _metrics(path):
-    """Returns the logged lines without the measurements of time."""
+    """Return the logged lines without the measurements of time."""
     lines = workdir.read_lines(path / writers.METRICS_FILE)
     return [
         {k: v for k, v in line.items() if not k.startswith("time/")} for line in lines
@@ -30,7 +30,7 @@ def _metrics(path):
 
 
 def _state(path):
-    """Returns the step and the leaves of the newest checkpoint."""
+    """Return the step and the leaves of the newest checkpoint."""
     steps = [int(p.name) for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
     with ocp.StandardCheckpointer() as checkpointer:
         state = checkpointer.restore(path / "checkpoints" / str(max(steps)) / "state")

@@ -91,7 +91,7 @@ class Scheduler:
         self._environment |= environment or {}
 
     def start(self, command: list[str]) -> subprocess.Popen:
-        """Starts a command as a job's batch script runs."""
+        """Start a command as a job's batch script runs."""
         self._step.unlink(missing_ok=True)
         return subprocess.Popen(
             [str(word) for word in command],
@@ -103,11 +103,11 @@ class Scheduler:
         )
 
     def step(self) -> dict | None:
-        """Returns options, command and process ids of the running step, if any."""
+        """Return options, command and process ids of the running step, if any."""
         return json.loads(self._step.read_text()) if self._step.exists() else None
 
     def requeued(self) -> list[str]:
-        """Returns the requests of `scontrol requeue` so far; it is asked for more."""
+        """Return the requests of `scontrol requeue` so far; it is asked for more."""
         if not self._requests.exists():
             return []
         lines = self._requests.read_text().splitlines()
@@ -120,7 +120,7 @@ class Scheduler:
         during: Callable[[int, subprocess.Popen], None] | None = None,
         most: int = 10,
     ) -> tuple[list[int], str]:
-        """Runs a batch file until it does not ask to be requeued.
+        """Run a batch file until it does not ask to be requeued.
 
         Args:
           script: the file; a copy is run, as Slurm does.
@@ -162,7 +162,7 @@ def end(pid: int):
 
 
 def wait_for(condition: Callable[[], bool], job: subprocess.Popen):
-    """Polls until `condition` holds; fails if the job ends or time is up before."""
+    """Poll until `condition` holds; fails if the job ends or time is up before."""
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         assert job.poll() is None, job.communicate()[0]

@@ -16,7 +16,7 @@ TRAINING = ("one_gpu", "one_node", "several_nodes", "one_task_a_gpu")
 
 
 def _fake_python(folder, codes):
-    """Writes a program that ends with one code after the other."""
+    """Write a program that ends with one code after the other."""
     path, left = folder / "python", folder / "codes"
     left.write_text("".join(f"{code}\n" for code in codes))
     path.write_text(

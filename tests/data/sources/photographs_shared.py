@@ -17,7 +17,7 @@ def write_store(dataset, path, data_dir, **options):
 
 
 def _expected(labels, category, size=SIZE):
-    """Returns the middle square at `size`, with what is left numbered anew."""
+    """Return the middle square at `size`, with what is left numbered anew."""
     height, width = labels.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -25,7 +25,7 @@ def _decode(image, suffix="PNG", background=files.WHITE, **options):
 
 
 def _png(values: np.ndarray, color_type: int, chunks: bytes = b"") -> bytes:
-    """Returns a PNG file of 16 bits a channel, [H, W, C] uint16."""
+    """Return a PNG file of 16 bits a channel, [H, W, C] uint16."""
 
     def chunk(name, data):
         check = zlib.crc32(name + data).to_bytes(4, "big")

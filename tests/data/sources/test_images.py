@@ -50,7 +50,7 @@ def test_all_images_are_stored_by_path(folder, tmp_path):
 
 
 def _triangle(values, size):
-    """Resizes axis 0 by a triangle as wide as the scale: bilinear, antialiased."""
+    """Resize axis 0 by a triangle as wide as the scale: bilinear, antialiased."""
     scale = len(values) / size
     centres = (np.arange(size) + 0.5) * scale
     distance = np.abs(np.arange(len(values)) + 0.5 - centres[:, None])

@@ -24,7 +24,7 @@ def copy(movi_c, tmp_path):
 
 
 def _videos(folder, split):
-    """Returns the videos of a split in the order of its files."""
+    """Return the videos of a split in the order of its files."""
     config = tfds.ReadConfig(interleave_cycle_length=1)
     builder = tfds.builder_from_directory(folder)
     # These take most of the time to decode.

@@ -69,7 +69,7 @@ def _many_objects(path):
 
 
 def _bomb(path):
-    """Writes the head of a PNG of 30,000 x 30,000 pixels."""
+    """Write the head of a PNG of 30,000 x 30,000 pixels."""
     head = b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 8, 3, 0, 0, 0)
     chunk = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)

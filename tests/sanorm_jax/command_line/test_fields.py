@@ -29,7 +29,7 @@ def _is_numeric(value) -> bool:
 
 
 def _parse(monkeypatch, *arguments) -> ml_collections.ConfigDict:
-    """Returns the config of a command line, read with flags of its own."""
+    """Return the config of a command line, read with flags of its own."""
     values = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", values)
     monkeypatch.setattr(sys, "argv", [])
@@ -47,7 +47,7 @@ def _numeric_fields(config):
 
 
 def _may_be(name, value, given) -> bool:
-    """Tells whether a field may have a value of `_WRONG`."""
+    """Return whether a field may have a value of `_WRONG`."""
     if given == "None":
         return name in fields.MAY_BE_EMPTY
     if given == "{}":  # how an empty tuple may be written

@@ -19,7 +19,7 @@ loss = jax.jit(huber_set_loss)
 
 
 def check_optimal(costs, valid, target):
-    """Asserts that each matching is one to one, of valid targets, and optimal."""
+    """Assert that each matching is one to one, of valid targets, and optimal."""
     for cost, real, chosen in zip(costs, valid, target, strict=True):
         slots = np.flatnonzero(chosen >= 0)
         count, least = plain.matching_cost(cost, real)

@@ -13,7 +13,7 @@ RNGS = {"params": jax.random.key(1), "slots": jax.random.key(2)}
 
 
 def _plain_decoder(params, slots):
-    """The decoder as published: an MLP for each slot and token, mixed at the end."""
+    """Decode as published: an MLP for each slot and token, mixed at the end."""
     # [B, K, N, D]
     x = slots[:, :, None] + params["positions"]
     for i in range(3):

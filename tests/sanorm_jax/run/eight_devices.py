@@ -40,7 +40,7 @@ class _Sharded(Devices):
 
 
 def run(config, devices: Devices) -> dict[str, np.ndarray]:
-    """Returns everything that training and evaluation give, by name."""
+    """Return everything that training and evaluation give, by name."""
     dataset = tasks.open_dataset(config)
     task = tasks.create(config, dataset, devices.axis_name)
     tx, schedule = optimizers.create(config.optimizer)
@@ -73,7 +73,7 @@ def run(config, devices: Devices) -> dict[str, np.ndarray]:
 
 
 def check(config) -> str:
-    """Compares; returns how much differs most."""
+    """Compare; returns how much differs most."""
     alone = run(config, Devices("jit"))
     assert len(alone["index"]) == tiny.SPLITS["validation"]
     worst = ""

@@ -311,7 +311,7 @@ except ConfigError as error:
 
 @pytest.fixture
 def port():
-    """A socket on a port; nobody else gets it before it is closed."""
+    """Return a socket on a port; nobody else gets it before it is closed."""
     with socket.create_server(("", 0)) as taken:
         yield taken
 
@@ -326,7 +326,7 @@ def _alone(address, index, timeout_s=300, mode="train"):
 
 
 def _address(port):
-    """Returns the address of a port that is free from now on."""
+    """Return the address of a port that is free from now on."""
     number = port.getsockname()[1]
     port.close()
     return f"localhost:{number}"

@@ -162,7 +162,7 @@ _NOBODY = 54321
 
 @pytest.fixture
 def folder_of_nobody():
-    """A folder of a user without a name; those of pytest are closed to others."""
+    """Return a folder of a user without a name; pytest's are closed to others."""
     if os.geteuid():
         pytest.skip("only root can start a process of another user")
     with tempfile.TemporaryDirectory() as name:

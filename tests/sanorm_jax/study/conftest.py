@@ -6,7 +6,7 @@ from tests import tiny
 
 
 def study_config(data_dir, **changes) -> ml_collections.ConfigDict:
-    """Returns a study of two tiny runs on random images."""
+    """Return a study of two tiny runs on random images."""
     config = ml_collections.ConfigDict(
         {
             "title": "Tiny",
@@ -41,7 +41,7 @@ def study_config(data_dir, **changes) -> ml_collections.ConfigDict:
 
 @pytest.fixture(scope="package")
 def study(data_dir, tmp_path_factory):
-    """A study whose jobs have run: its config, jobs and folder."""
+    """Return a study whose jobs have run: its config, jobs and folder."""
     workdir = tmp_path_factory.mktemp("study")
     config = study_config(data_dir)
     created = jobs.create(config, workdir)

@@ -18,7 +18,7 @@ def jobs(data_dir, tmp_path):
 
 
 def _train(monkeypatch, losses):
-    """Makes jobs count as trained whose training loss is given by name."""
+    """Make jobs count as trained whose training loss is given by name."""
 
     def is_trained(job):
         return job.name in losses

@@ -20,7 +20,7 @@ SMALL = {
 
 
 def _study(name, data_dir, **base):
-    """Returns a shipped study with small models, few steps and few evaluations."""
+    """Return a shipped study with small models, few steps and few evaluations."""
     study = importlib.import_module(f"sanorm_jax.configs.{name}").get_config()
     config = study.base
     config.update({"data_dir": str(data_dir), "num_train_steps": 2, "batch_size": 4})
@@ -33,7 +33,7 @@ def _study(name, data_dir, **base):
 
 
 def _run_a_job(study, workdir):
-    """Runs the job with most state, a batch norm; returns the study's page."""
+    """Run the job with most state, a batch norm; returns the study's page."""
     created = jobs.create(study, workdir)
     assert len(created) == 4 * 3 * 2  # normalizations, seeds, training settings
     assert len({job.train_setting for job in created}) == 2

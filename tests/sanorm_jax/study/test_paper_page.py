@@ -21,7 +21,7 @@ def get_config():
 
 
 def paper_config(data_dir) -> ml_collections.ConfigDict:
-    """Returns a paper of two tiny studies, of segmentations and of properties."""
+    """Return a paper of two tiny studies, of segmentations and of properties."""
     slots = study_config(data_dir).unlock()
     slots.update({"title": "Slots find objects", "question": "Do they?"})
     base = tiny.config(data_dir, "property_prediction", num_train_steps=2)
@@ -35,7 +35,7 @@ def paper_config(data_dir) -> ml_collections.ConfigDict:
 
 @pytest.fixture(scope="module")
 def half_done(data_dir, tmp_path_factory):
-    """A paper of whose second study one of two runs is done, of the first none."""
+    """Return a paper: no run of its first study is done, one of two of its second."""
     workdir = tmp_path_factory.mktemp("paper")
     config = paper_config(data_dir)
     created = {
