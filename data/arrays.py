@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from .manifest import write_json
+from sanorm_jax.core import files
 
 # The file of an array, or a group, that says what it is.
 METADATA = "zarr.json"
@@ -96,7 +96,7 @@ def write_groups(
     with contextlib.suppress(OSError):
         for folder, content in groups.items():
             if not (folder / METADATA).exists():
-                write_json(folder / METADATA, content)
+                files.write(folder / METADATA, files.to_json(content))
 
 
 def reason(error: Exception) -> str:

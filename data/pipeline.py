@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from . import lazy, properties
+from sanorm_jax.core import lazy
+from sanorm_jax.core.errors import UserError
+
+from . import properties
 from .manifest import PROJECTION, feature_root
-from .store import Store, StoreError
+from .store import Store
 
 # Batches read at once and batches waiting: with the one in use, they bound the memory
 # of the pipeline to this many batches.
@@ -61,9 +64,9 @@ class Dataset:
             self.fields["properties"] = ((most, properties.DIM), "float32")
 
     def num_examples(self, split: str) -> int:
-        """Return the number of examples of a split; StoreError if there is none."""
+        """Return the number of examples of a split; UserError if there is none."""
         if split not in self.splits:
-            raise StoreError(
+            raise UserError(
                 f"{self._all[-1].root}: has no split {split}; it has "
                 f"{', '.join(self.splits)}"
             )
@@ -73,10 +76,10 @@ class Dataset:
         """Return a field of the given examples, [len(indices), ...], in order.
 
         Raises:
-          StoreError: no such field, or what `Store.read` raises.
+          UserError: no such field, or what `Store.read` raises.
         """
         if field not in self.fields:
-            raise StoreError(
+            raise UserError(
                 f"{self._all[0].root}: has no field {field}; it has "
                 f"{', '.join(self.fields)}"
             )
@@ -101,7 +104,7 @@ def open_dataset(
       encoder: whose features to join, from `<data_dir>/<name>-<encoder>`.
 
     Raises:
-      StoreError: A store is missing, incomplete, or of another version, or the
+      UserError: A store is missing, incomplete, or of another version, or the
         features were made from other images or by another encoder.
     """
     data_dir = pathlib.Path(data_dir)
@@ -117,12 +120,12 @@ def open_dataset(
 
 def _check_features(features: Store, source: Store, encoder: str):
     if features.settings.get("source_fingerprint") != source.fingerprint:
-        raise StoreError(
+        raise UserError(
             f"{features.root} was not made from the present {source.root}; remove it "
             "and run python -m feature_extraction.extract again"
         )
     if features.settings.get("encoder") != encoder:
-        raise StoreError(
+        raise UserError(
             f"{features.root} holds features of {features.settings.get('encoder')}, "
             f"not of {encoder}; give it back its name"
         )
@@ -151,7 +154,7 @@ def select(
       data_seed: fixes which examples a limited number keeps.
 
     Raises:
-      StoreError: a limit is not above 0, or none is left.
+      UserError: a limit is not above 0, or none is left.
     """
     limits = {
         "min_objects": min_objects,
@@ -161,7 +164,7 @@ def select(
     }
     for name, value in limits.items():
         if value is not None and value <= 0:
-            raise StoreError(f"{name}={value}: must be above 0")
+            raise UserError(f"{name}={value}: must be above 0")
     indices = np.arange(dataset.num_examples(split))
     if min_objects is not None or max_objects is not None:
         counts = dataset.read(split, "num_objects", indices)
@@ -181,7 +184,7 @@ def select(
         indices = _draw(indices, num_examples, data_seed)
     if not len(indices):
         given = ", ".join(f"{k}={v}" for k, v in limits.items() if v is not None)
-        raise StoreError(f"{given or split}: leaves no example of {split}")
+        raise UserError(f"{given or split}: leaves no example of {split}")
     return indices
 
 
@@ -222,7 +225,7 @@ class _Order:
 
 def _host_rows(batch_size: int, host_index: int, num_hosts: int) -> range:
     if batch_size % num_hosts:
-        raise StoreError(
+        raise UserError(
             f"batch_size={batch_size}: must be a multiple of the {num_hosts} hosts"
         )
     rows = batch_size // num_hosts
@@ -280,7 +283,7 @@ def train_batches(
       **options: as of `train_reader`.
 
     Raises:
-      StoreError: the store is damaged, missing a field, or gone.
+      UserError: the store is damaged, missing a field, or gone.
     """
     read = train_reader(dataset, *args, **options)
     fields, extra = options["fields"], {"position": "int32"}
@@ -332,7 +335,7 @@ def _run(
     """Run `read` ahead of its use, in parallel and in order, by tf.data."""
     for field in fields:
         if field not in dataset.fields:
-            raise StoreError(
+            raise UserError(
                 f"the data has no field {field}; it has {', '.join(dataset.fields)}"
             )
     tf = lazy.tensorflow()

@@ -16,9 +16,12 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 from absl import flags, logging
 
-from . import commands, progress, run_data, sources, terminal
+from sanorm_jax.core import commands, console, progress, run_data
+from sanorm_jax.core.errors import UserError
+
+from . import sources
 from .sources.base import Example, Options, Source, SourceError
-from .store import StoreError, StoreWriter
+from .store import StoreWriter
 
 _DATASET = flags.DEFINE_string("dataset", None, "Name of the dataset.", required=True)
 _DATA_DIR = commands.define_path("data_dir", "datasets", "Folder of the stores.")
@@ -54,9 +57,9 @@ def _split_sizes(values: list[str] | None) -> dict[str, int] | None:
     for value in values:
         name, _, count = value.partition(":")
         if not name or not count.isdigit() or int(count) <= 0:
-            raise StoreError(f"--splits={value}: must be name:count, such as train:20")
+            raise UserError(f"--splits={value}: must be name:count, such as train:20")
         if name in sizes:
-            raise StoreError(f"--splits={value}: {name} is given twice")
+            raise UserError(f"--splits={value}: {name} is given twice")
         sizes[name] = int(count)
     return sizes
 
@@ -68,11 +71,11 @@ def _object_ranges(values: list[str] | None) -> dict[str, tuple[int, int]] | Non
     for value in values:
         found = re.fullmatch(r"(\w+):(\d+)-(\d+)", value)
         if not found:
-            raise StoreError(
+            raise UserError(
                 f"--objects={value}: must be split:fewest-most, such as train:3-6"
             )
         if found[1] in ranges:
-            raise StoreError(f"--objects={value}: {found[1]} is given twice")
+            raise UserError(f"--objects={value}: {found[1]} is given twice")
         ranges[found[1]] = int(found[2]), int(found[3])
     return ranges
 
@@ -83,7 +86,7 @@ def _batches(examples: Iterable[Example], sizes: Iterable[int]) -> Iterator[Exam
     for size in sizes:
         rows = [example for _, example in zip(range(size), examples, strict=False)]
         if len(rows) < size:
-            raise StoreError("the source ended before all its examples were read")
+            raise UserError("the source ended before all its examples were read")
         yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -129,7 +132,7 @@ def _write_parallel(source, writer, advance, num_workers):
         while waiting:
             _collect(waiting, writer, advance)
     except BrokenProcessPool:
-        raise StoreError(
+        raise UserError(
             f"{writer.root}: a process was killed, perhaps for want of memory; start "
             "again with fewer --num_workers, finished shards are kept"
         ) from None
@@ -187,12 +190,12 @@ def prepare(
       the folder of the store.
 
     Raises:
-      StoreError: unknown dataset, bad option, no room, or a store of other settings
+      UserError: unknown dataset, bad option, no room, or a store of other settings
         under that name.
       SourceError: the source is damaged; a store begun from it is removed again.
     """
     if dataset not in sources.SOURCES:
-        raise StoreError(
+        raise UserError(
             f"--dataset={dataset}: must be one of {', '.join(sources.SOURCES)}"
         )
     options = dataclasses.replace(options, dataset=dataset)
@@ -200,7 +203,7 @@ def prepare(
         options
     )
     if num_workers is not None and num_workers < 1:
-        raise StoreError(f"--num_workers={num_workers}: must be at least 1")
+        raise UserError(f"--num_workers={num_workers}: must be at least 1")
     root = options.data_dir / (name or dataset)
     is_new = not root.exists()
     writer = StoreWriter.create(
@@ -250,7 +253,7 @@ def _image_size() -> int | None:
     if _LIKE.value is None:
         return _IMAGE_SIZE.value
     if _IMAGE_SIZE.value is not None:
-        raise StoreError("--image_size: given by --like too; leave one of them out")
+        raise UserError("--image_size: given by --like too; leave one of them out")
     return run_data.read(_LIKE.value)["image_size"]
 
 
@@ -270,7 +273,7 @@ def _prepare() -> int:
     try:
         prepare(_DATASET.value, options, name=name, num_workers=num_workers)
     except KeyboardInterrupt:
-        terminal.CONSOLE.print(
+        console.CONSOLE.print(
             "interrupted; finished shards are kept, the same command goes on"
         )
         return 130

@@ -20,18 +20,19 @@ import numpy as np
 import numpy.typing as npt
 import tensorstore as ts
 
+from sanorm_jax.core import files
+from sanorm_jax.core.errors import UserError
+
 from . import arrays, gather
 from .manifest import (
     FORMAT,
     MANIFEST,
     VERSION,
-    StoreError,
     comes_before_manifest,
     create_manifest,
     difference,
     fingerprint,
     read_manifest,
-    write_json,
 )
 
 Fields = Mapping[str, tuple[Sequence[int], str]]
@@ -66,10 +67,10 @@ class _Layout:
         """Return the number of examples of a split.
 
         Raises:
-          StoreError: no such split.
+          UserError: no such split.
         """
         if split not in self.splits:
-            raise StoreError(
+            raise UserError(
                 f"{self.root}: has no split {split}; it has {', '.join(self.splits)}"
             )
         return self.splits[split]
@@ -129,7 +130,7 @@ class StoreWriter(_Layout):
           examples_per_shard: examples a file; the last file may hold fewer.
 
         Raises:
-          StoreError: `root` holds a store of other content (the difference is
+          UserError: `root` holds a store of other content (the difference is
             shown) or something else; or it is not writable.
         """
         root = pathlib.Path(root)
@@ -157,7 +158,7 @@ class StoreWriter(_Layout):
         )
         if not (root / MANIFEST).exists():
             if others:
-                raise StoreError(
+                raise UserError(
                     f"{root} exists and is no store ({MANIFEST} is missing); choose "
                     "another --name or --data_dir"
                 )
@@ -165,10 +166,10 @@ class StoreWriter(_Layout):
                 root.mkdir(parents=True, exist_ok=True)
                 create_manifest(root, given | {"complete": False})
             except OSError as error:
-                raise StoreError(f"{root}: not writable ({error.strerror})") from None
+                raise UserError(f"{root}: not writable ({error.strerror})") from None
         recorded = read_manifest(root)
         if recorded["fingerprint"] != given["fingerprint"]:
-            raise StoreError(
+            raise UserError(
                 f"{root} was written by other settings "
                 f"({difference(recorded, given)}); choose another --name or "
                 "--data_dir, or remove it"
@@ -199,18 +200,18 @@ class StoreWriter(_Layout):
           columns: [examples of the shard, ...] by field, all fields.
 
         Raises:
-          StoreError: wrong fields, shapes or dtypes; or no room on the disk.
+          UserError: wrong fields, shapes or dtypes; or no room on the disk.
         """
         start, stop = self.shard_range(split, shard)
         if columns.keys() != self.fields.keys():
-            raise StoreError(
+            raise UserError(
                 f"{self.root}: shard {shard} of {split} has fields "
                 f"{sorted(columns)}, needs {sorted(self.fields)}"
             )
         for field, (shape, dtype) in self.fields.items():
             column = np.asarray(columns[field])
             if column.shape != (stop - start, *shape) or column.dtype != dtype:
-                raise StoreError(
+                raise UserError(
                     f"{self.root}: {field} of shard {shard} of {split} is "
                     f"{column.dtype}{list(column.shape)}, needs "
                     f"{dtype}{[stop - start, *shape]}"
@@ -220,7 +221,7 @@ class StoreWriter(_Layout):
                 column = np.ascontiguousarray(columns[field])
                 self._array(split, field)[start:stop].write(column).result()
         except (ValueError, OSError) as error:
-            raise StoreError(
+            raise UserError(
                 f"{self.root}: shard {shard} of {split} not written "
                 f"({arrays.reason(error)}); finished shards are kept, make room or "
                 "mend it and start again"
@@ -232,7 +233,7 @@ class StoreWriter(_Layout):
             return False
         if not self.manifest["complete"]:
             self.manifest["complete"] = True
-            write_json(self.root / MANIFEST, self.manifest)
+            files.write(self.root / MANIFEST, files.to_json(self.manifest))
         arrays.write_groups(self.root, self.splits, self.manifest)
         return True
 
@@ -271,7 +272,7 @@ class Store(_Layout):
             what can be read.
 
         Raises:
-          StoreError: missing, of another kind or version, or incomplete (says how
+          UserError: missing, of another kind or version, or incomplete (says how
             much is missing).
         """
         store = cls(pathlib.Path(root), read_manifest(pathlib.Path(root)))
@@ -282,7 +283,7 @@ class Store(_Layout):
                 for split, count in missing.items()
                 if count
             ]
-            raise StoreError(
+            raise UserError(
                 f"{root} is incomplete: missing shards: {', '.join(parts)}; run the "
                 "command that wrote it again"
             )
@@ -299,7 +300,7 @@ class Store(_Layout):
         if key not in self._arrays:
             self.num_examples(split)
             if field not in self.fields:
-                raise StoreError(
+                raise UserError(
                     f"{self.root}: has no field {field}; it has "
                     f"{', '.join(self.fields)}"
                 )
@@ -309,7 +310,7 @@ class Store(_Layout):
                     arrays.spec(path), read=True, context=self._context
                 ).result()
             except (ValueError, OSError) as error:
-                raise StoreError(
+                raise UserError(
                     f"{path}: unreadable ({arrays.reason(error)})"
                 ) from None
         return self._arrays[key]
@@ -318,7 +319,7 @@ class Store(_Layout):
         """Return the field of the given examples, [len(indices), ...], in order.
 
         Raises:
-          StoreError: no such split, field or example; or a shard is missing or
+          UserError: no such split, field or example; or a shard is missing or
             damaged (its file is named).
         """
         array = self._array(split, field)
@@ -326,7 +327,7 @@ class Store(_Layout):
         if not len(wanted):
             return np.zeros((0, *array.shape[1:]), array.dtype.numpy_dtype)
         if wanted.min() < 0 or wanted.max() >= array.shape[0]:
-            raise StoreError(
+            raise UserError(
                 f"{self.root}: {split} has examples 0 to {array.shape[0] - 1}, not "
                 f"{wanted.min()} to {wanted.max()}"
             )
@@ -336,7 +337,7 @@ class Store(_Layout):
                 return gatherer(wanted)
             return array[wanted].read().result()
         except (ValueError, OSError, gather.DamageError) as error:
-            raise StoreError(self._damage(split, field, wanted, error)) from None
+            raise UserError(self._damage(split, field, wanted, error)) from None
 
     def _gatherer(self, split: str, field: str) -> gather.Gatherer | None:
         """Return the fast reader of a field, None if it needs tensorstore."""
@@ -368,7 +369,7 @@ class Store(_Layout):
             return f"{path}: missing; run the command that wrote the store again"
         try:
             array = self._array(split, field)
-        except StoreError as error:
+        except UserError as error:
             return str(error)
         shape, dtype = self.fields[field]
         chunk = array.chunk_layout.write_chunk_template

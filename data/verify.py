@@ -13,7 +13,9 @@ from collections.abc import Callable
 from absl import flags
 from rich.console import Console
 
-from . import arrays, commands, progress
+from sanorm_jax.core import commands, progress
+
+from . import arrays
 from .manifest import PROJECTION, projection_damage
 from .store import Store
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from absl import logging
 
-from sanorm_jax.data.store import StoreError
+from sanorm_jax.core.errors import UserError
 
 from . import weights
 
@@ -60,7 +60,7 @@ def read_model(path: pathlib.Path) -> tuple[dict[str, torch.Tensor], int | None]
       contiguous tensors, floats as float32; the step, None if the file has none.
 
     Raises:
-      StoreError: unreadable, no model in it, or it takes unpickling to read.
+      UserError: unreadable, no model in it, or it takes unpickling to read.
     """
     ignored = [(_Ignored, name) for name in _IGNORED_NAMES]
     with torch.serialization.safe_globals(ignored):
@@ -75,7 +75,7 @@ def read_model(path: pathlib.Path) -> tuple[dict[str, torch.Tensor], int | None]
     if any(name.startswith(_VIT_MARK) for name in state):
         state = {n: x for n, x in state.items() if not n.startswith(_VIT)}
     if not state:
-        raise StoreError(f"{path}: holds nothing but a ViT")
+        raise UserError(f"{path}: holds nothing but a ViT")
     return {
         # Cloned: some tensors share memory, which safetensors does not store.
         name: (x.float() if x.is_floating_point() else x).clone().contiguous()
@@ -99,7 +99,7 @@ def convert(path: pathlib.Path, target: pathlib.Path) -> int | None:
       the step, None if unknown.
 
     Raises:
-      StoreError: what `read_model` raises; `target` is there or not writable.
+      UserError: what `read_model` raises; `target` is there or not writable.
     """
     weights.check_target(target)
     state, step = read_model(path)

@@ -19,7 +19,7 @@ from absl import logging
 from onnx import numpy_helper
 from torch.nn import functional
 
-from sanorm_jax.data.store import StoreError
+from sanorm_jax.core.errors import UserError
 
 from . import layouts, weights
 
@@ -46,9 +46,9 @@ class _Graph:
         try:
             model = onnx.load(path, load_external_data=False)
         except OSError as error:
-            raise StoreError(f"{path}: unreadable ({error.strerror})") from None
+            raise UserError(f"{path}: unreadable ({error.strerror})") from None
         except google.protobuf.message.DecodeError:
-            raise StoreError(f"{path}: is no ONNX file, or damaged") from None
+            raise UserError(f"{path}: is no ONNX file, or damaged") from None
         self.path = path
         self._tensors = {t.name: t for t in model.graph.initializer}
         for node in model.graph.node:
@@ -72,23 +72,23 @@ class _Graph:
     def tensor(self, name: str) -> np.ndarray:
         """Return a tensor as float32."""
         if name not in self._tensors:
-            raise StoreError(
+            raise UserError(
                 f"{self.path}: has no {name}, which Hugging Face's Dinov2 has"
             )
         tensor = self._tensors[name]
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise StoreError(
+            raise UserError(
                 f"{self.path}: keeps {name} in another file; export it as one file"
             )
         if tensor.data_type not in _KINDS:
             kind = onnx.TensorProto.DataType.Name(tensor.data_type)
-            raise StoreError(
+            raise UserError(
                 f"{self.path}: {name} is {kind}; quantised exports cannot be read"
             )
         try:
             value = numpy_helper.to_array(tensor)
         except ValueError as error:
-            raise StoreError(
+            raise UserError(
                 f"{self.path}: {name} is damaged ({str(error)[:100]})"
             ) from None
         return np.ascontiguousarray(value, np.float32)
@@ -108,7 +108,7 @@ class _Graph:
                     found = [i for i in maker.input if i in self]
                     if len(found) == 1:
                         return self.tensor(found[0]).T
-        raise StoreError(
+        raise UserError(
             f"{self.path}: finds no matrix that belongs to {name}.bias; export the "
             "model without further optimization"
         )
@@ -163,7 +163,7 @@ def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
       size, resized as the export does, or as stored where the size is free.
 
     Raises:
-      StoreError: unreadable, quantised, or another model (named by what it has).
+      UserError: unreadable, quantised, or another model (named by what it has).
     """
     graph = _Graph(path)
     starts = [name for name in graph.names if name.endswith(_PATCHES)]
@@ -172,13 +172,13 @@ def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
     }
     if len(starts) != 1 or not layers:
         shown = weights.shown(n for n in graph.names if "::" not in n)
-        raise StoreError(
+        raise UserError(
             f"{path}: is no export of Hugging Face's Dinov2: it has "
             f"{shown or 'no named tensors'}"
         )
     prefix = starts[0].removesuffix(_PATCHES)
     if f"{prefix}embeddings.register_tokens" in graph:
-        raise StoreError(
+        raise UserError(
             f"{path}: has register tokens, so it is a Dinov2WithRegisters; give its "
             "weights as safetensors to --weights instead"
         )
@@ -217,7 +217,7 @@ def _positions(graph: _Graph, bias: str, kernel: np.ndarray) -> np.ndarray:
     table = np.concatenate(found) if found else np.zeros((0, width), np.float32)
     side = math.isqrt(max(len(table) - 1, 0))
     if not side or side**2 + 1 != len(table):
-        raise StoreError(
+        raise UserError(
             f"{graph.path}: finds no position embeddings of a class token and a square "
             f"of patches, but {[len(part) for part in found]} rows; export the model "
             "without further optimization"
@@ -239,7 +239,7 @@ def convert(path: pathlib.Path, target: pathlib.Path):
     Metadata: `source` and `source_sha256` of the export.
 
     Raises:
-      StoreError: what `read` raises; `target` is there or not writable.
+      UserError: what `read` raises; `target` is there or not writable.
     """
     weights.check_target(target)
     state = read(path)

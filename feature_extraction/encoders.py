@@ -5,7 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.core.errors import UserError
+from sanorm_jax.data.store import Store
 
 from .options import Options
 
@@ -42,14 +43,14 @@ def create(
         that it was made for, such as their mean, is taken from there.
 
     Raises:
-      StoreError: unknown name, weights that do not fit, an option out of range.
+      UserError: unknown name, weights that do not fit, an option out of range.
     """
     options.check(name)
     if name == "patches":
         from .patches import PatchEncoder
 
         if like is None and "train" not in source.splits:
-            raise StoreError(
+            raise UserError(
                 f"--encoder=patches: is standardised over train, which {source.root} "
                 "does not have; give --like=WORKDIR of a run"
             )
@@ -69,7 +70,7 @@ def create(
     try:
         from .vit import VitEncoder
     except ModuleNotFoundError as error:
-        raise StoreError(
+        raise UserError(
             f"--encoder={name}: needs {error.name}; pip install -e .[extract]"
         ) from None
     return VitEncoder(name, options)

@@ -9,8 +9,8 @@ from typing import Any
 
 from absl import flags, logging
 
-from sanorm_jax.data import commands, run_data
-from sanorm_jax.data.store import StoreError
+from sanorm_jax.core import commands, run_data
+from sanorm_jax.core.errors import UserError
 
 from .features import extract
 from .options import DTYPES, RECORDED, Options
@@ -72,7 +72,7 @@ _DEVICE = flags.DEFINE_string("device", None, "ViT: cuda or cpu, default cuda if
 def _part(value: str) -> tuple[int, int]:
     index, _, count = value.partition("/")
     if not (index.isdecimal() and count.isdecimal()) or int(index) >= int(count):
-        raise StoreError(f"--shard={value}: must be I/N with I from 0 to N-1")
+        raise UserError(f"--shard={value}: must be I/N with I from 0 to N-1")
     return int(index), int(count)
 
 
@@ -87,7 +87,7 @@ def _like() -> Mapping[str, Any] | None:
     projecting = ("components", "whitening", "projection_images")
     for name in ("encoder", *projecting, *RECORDED):
         if flags.FLAGS[name].present:
-            raise StoreError(f"--{name}: given by --like too; leave one of them out")
+            raise UserError(f"--{name}: given by --like too; leave one of them out")
     return run_data.read(_LIKE.value)["features"]
 
 
@@ -116,7 +116,7 @@ def _extract():
             return
         options, encoder = options.like(like), like["encoder"]
     elif encoder is None:
-        raise StoreError("--encoder: give the name of one, or --like=WORKDIR")
+        raise UserError("--encoder: give the name of one, or --like=WORKDIR")
     extract(
         _DATA_DIR.value,
         _NAME.value or _DATASET.value,

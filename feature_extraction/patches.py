@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sanorm_jax.data.store import StoreError
+from sanorm_jax.core.errors import UserError
 
 # Statistics are standardised over the first so many images of the training split:
 # every job of an array finds the same numbers by itself.
@@ -46,7 +46,7 @@ class PatchEncoder:
         those of the reference images.
 
     Raises:
-      StoreError: the patches do not fill the image.
+      UserError: the patches do not fill the image.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class PatchEncoder:
     ):
         height, width = image_size
         if height % patch_size or width % patch_size:
-            raise StoreError(
+            raise UserError(
                 f"--patch_size={patch_size}: must divide the image size, {height} x "
                 f"{width} pixels"
             )

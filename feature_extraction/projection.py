@@ -17,14 +17,11 @@ from zipfile import BadZipFile
 import numpy as np
 from absl import logging
 
-from sanorm_jax.data import progress
+from sanorm_jax.core import files, progress
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data.manifest import (
     MANIFEST,
     PROJECTION,
-    StoreError,
-    create_whole,
-    differences,
-    file_sha256,
     projection_damage,
     read_manifest,
 )
@@ -74,7 +71,7 @@ def fit(
       mean [D], matrix [D, C], both float32, and the share of the variance explained.
 
     Raises:
-      StoreError: the features do not vary in so many directions.
+      UserError: the features do not vary in so many directions.
     """
     count, total, square = 0, 0.0, 0.0
     for part in features:
@@ -88,7 +85,7 @@ def fit(
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     rank = int((values > _LEAST * values[0]).sum()) if values[0] else 0
     if components > rank:
-        raise StoreError(
+        raise UserError(
             f"--components={components}: the features vary in {rank} directions only; "
             "choose at most as many, or more --projection_images"
         )
@@ -146,7 +143,7 @@ def project(
       like: record of another projection and its file, to be used instead.
 
     Raises:
-      StoreError: an option out of range; a file that is missing, damaged, or was
+      UserError: an option out of range; a file that is missing, damaged, or was
         fitted by other settings.
     """
     path = root / PROJECTION
@@ -156,7 +153,7 @@ def project(
         return ProjectedEncoder(encoder, _load(path, encoder, record["sha256"]))
     width = encoder.feature_dim
     if not 0 < options.components <= width:
-        raise StoreError(
+        raise UserError(
             f"--components={options.components}: must be 1 to {width}, the width of "
             f"{encoder.settings['encoder']}"
         )
@@ -164,7 +161,7 @@ def project(
     if (root / MANIFEST).exists():
         recorded = read_manifest(root)["settings"].get("projection")
         if recorded is None:
-            raise StoreError(
+            raise UserError(
                 f"--components={options.components}: {root} was begun without a "
                 "projection; leave the option out, or choose another --data_dir"
             )
@@ -172,9 +169,9 @@ def project(
         _create(path, _fit_file(encoder, source, options))
     projection = _load(path, encoder, recorded and recorded["sha256"])
     wanted = _wanted(encoder, source, options)
-    differing = differences({n: projection.record[n] for n in wanted}, wanted)
+    differing = files.differences({n: projection.record[n] for n in wanted}, wanted)
     if differing:
-        raise StoreError(
+        raise UserError(
             f"{path}: was fitted by other settings ({'; '.join(differing)}); choose "
             f"another --data_dir, or remove {root}"
         )
@@ -198,7 +195,7 @@ def recorded_dtype(root: pathlib.Path) -> str | None:
       The dtype's name; None if nothing was begun there, or its encoder has none.
 
     Raises:
-      StoreError: The manifest or the projection is damaged.
+      UserError: The manifest or the projection is damaged.
     """
     if (root / MANIFEST).exists():
         return read_manifest(root)["settings"].get("compute_dtype")
@@ -212,7 +209,7 @@ def recorded_dtype(root: pathlib.Path) -> str | None:
 def _wanted(encoder: Encoder, source: Store, options: Options) -> dict[str, Any]:
     """Return what a fit has to have been made with."""
     if "train" not in source.splits:
-        raise StoreError(
+        raise UserError(
             f"--components={options.components}: is fitted on train, which "
             f"{source.root} does not have; give --like=WORKDIR of a run"
         )
@@ -242,7 +239,7 @@ def _fit_file(encoder: Encoder, source: Store, options: Options) -> dict[str, An
                 indices = np.arange(start, min(start + _IMAGES_AT_ONCE, count))
                 found = encoder(source.read("train", "image", indices))
                 if not np.isfinite(found).all():
-                    raise StoreError(
+                    raise UserError(
                         f"--encoder={encoder.settings['encoder']}: features are not "
                         "finite in float16; check the weights, or take another "
                         "--layer or --dtype"
@@ -266,22 +263,22 @@ def _create(path: pathlib.Path, arrays: Mapping[str, np.ndarray]):
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        create_whole(path, write)
+        files.create(path, write)
     except OSError as error:
-        raise StoreError(f"{path}: not writable ({error.strerror})") from None
+        raise UserError(f"{path}: not writable ({error.strerror})") from None
 
 
 def _read(path: pathlib.Path, sha256: str | None) -> dict[str, np.ndarray]:
     """Return the arrays of a projection's file, if it is the one of that hash."""
     damage = projection_damage(path, sha256)
     if damage:
-        raise StoreError(damage)
+        raise UserError(damage)
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in ("mean", "matrix", "record")}
     # What NumPy, zipfile and zlib raise.
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        raise StoreError(
+        raise UserError(
             f"{path}: is no projection, or damaged ({str(error)[:100]}); remove "
             f"{path.parent} and extract again"
         ) from None
@@ -291,9 +288,9 @@ def _load(path: pathlib.Path, encoder: Encoder, sha256: str | None) -> Projectio
     arrays = _read(path, sha256)
     width = encoder.feature_dim
     if arrays["matrix"].ndim != 2 or arrays["matrix"].shape[0] != width:
-        raise StoreError(
+        raise UserError(
             f"{path}: projects features of {arrays['matrix'].shape[0]}, "
             f"{encoder.settings['encoder']} has {width}; choose another --data_dir"
         )
-    record = json.loads(str(arrays["record"])) | {"sha256": file_sha256(path)}
+    record = json.loads(str(arrays["record"])) | {"sha256": files.sha256(path)}
     return Projection(arrays["mean"], arrays["matrix"], record)

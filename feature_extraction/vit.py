@@ -15,7 +15,7 @@ from absl import logging
 from torch import nn
 from torch.nn import functional
 
-from sanorm_jax.data.store import StoreError
+from sanorm_jax.core.errors import UserError
 
 from . import layouts, weights
 from .options import Options
@@ -45,7 +45,7 @@ class VitEncoder:
       feature_dim: D, as the model gives it.
 
     Raises:
-      StoreError: unknown name, no ViT, weights that are missing or do not fit, or an
+      UserError: unknown name, no ViT, weights that are missing or do not fit, or an
         option out of range.
     """
 
@@ -64,7 +64,7 @@ class VitEncoder:
         if self._final_norm and isinstance(
             getattr(self._model, "norm", None), (nn.Identity, type(None))
         ):
-            raise StoreError(
+            raise UserError(
                 f"--encoder={name}: has no LayerNorm over its tokens; add "
                 "--no-final-norm"
             )
@@ -115,7 +115,7 @@ class VitEncoder:
         """Return float16 features [B, N, D] of uint8 images [B, H, W, 3].
 
         Raises:
-          StoreError: the GPU has too little memory for a batch.
+          UserError: the GPU has too little memory for a batch.
         """
         shape = (len(images), self.num_tokens, self.feature_dim)
         features = np.empty(shape, np.float16)
@@ -170,16 +170,16 @@ class VitEncoder:
 
 @contextlib.contextmanager
 def _enough_memory(message: str):
-    """Raise StoreError with the message where the GPU's memory runs out."""
+    """Raise UserError with the message where the GPU's memory runs out."""
     try:
         yield
     except torch.OutOfMemoryError:
-        raise StoreError(message) from None
+        raise UserError(message) from None
 
 
 def _device(name: str | None) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
-        raise StoreError("--device=cuda: PyTorch finds no GPU; choose --device=cpu")
+        raise UserError("--device=cuda: PyTorch finds no GPU; choose --device=cpu")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -225,7 +225,7 @@ def _check_name(name: str):
         name, own or ["patches", *models, *tagged], 4, 0.5
     )
     near = nearest or own[:4]
-    raise StoreError(
+    raise UserError(
         f"--encoder={name}: no such model in timm {timm.__version__}"
         + (f"; nearest: {', '.join(near)}" if near else "")
     )
@@ -247,12 +247,12 @@ def _load(name: str, options: Options) -> tuple[nn.Module, str]:
         model = timm.create_model(name, pretrained=False, **arguments)
     except Exception as error:
         given = f" --input_size={options.input_size}" if options.input_size else ""
-        raise StoreError(
+        raise UserError(
             f"--encoder={name}{given}: not possible ({weights.first_line(error)})"
         ) from None
     known = inspect.signature(getattr(model, "forward_intermediates", len)).parameters
     if not hasattr(model, "num_prefix_tokens") or "norm" not in known:
-        raise StoreError(
+        raise UserError(
             f"--encoder={name}: is no plain ViT; choose one of those that "
             "timm.list_models('vit*') shows"
         )
@@ -266,7 +266,7 @@ def _load(name: str, options: Options) -> tuple[nn.Module, str]:
         model = timm.create_model(name, pretrained=True, **arguments)
     except Exception as error:
         # Whatever timm's hub raises without a network, of any of its libraries.
-        raise StoreError(
+        raise UserError(
             f"--encoder={name}: its weights cannot be had from timm's hub "
             f"({weights.first_line(error)}); give a file of them by --weights"
         ) from None
@@ -276,7 +276,7 @@ def _load(name: str, options: Options) -> tuple[nn.Module, str]:
 def _check_input_size(model: nn.Module, size: int | None):
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if size is not None and patch is not None and size % patch[0]:
-        raise StoreError(
+        raise UserError(
             f"--input_size={size}: must be a multiple of the model's patch, {patch[0]} "
             "pixels"
         )
@@ -297,7 +297,7 @@ def _fit(name: str, model: nn.Module, state: Mapping[str, torch.Tensor], where: 
         # timm's own renaming of published layouts, and another input size.
         state = convert(dict(state), model) if convert else state
     except Exception as error:
-        raise StoreError(
+        raise UserError(
             f"{where}: does not fit {name} ({weights.first_line(error)})"
         ) from None
     state, wanted = (
@@ -319,7 +319,7 @@ def _fit(name: str, model: nn.Module, state: Mapping[str, torch.Tensor], where: 
         if keys
     ]
     if parts:
-        raise StoreError(f"{where}: does not fit {name}: {'; '.join(parts)}")
+        raise UserError(f"{where}: does not fit {name}: {'; '.join(parts)}")
     # Heads keep what they were made with: nothing reads them.
     model.load_state_dict(state, strict=False)
 
@@ -329,7 +329,7 @@ def _layer(name: str, model: nn.Module, layer: int | None) -> int:
     if layer is None:
         return depth - 1
     if not 0 <= layer < depth:
-        raise StoreError(
+        raise UserError(
             f"--layer={layer}: {name} has blocks 0 to {depth - 1}; leave it out for "
             "the last"
         )

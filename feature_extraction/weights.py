@@ -1,6 +1,5 @@
 """Weights from files, read without running any code that a file may hold."""
 
-import os
 import pathlib
 import pickle
 from collections.abc import Callable, Mapping
@@ -10,8 +9,8 @@ import safetensors
 import safetensors.torch
 import torch
 
-from sanorm_jax.data import commands
-from sanorm_jax.data.manifest import StoreError, file_sha256
+from sanorm_jax.core import commands, files
+from sanorm_jax.core.errors import UserError
 
 # Where training programs keep the state of the model, the usual names first.
 _STATE_NAMES = (
@@ -34,49 +33,49 @@ def sha256(path: pathlib.Path) -> str:
     """Return the SHA-256 of a file.
 
     Raises:
-      StoreError: unreadable.
+      UserError: unreadable.
     """
     try:
-        return file_sha256(path)
+        return files.sha256(path)
     except OSError as error:
-        raise StoreError(f"{path}: unreadable ({error.strerror})") from None
+        raise UserError(f"{path}: unreadable ({error.strerror})") from None
 
 
 def load(path: pathlib.Path) -> Any:
     """Return what a torch or safetensors file holds, on the CPU.
 
     Raises:
-      StoreError: unreadable, damaged, or holds objects that only unpickling makes.
+      UserError: unreadable, damaged, or holds objects that only unpickling makes.
     """
     if path.suffix == ".safetensors":
         try:
             return safetensors.torch.load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
-            raise StoreError(f"{path}: unreadable ({first_line(error)})") from None
+            raise UserError(f"{path}: unreadable ({first_line(error)})") from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise StoreError(f"{path}: unreadable ({error.strerror})") from None
+        raise UserError(f"{path}: unreadable ({error.strerror})") from None
     except pickle.UnpicklingError as error:
         reason = str(error)
         if "Unsupported" not in reason and "GLOBAL" not in reason:
-            raise StoreError(f"{path}: is no torch file, or damaged") from None
-        raise StoreError(
+            raise UserError(f"{path}: is no torch file, or damaged") from None
+        raise UserError(
             f"{path}: holds more than tensors and plain values, which only unpickling "
             "could read, and that may run any code; save the state dict alone"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError) as e:
-        raise StoreError(
+        raise UserError(
             f"{path}: is no torch file, or damaged ({first_line(e)})"
         ) from None
 
 
 def check_target(target: pathlib.Path):
-    """Raise StoreError unless a safetensors file may be written at `target`."""
+    """Raise UserError unless a safetensors file may be written at `target`."""
     if target.suffix != ".safetensors":
-        raise StoreError(f"{target}: must end in .safetensors")
+        raise UserError(f"{target}: must end in .safetensors")
     if target.exists():
-        raise StoreError(f"{target}: exists already; remove it or choose another name")
+        raise UserError(f"{target}: exists already; remove it or choose another name")
 
 
 def save(
@@ -85,17 +84,14 @@ def save(
     """Write a safetensors file, whole or not at all.
 
     Raises:
-      StoreError: not writable.
+      UserError: not writable.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Not `save_file`, whose files only their owner may read.
-        temporary.write_bytes(safetensors.torch.save(dict(state), dict(metadata)))
-        temporary.replace(target)
+        files.write(target, safetensors.torch.save(dict(state), dict(metadata)))
     except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(f"{target}: not written ({error})") from None
+        raise UserError(f"{target}: not written ({error})") from None
 
 
 def find_state(path: pathlib.Path, content: Any) -> dict[str, torch.Tensor]:
@@ -109,7 +105,7 @@ def find_state(path: pathlib.Path, content: Any) -> dict[str, torch.Tensor]:
       tensors by name, names without the prefixes of wrappers.
 
     Raises:
-      StoreError: none there.
+      UserError: none there.
     """
     state = content
     while not _is_state(state):
@@ -119,7 +115,7 @@ def find_state(path: pathlib.Path, content: Any) -> dict[str, torch.Tensor]:
         inner = [state[name] for name in names if isinstance(state.get(name), Mapping)]
         if not inner:
             keys = list(content) if isinstance(content, Mapping) else []
-            raise StoreError(
+            raise UserError(
                 f"{path}: has no state dict of a model; it has "
                 f"{shown(map(str, keys)) or type(content).__name__}, looked for "
                 f"{', '.join(_STATE_NAMES)}"

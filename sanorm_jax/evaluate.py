@@ -12,9 +12,10 @@ import numpy as np
 from absl import logging
 
 from sanorm_jax import metrics, tasks
-from sanorm_jax.data import pipeline, progress, run_data
+from sanorm_jax.core import progress, run_data
+from sanorm_jax.core.errors import UserError
+from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures
-from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import measures
 from sanorm_jax.run import compilation_cache, results
 from sanorm_jax.run import workdir as workdir_lib
@@ -77,22 +78,22 @@ class Evaluator:
         Nothing is computed: the evaluation is traced for the shapes of its input.
 
         Raises:
-          ConfigError: no such split, data without what is compared, or a field that
+          UserError: no such split, data without what is compared, or a field that
             the evaluation cannot work with.
-          StoreError: the config leaves no example of the split.
+          UserError: the config leaves no example of the split.
         """
         config, task = self._config, self._task
         if not len(config.evaluations):
             return
         split, dataset = config.evaluation_split, task.dataset
         if split not in dataset.splits:
-            raise ConfigError(
+            raise UserError(
                 f"config.evaluation_split={split}: the data has no split {split}; it "
                 f"has {', '.join(dataset.splits)}"
             )
         for field in task.evaluation_fields:
             if field not in dataset.fields:
-                raise ConfigError(
+                raise UserError(
                     f"config.dataset={config.dataset}: has no {field}, which "
                     'evaluations need; train without them, --config.evaluations="{}"'
                 )
@@ -243,7 +244,7 @@ def evaluate(
       the folder written.
 
     Raises:
-      ConfigError: no checkpoint, or an option out of range.
+      UserError: no checkpoint, or an option out of range.
     """
     split = split or config.evaluation_split
     workdir_lib.check_writable(workdir / DIRECTORY)
@@ -325,7 +326,7 @@ def settings_grid(
     `config.evaluations`.
 
     Raises:
-      ConfigError: a number is not above 0.
+      UserError: a number is not above 0.
     """
     if not num_slots and not num_iterations:
         check_evaluations(config)
@@ -333,7 +334,7 @@ def settings_grid(
     for name, values in (("num_slots", num_slots), ("num_iterations", num_iterations)):
         for value in values:
             if value <= 0:
-                raise ConfigError(f"--{name}={value}: must be above 0")
+                raise UserError(f"--{name}={value}: must be above 0")
     return [
         ml_collections.ConfigDict({"num_slots": slots, "num_iterations": iterations})
         for slots, iterations in itertools.product(
@@ -343,11 +344,11 @@ def settings_grid(
 
 
 def check_evaluations(config: ml_collections.ConfigDict):
-    """Raise `ConfigError` unless every named evaluation has its two numbers."""
+    """Raise `UserError` unless every named evaluation has its two numbers."""
     for name, setting in config.evaluations.items():
         for field in ("num_slots", "num_iterations"):
             if not hasattr(setting, "get") or setting.get(field) is None:
-                raise ConfigError(
+                raise UserError(
                     f"config.evaluations.{name}: has no {field}; give "
                     f"--config.evaluations.{name}.num_slots and .num_iterations"
                 )

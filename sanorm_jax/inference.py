@@ -14,8 +14,8 @@ import ml_collections
 import numpy as np
 
 from sanorm_jax import tasks
-from sanorm_jax.data import run_data
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core import run_data
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run.init_from import load_variables
 from sanorm_jax.tasks.base import Task
@@ -84,7 +84,7 @@ class TrainedRun:
           seed: of the initial slots.
 
         Raises:
-          ConfigError: inputs of another shape.
+          UserError: inputs of another shape.
         """
         return self._run("forward", inputs, num_slots, num_iterations, seed)
 
@@ -118,7 +118,7 @@ class TrainedRun:
         seed: int = 0,
     ) -> dict[str, jax.Array]:
         if np.shape(inputs)[1:] != tuple(self.input_shape):
-            raise ConfigError(
+            raise UserError(
                 f"inputs of shape {list(np.shape(inputs))}: the run takes "
                 f"{self._task.input_field} of shape [B, "
                 f"{', '.join(map(str, self.input_shape))}]"
@@ -141,8 +141,8 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> TrainedRun:
       step: of the checkpoint, default the newest.
 
     Raises:
-      ConfigError: no run there, or no such checkpoint.
-      StoreError: its note of the data is missing.
+      UserError: no run there, or no such checkpoint.
+      UserError: its note of the data is missing.
     """
     workdir = pathlib.Path(workdir)
     config = workdir_lib.load_config(workdir)

@@ -9,8 +9,8 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from sanorm_jax.command_line import options
-from sanorm_jax.data import commands
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core import commands, files
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import preemption
 
 _MODES = ("train", "evaluate", "segment", "report", "status")
@@ -50,7 +50,7 @@ def _numbers(flag: flags.FlagHolder) -> list[int]:
     try:
         return [int(value) for value in flag.value]
     except ValueError:
-        raise ConfigError(
+        raise UserError(
             f"--{flag.name}={','.join(flag.value)}: must be whole numbers"
         ) from None
 
@@ -59,7 +59,7 @@ def _workdir() -> pathlib.Path:
     if _WORKDIR.value:
         return _WORKDIR.value
     if _CONFIG.value is None:
-        raise ConfigError("give --config=configs/... or the --workdir of a run")
+        raise UserError("give --config=configs/... or the --workdir of a run")
     return pathlib.Path(
         "experiments", pathlib.Path(flags.FLAGS["config"].config_filename).stem
     )
@@ -112,7 +112,7 @@ def _options(workdir: pathlib.Path) -> dict[str, Any]:
     for flag in _SHARED:
         given[f"--{flag.name}"] = flag.value
     if _CONFIG.value is not None:
-        fields = workdir_lib.flatten(workdir_lib.config_to_dict(_CONFIG.value))
+        fields = files.flatten(workdir_lib.config_to_dict(_CONFIG.value))
         for name, value in fields.items():
             if name not in _OF_A_HOST:
                 given[f"--config.{name}"] = value
@@ -136,7 +136,7 @@ def _train_or_evaluate(workdir: pathlib.Path) -> int:
     hosts.check_same(_options(workdir))
     if _MODE.value == "train":
         if _CONFIG.value is None:
-            raise ConfigError("--config: give the experiment's file, see configs/")
+            raise UserError("--config: give the experiment's file, see configs/")
         from sanorm_jax import train
 
         return train.train(_CONFIG.value, workdir)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 
 # Share of the base that a cosine ends at.
 COSINE_END = 0.1
@@ -76,7 +76,7 @@ def piecewise_linear(knots: float | Sequence[Sequence[float]]) -> Schedule:
         the first and after the last knot, their values hold.
 
     Raises:
-      ConfigError: no knot, no pairs, or steps that do not rise.
+      UserError: no knot, no pairs, or steps that do not rise.
     """
     if isinstance(knots, int | float):
         return optax.constant_schedule(float(knots))
@@ -84,9 +84,9 @@ def piecewise_linear(knots: float | Sequence[Sequence[float]]) -> Schedule:
     try:
         table = np.asarray(knots, np.float32)
     except (TypeError, ValueError) as error:
-        raise ConfigError(message) from error
+        raise UserError(message) from error
     if table.ndim != 2 or table.shape[1] != 2 or (np.diff(table[:, 0]) <= 0).any():
-        raise ConfigError(message)
+        raise UserError(message)
     return lambda step: jnp.interp(
         jnp.asarray(step, jnp.float32), table[:, 0], table[:, 1]
     )
@@ -142,27 +142,25 @@ def create(config: Any) -> tuple[optax.GradientTransformation, Schedule]:
         `clip_norm` (largest global norm of the gradient; 0: no clipping).
 
     Raises:
-      ConfigError: unknown name, or a number out of range.
+      UserError: unknown name, or a number out of range.
     """
     if config.name not in OPTIMIZERS:
-        raise ConfigError(
+        raise UserError(
             f"config.optimizer.name={config.name}: must be one of "
             f"{', '.join(OPTIMIZERS)}"
         )
     for name in ("learning_rate", "epsilon"):
         if config[name] <= 0:
-            raise ConfigError(
-                f"config.optimizer.{name}={config[name]}: must be above 0"
-            )
+            raise UserError(f"config.optimizer.{name}={config[name]}: must be above 0")
     for name in ("warmup_steps", "warmup_start", "half_life_steps", "clip_norm"):
         if config[name] < 0:
-            raise ConfigError(
+            raise UserError(
                 f"config.optimizer.{name}={config[name]}: must not be negative"
             )
     cosine_steps = config.get("cosine_steps", 0)
     if cosine_steps:
         if config.half_life_steps or not cosine_steps > config.warmup_steps:
-            raise ConfigError(
+            raise UserError(
                 f"config.optimizer.cosine_steps={cosine_steps}: must be above "
                 "config.optimizer.warmup_steps, and config.optimizer.half_life_steps 0"
             )

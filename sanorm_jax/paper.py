@@ -13,8 +13,8 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from sanorm_jax.command_line import options
-from sanorm_jax.data import commands
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core import commands
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import preemption
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import page, session
@@ -34,7 +34,7 @@ def _run(paper, workdir: pathlib.Path, report_only: bool) -> int:
         if not stopped and any(jobs_lib.is_finished(j, study) for j in jobs[name]):
             page.write(study, jobs[name], workdir / name)
         # What was stopped, or failed, may have nothing to show.
-        with contextlib.suppress(*(ConfigError,) if any(codes) else ()):
+        with contextlib.suppress(*(UserError,) if any(codes) else ()):
             path = paper_lib.write(paper, jobs, workdir)
         if stopped:
             break

@@ -15,9 +15,10 @@ from absl import logging
 from PIL import Image
 
 from sanorm_jax import tasks
-from sanorm_jax.data import pipeline, progress, run_data
+from sanorm_jax.core import progress, run_data
+from sanorm_jax.core.errors import UserError
+from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures
-from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import settings_grid
 from sanorm_jax.run import compilation_cache
 from sanorm_jax.run import workdir as workdir_lib
@@ -65,13 +66,13 @@ def segment(
       the folder written.
 
     Raises:
-      ConfigError: no checkpoint, or a number out of range.
-      StoreError: no such data, or not of the size or encoder that the run reads.
+      UserError: no checkpoint, or a number out of range.
+      UserError: no such data, or not of the size or encoder that the run reads.
     """
     settings = settings_grid(config, num_slots or (config.num_slots,), num_iterations)
     for setting in settings:
         if setting.num_slots > MAX_SLOTS:
-            raise ConfigError(
+            raise UserError(
                 f"--num_slots={setting.num_slots}: label maps hold {MAX_SLOTS} at most"
             )
     workdir_lib.check_writable(workdir / DIRECTORY)
@@ -114,7 +115,7 @@ def _check_data(noted, dataset: pipeline.Dataset, config):
         return
     size = dataset.settings["image_size"]
     if size != noted["image_size"]:
-        raise ConfigError(
+        raise UserError(
             f"{where}: images of {size} pixels, the run was trained on "
             f"{noted['image_size']}; prepare them with --like=WORKDIR of the run"
         )

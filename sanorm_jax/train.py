@@ -14,10 +14,10 @@ import numpy as np
 from absl import logging
 
 from sanorm_jax import optimizers, tasks
-from sanorm_jax.data import pipeline, progress
-from sanorm_jax.data.store import StoreError
+from sanorm_jax.core import progress
+from sanorm_jax.core.errors import UserError
+from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures
-from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator, check_evaluations
 from sanorm_jax.metrics import measures
 from sanorm_jax.run import compilation_cache, fields, preemption, wandb_writer
@@ -44,7 +44,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
       the exit code: 0 finished, 124 stopped to be started again.
 
     Raises:
-      ConfigError, StoreError: bad input; the message is one line for the user.
+      UserError: bad input; the message is one line for the user.
     """
     _check(config)
     # ---- Devices ----------------------------------------------------------------
@@ -172,7 +172,7 @@ def _next_batch(run: TrainingRun, batches: Iterator) -> tuple[Any, Exception | N
         with run.devices.hosts.agree():
             run.preemption.check()
             return next(batches, None), None
-    except (preemption.Preempted, ConfigError, StoreError) as reason:
+    except (preemption.Preempted, UserError) as reason:
         return None, reason
 
 
@@ -180,7 +180,7 @@ def _stop_at_nan(run: TrainingRun):
     step = int(run.devices.get_state(run.state.step))
     run.state = run.state.replace(failed=jax.tree.map(jnp.zeros_like, run.state.failed))
     run.save(step, wait=True)
-    raise ConfigError(
+    raise UserError(
         f"loss or gradient is not finite at step {step + 1}; the checkpoint of step "
         f"{step} was saved; lower config.optimizer.learning_rate, or look at the data"
     )

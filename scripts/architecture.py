@@ -23,9 +23,9 @@ BANDS = {
     "the run and its safety": ("run",),
     "the method": ("tasks", "models", "metrics", "train_step", "optimizers"),
     "data": TOP,
+    "ground": ("core",),
 }
-# Everybody may raise an error.
-_LEFT_OUT = {"errors", "__init__"}
+_LEFT_OUT = {"__init__"}
 
 
 def room(module: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 import sanorm_jax
 from sanorm_jax import segment, train
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.inference import TrainedRun
 from tests import tiny
 
@@ -89,11 +89,11 @@ def test_it_segments_as_the_command_does(trained):
 def test_inputs_of_another_shape_are_refused_in_one_line(trained):
     workdir, config = trained
     run = sanorm_jax.load(workdir)
-    with pytest.raises(ConfigError, match="the run takes") as error:
+    with pytest.raises(UserError, match="the run takes") as error:
         run.segment(_inputs(config, run)[:, :3])
     assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no run there"):
+    with pytest.raises(UserError, match="no run there"):
         sanorm_jax.load(tmp_path)

@@ -24,7 +24,7 @@ from absl import app, flags
 from rich.console import Console
 
 from benchmarks.gpu import parts, tables
-from sanorm_jax.run.workdir import write_atomically
+from sanorm_jax.core import files
 from sanorm_jax.tasks.base import MATMUL_PRECISIONS
 
 _OUT = flags.DEFINE_string("out", "gpu.json", "JSON file of what was found.")
@@ -117,7 +117,7 @@ def run(names: list[str], deadline: float) -> dict[str, dict[str, Any]]:
             at_work = [_Process(name, pathlib.Path(folder)) for name in group]
             results |= {part.name: part.result(deadline) for part in at_work}
             text = json.dumps({"size": _SIZE.value, "parts": results}, indent=2)
-            write_atomically(pathlib.Path(_OUT.value), text + "\n")
+            files.write(pathlib.Path(_OUT.value), text + "\n")
     return results
 
 
@@ -127,7 +127,7 @@ def main(argv):
         raise app.UsageError(f"unknown argument: {argv[1]}")
     if _PART.value:
         found = PARTS[_PART.value](parts.SIZES[_SIZE.value])
-        write_atomically(pathlib.Path(_OUT.value), json.dumps(found))
+        files.write(pathlib.Path(_OUT.value), json.dumps(found))
         return
     unknown = [name for name in _PARTS.value if name not in PARTS]
     if unknown:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..store import StoreError
+from sanorm_jax.core.errors import UserError
 
 Example = dict[str, np.ndarray]
 
 
-class SourceError(StoreError):
+class SourceError(UserError):
     """What a dataset is read from is damaged or something else: one line naming it."""
 
 
@@ -59,11 +59,11 @@ class Options:
     dataset: str | None = None
 
     def refuse(self, dataset: str, *names: str):
-        """Raise `StoreError` if an option is given that the dataset does not use."""
+        """Raise `UserError` if an option is given that the dataset does not use."""
         others = [name for name, owners in _OWNERS.items() if dataset not in owners]
         for name in (*names, *others):
             if getattr(self, name) is not None:
-                raise StoreError(f"--{name}: not used by --dataset={dataset}")
+                raise UserError(f"--{name}: not used by --dataset={dataset}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ multi-object datasets, 2019, whose own file `--dataset=tetrominoes` reads.
 
 import numpy as np
 
-from ..store import StoreError
+from sanorm_jax.core.errors import UserError
+
 from . import rendered, tetrominoes
 from .base import Example, Options, Source
 from .tetrominoes import COLORS, RGB, SIZE
@@ -86,12 +87,10 @@ def build(options: Options) -> Source:
     """Return the source of rendered tetrominoes.
 
     Raises:
-      StoreError: an option out of range.
+      UserError: an option out of range.
     """
     if options.image_size not in (None, SIZE):
-        raise StoreError(
-            f"--image_size={options.image_size}: must be {SIZE} for blocks"
-        )
+        raise UserError(f"--image_size={options.image_size}: must be {SIZE} for blocks")
     return rendered.source(
         options,
         dataset="blocks",

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from sanorm_jax.core.errors import UserError
+
 from .. import properties
-from ..store import StoreError
 from . import files
 from .base import Example, Options, Source, SourceError, object_fields
 from .records import pad
@@ -53,7 +54,7 @@ class _Archive:
                 if name.endswith(wanted):
                     self._prefix = name.removesuffix(wanted)
         else:
-            raise StoreError(f"--source={path}: there is no such file or folder")
+            raise UserError(f"--source={path}: there is no such file or folder")
 
     def name(self, inner: str) -> str:
         """Return how errors call a file."""
@@ -146,28 +147,28 @@ def build(options: Options) -> Source:
     stored image; objects that the crop leaves out keep their rows.
 
     Raises:
-      StoreError: an option out of range, or no source given.
+      UserError: an option out of range, or no source given.
       SourceError: the scenes are missing, truncated or not CLEVR's.
     """
     options.refuse("clevr", "min_objects", "max_objects", "seed")
     size = 128 if options.image_size is None else options.image_size
     if not 16 <= size <= _CROP:
-        raise StoreError(f"--image_size={size}: must be 16 to {_CROP}, the crop's side")
+        raise UserError(f"--image_size={size}: must be 16 to {_CROP}, the crop's side")
     if options.source is None:
-        raise StoreError(
+        raise UserError(
             "--source: must be given for --dataset=clevr: CLEVR_v1.0.zip or its folder "
             "(https://cs.stanford.edu/people/jcjohns/clevr)"
         )
     archive = _Archive(options.source)
     wanted = options.splits or dict.fromkeys(_FOLDERS)
     if unknown := [name for name in wanted if name not in _FOLDERS]:
-        raise StoreError(
+        raise UserError(
             f"--splits: clevr has scenes for {', '.join(_FOLDERS)}, not {unknown[0]}"
         )
     scenes = {name: _Split(archive, name) for name in wanted}
     for name, count in wanted.items():
         if count is not None and count > len(scenes[name]):
-            raise StoreError(f"--splits={name}:{count}: has {len(scenes[name])} scenes")
+            raise UserError(f"--splits={name}:{count}: has {len(scenes[name])} scenes")
     splits = {n: len(scenes[n]) if k is None else k for n, k in wanted.items()}
     fields = object_fields(size, MAX_OBJECTS)
     del fields["segmentation"]

@@ -13,8 +13,9 @@ import functools
 
 import numpy as np
 
+from sanorm_jax.core.errors import UserError
+
 from .. import properties
-from ..store import StoreError
 from . import records
 from .base import Example, Options, Source, object_fields
 
@@ -93,12 +94,12 @@ def build(options: Options) -> Source:
     """Return the source of the file `--source`, or of its download.
 
     Raises:
-      StoreError: an option out of range; the file is missing or another's.
+      UserError: an option out of range; the file is missing or another's.
     """
     options.refuse("clevr_with_masks", "min_objects", "max_objects", "seed")
     size = 128 if options.image_size is None else options.image_size
     if not 16 <= size <= _CROP:
-        raise StoreError(f"--image_size={size}: must be 16 to {_CROP}, the crop's side")
+        raise UserError(f"--image_size={size}: must be 16 to {_CROP}, the crop's side")
     return records.source(
         options,
         "clevr_with_masks",

@@ -17,7 +17,8 @@ import numpy as np
 from absl import logging
 from pycocotools.coco import COCO
 
-from ..store import StoreError
+from sanorm_jax.core.errors import UserError
+
 from . import photographs
 from .base import Options, Source, SourceError, read_text
 
@@ -282,17 +283,17 @@ def build(options: Options) -> Source:
     order of their ids, whose gaps it leaves out.
 
     Raises:
-      StoreError: An option is out of range, or no source is given.
+      UserError: An option is out of range, or no source is given.
       SourceError: Annotations or images are missing, truncated or malformed.
     """
     size = photographs.check_options(options, "coco", tuple(_FOLDERS))
     if options.source is None:
-        raise StoreError(
+        raise UserError(
             "--source: must be given for --dataset=coco: the folder that holds "
             "annotations/, train2017/ and val2017/ (https://cocodataset.org)"
         )
     if not options.source.is_dir():
-        raise StoreError(f"--source={options.source}: is no folder")
+        raise UserError(f"--source={options.source}: is no folder")
     wanted = options.splits or dict.fromkeys(_FOLDERS)
     found = {n: _Annotations(options.source, n, count) for n, count in wanted.items()}
     first = next(iter(found.values())).categories

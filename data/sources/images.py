@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from absl import logging
 from PIL import ImageColor
 
-from ..store import StoreError
+from sanorm_jax.core.errors import UserError
+
 from . import files
 from .base import Example, Options, Source
 
@@ -29,7 +30,7 @@ def _examples(
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise StoreError(f"{path}: unreadable ({error.strerror})") from None
+            raise UserError(f"{path}: unreadable ({error.strerror})") from None
         image = files.decode(content, str(path), background)
         return {"image": files.square(image, None, size)}
 
@@ -44,17 +45,17 @@ def build(options: Options) -> Source:
     examples.
 
     Raises:
-      StoreError: an option out of range, or a folder without images.
+      UserError: an option out of range, or a folder without images.
     """
     options.refuse("images", "splits", "min_objects", "max_objects", "seed")
     folder = options.source
     if folder is None:
-        raise StoreError("--source: must be given for --dataset=images, a folder")
+        raise UserError("--source: must be given for --dataset=images, a folder")
     if not folder.is_dir():
-        raise StoreError(f"--source={folder}: is no folder")
+        raise UserError(f"--source={folder}: is no folder")
     size = 224 if options.image_size is None else options.image_size
     if not 16 <= size <= 4096:
-        raise StoreError(f"--image_size={size}: must be 16 to 4096")
+        raise UserError(f"--image_size={size}: must be 16 to 4096")
     background = _color(options.background or "white")
     known = files.suffixes()
     found = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -66,7 +67,7 @@ def build(options: Options) -> Source:
     )
     said = ", ".join(f"{count} {suffix}" for suffix, count in left_out.most_common())
     if not paths:
-        raise StoreError(
+        raise UserError(
             f"--source={folder}: has no images that Pillow reads, such as .png, .jpg "
             f"or .webp ({said or 'no files at all'})"
         )
@@ -102,6 +103,6 @@ def _color(name: str) -> tuple[int, int, int]:
     try:
         return ImageColor.getrgb(name)[:3]
     except ValueError:
-        raise StoreError(
+        raise UserError(
             f"--background={name}: must be a colour, such as white or #808080"
         ) from None

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from ..store import StoreError
+from sanorm_jax.core.errors import UserError
+
 from .base import Example, Options, Source, SourceError, class_fields
 from .records import pad
 
@@ -44,7 +45,7 @@ def _folder(options: Options, dataset: str) -> str:
         try:
             urllib.request.urlopen(url, timeout=_PROBE_TIMEOUT_S).close()
         except (OSError, urllib.error.URLError) as error:
-            raise StoreError(
+            raise UserError(
                 f"{url}: not reachable ({getattr(error, 'reason', error)}); give the "
                 "folder of the downloaded dataset by --source"
             ) from None
@@ -59,7 +60,7 @@ def _folder(options: Options, dataset: str) -> str:
         for folder in reversed(found):
             if (folder / "dataset_info.json").is_file():
                 return str(folder)
-    raise StoreError(
+    raise UserError(
         f"--source={options.source}: holds no dataset_info.json; it must be a folder "
         f"such as {dataset}/{configs[0]}/1.0.0"
     )
@@ -166,19 +167,19 @@ def build(options: Options) -> Source:
     The bucket has images of 256 (the default) and of 128 pixels.
 
     Raises:
-      StoreError: an option out of range; no folder there, or no network.
+      UserError: an option out of range; no folder there, or no network.
       SourceError: the folder is damaged, or another dataset's.
     """
     dataset = options.dataset
     options.refuse(dataset, "min_objects", "max_objects", "seed")
     wanted = options.image_size
     if wanted not in (None, *_SIZES):
-        raise StoreError(f"--image_size={wanted}: {dataset} comes in 256 and 128")
+        raise UserError(f"--image_size={wanted}: {dataset} comes in 256 and 128")
     folder = _folder(options, dataset)
     builder = _builder(folder, dataset)
     num_frames, size, *_ = builder.info.features["video"].shape
     if wanted not in (None, size):
-        raise StoreError(
+        raise UserError(
             f"--image_size={wanted}: {folder} has frames of {size} x {size} pixels, "
             f"not {wanted} x {wanted} pixels; leave the option out"
         )
@@ -189,11 +190,11 @@ def build(options: Options) -> Source:
     splits = dict(options.splits or published)
     for name, count in splits.items():
         if count > published.get(name, 0):
-            raise StoreError(
+            raise UserError(
                 f"--splits={name}:{count}: {folder} has {published.get(name, 0)} frames"
             )
         if count % num_frames:
-            raise StoreError(
+            raise UserError(
                 f"--splits={name}:{count}: must be a multiple of {num_frames}, the "
                 "frames of a video"
             )

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..store import StoreError
+from sanorm_jax.core.errors import UserError
+
 from . import files
 from .base import Example, Options, Source, SourceError, class_fields
 from .records import pad
@@ -123,14 +124,14 @@ class Split:
 
 
 def check_options(options: Options, dataset: str, splits: Sequence[str]) -> int:
-    """Return the side of the stored images; StoreError for options out of range."""
+    """Return the side of the stored images; UserError for options out of range."""
     options.refuse(dataset, "min_objects", "max_objects", "seed")
     size = DEFAULT_SIZE if options.image_size is None else options.image_size
     if not 16 <= size <= 1024:
-        raise StoreError(f"--image_size={size}: must be 16 to 1024")
+        raise UserError(f"--image_size={size}: must be 16 to 1024")
     for name in options.splits or ():
         if name not in splits:
-            raise StoreError(f"--splits: {dataset} has {', '.join(splits)}, not {name}")
+            raise UserError(f"--splits: {dataset} has {', '.join(splits)}, not {name}")
     return size
 
 
@@ -156,12 +157,12 @@ def source(
       rules: which pixels are ignored, and what of the dataset is left out.
 
     Raises:
-      StoreError: more examples asked for than there are.
+      UserError: more examples asked for than there are.
       SourceError: a file is missing, or an image has more objects than labels hold.
     """
     for name, split in splits.items():
         if (options.splits or {}).get(name, 0) > split.num_published:
-            raise StoreError(
+            raise UserError(
                 f"--splits={name}:{options.splits[name]}: has {split.num_published} "
                 "images"
             )

@@ -22,8 +22,9 @@ from google.protobuf import (
     message_factory,
 )
 
-from .. import lazy, terminal
-from ..store import StoreError
+from sanorm_jax.core import console, lazy
+from sanorm_jax.core.errors import UserError
+
 from .base import Example, Options, Source, SourceError
 
 URL = "https://storage.googleapis.com/multi-object-datasets"
@@ -112,7 +113,7 @@ def find(options: Options, dataset: str) -> pathlib.Path:
     if path.is_dir():
         path = path / name
     if not path.is_file():
-        raise StoreError(f"--source={path}: there is no such file")
+        raise UserError(f"--source={path}: there is no such file")
     return path
 
 
@@ -122,12 +123,12 @@ def _download(url: str, folder: pathlib.Path) -> pathlib.Path:
     logging.info("downloading %s to %s, unless it is there", url, folder)
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(
-        progressbar=terminal.CONSOLE.is_terminal, chunk_size=_CHUNK_BYTES
+        progressbar=console.CONSOLE.is_terminal, chunk_size=_CHUNK_BYTES
     )
     try:
         pooch.retrieve(url, None, fname=name, path=folder, downloader=downloader)
     except OSError as error:  # those of requests among them
-        raise StoreError(
+        raise UserError(
             f"{url}: not downloaded to {folder} ({error.strerror or error}); start "
             f"again, or download it by other means (`curl -C - -O {url}` resumes) and "
             "pass the file by --source"
@@ -261,7 +262,7 @@ def source(
       **rest: of `Source`.
 
     Raises:
-      StoreError: the file is missing or another's.
+      UserError: the file is missing or another's.
     """
     path = find(options, dataset)
     splits = dict(options.splits or splits)

@@ -3,7 +3,8 @@
 import functools
 from collections.abc import Callable, Mapping
 
-from ..store import StoreError
+from sanorm_jax.core.errors import UserError
+
 from .base import Example, Options, Source
 
 
@@ -37,7 +38,7 @@ def source(
       example: `example(split, index, settings=...)`.
 
     Raises:
-      StoreError: an option out of range.
+      UserError: an option out of range.
     """
     found = settings(
         options, dataset=dataset, splits=splits, default=default, most=most
@@ -72,15 +73,15 @@ def settings(
       most: objects that a scene has room for.
 
     Raises:
-      StoreError: an option out of range.
+      UserError: an option out of range.
     """
     options.refuse(dataset, "source")
     seed = 0 if options.seed is None else options.seed
     if seed < 0:
-        raise StoreError(f"--seed={seed}: must not be negative")
+        raise UserError(f"--seed={seed}: must not be negative")
     for split in options.splits or splits:
         if split not in splits:
-            raise StoreError(f"--splits={split}: must be of {', '.join(splits)}")
+            raise UserError(f"--splits={split}: must be of {', '.join(splits)}")
     if options.objects is not None:
         return {"seed": seed} | _ranges(options, options.splits or splits, most)
     given = (options.min_objects, options.max_objects)
@@ -88,7 +89,7 @@ def settings(
         d if v is None else v for v, d in zip(given, default, strict=True)
     )
     if not 1 <= least <= largest <= most:
-        raise StoreError(
+        raise UserError(
             f"--min_objects={least} --max_objects={largest}: must be 1 to {most}, in "
             "this order"
         )
@@ -105,15 +106,15 @@ def _ranges(options: Options, splits: Mapping[str, int], most: int) -> dict:
     """Return the settings of ranges of objects that differ by split."""
     for name in ("min_objects", "max_objects"):
         if getattr(options, name) is not None:
-            raise StoreError(f"--{name}: given by --objects too; leave one of them out")
+            raise UserError(f"--{name}: given by --objects too; leave one of them out")
     if options.objects.keys() != splits.keys():
-        raise StoreError(
+        raise UserError(
             f"--objects: has {', '.join(options.objects)}, needs a range for each of "
             f"{', '.join(splits)}"
         )
     for split, (least, largest) in options.objects.items():
         if not 1 <= least <= largest <= most:
-            raise StoreError(
+            raise UserError(
                 f"--objects={split}:{least}-{largest}: must be 1 to {most}, in this "
                 "order"
             )

@@ -2,8 +2,9 @@
 
 import functools
 
+from sanorm_jax.core.errors import UserError
+
 from .. import shapes
-from ..store import StoreError
 from . import rendered
 from .base import Example, Options, Source, object_fields
 
@@ -26,11 +27,11 @@ def build(options: Options) -> Source:
     """Return the source of rendered scenes.
 
     Raises:
-      StoreError: an option out of range.
+      UserError: an option out of range.
     """
     image_size = options.image_size or 128
     if not 16 <= image_size <= 1024:
-        raise StoreError(f"--image_size={image_size}: must be 16 to 1024")
+        raise UserError(f"--image_size={image_size}: must be 16 to 1024")
     return rendered.source(
         options,
         dataset="shapes",

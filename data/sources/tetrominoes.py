@@ -7,7 +7,8 @@ orientations, codes from 1 on) and six colours. Entity 0 is the background.
 
 import numpy as np
 
-from ..store import StoreError
+from sanorm_jax.core.errors import UserError
+
 from . import records
 from .base import Example, Options, Source
 
@@ -99,11 +100,11 @@ def build(options: Options) -> Source:
     """Return the source of the file `--source`, or of its download.
 
     Raises:
-      StoreError: an option out of range; the file is missing or another's.
+      UserError: an option out of range; the file is missing or another's.
     """
     options.refuse("tetrominoes", "min_objects", "max_objects", "seed")
     if options.image_size not in (None, SIZE):
-        raise StoreError(
+        raise UserError(
             f"--image_size={options.image_size}: must be {SIZE} for tetrominoes, "
             "which are not resized"
         )

@@ -16,8 +16,9 @@ import scipy.io
 from absl import logging
 from PIL import Image, UnidentifiedImageError
 
-from .. import progress
-from ..store import StoreError
+from sanorm_jax.core import progress
+from sanorm_jax.core.errors import UserError
+
 from . import files, photographs
 from .base import Options, Source, SourceError, read_text
 
@@ -220,12 +221,12 @@ def build(options: Options) -> Source:
     """Return the source of the folder `--source`.
 
     Raises:
-      StoreError: an option out of range, or no source given.
+      UserError: an option out of range, or no source given.
       SourceError: lists, images or labels are missing or not VOC's.
     """
     size = photographs.check_options(options, "voc", tuple(_LISTS))
     if options.source is None:
-        raise StoreError(
+        raise UserError(
             "--source: must be given for --dataset=voc: the folder VOCdevkit of VOC "
             "2012 (http://host.robots.ox.ac.uk/pascal/VOC/voc2012)"
         )

@@ -9,9 +9,8 @@ from absl import flags
 
 from sanorm_jax import configs
 from sanorm_jax.command_line import overrides
-from sanorm_jax.data import commands
-from sanorm_jax.data.manifest import StoreError
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core import commands
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import fields
 
 
@@ -57,12 +56,12 @@ def _parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
             fields.check(config.value, "--config")
             _expand_paths(config.value)
         elif evaluations:
-            raise ConfigError(f"{evaluations[0][0]}: give the --config that it is of")
+            raise UserError(f"{evaluations[0][0]}: give the --config that it is of")
         return left
     except OSError:
         path = flags.FLAGS["config"].config_filename
         reason = f"--config={path}: no such file; see configs/"
-    except (ConfigError, StoreError) as error:
+    except UserError as error:
         reason = str(error)
     except flags.IllegalFlagValueError as error:
         # flag --config.seed=2.0: must be a whole number
@@ -92,5 +91,5 @@ def run(command: Callable[[], int], config: flags.FlagHolder):
     commands.main(
         command,
         parse=lambda argv: _parse_flags(config, argv),
-        errors=(ConfigError, StoreError),
+        errors=UserError,
     )

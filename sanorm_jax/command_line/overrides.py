@@ -10,7 +10,7 @@ import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import fields
 
 # Groups whose fields are names that one chooses.
@@ -116,19 +116,19 @@ def add_evaluations(
     """Set the fields of named evaluations; a new one is otherwise as in training.
 
     Raises:
-      ConfigError: a value is no whole number above 0, or the config has none.
+      UserError: a value is no whole number above 0, or the config has none.
     """
     for argument, base, name, field, value in taken:
         name_of_flag = argument.split("=")[0]
         experiment = config.get("base") if base else config
         if experiment is None or "evaluations" not in experiment:
-            raise ConfigError(f"{name_of_flag}: this config has no evaluations")
+            raise UserError(f"{name_of_flag}: this config has no evaluations")
         try:
             number = _WholeNumber().parse(value)
         except ValueError:
             number = None
         if number is None or number <= 0:
-            raise ConfigError(f"{name_of_flag}={value}: must be a whole number above 0")
+            raise UserError(f"{name_of_flag}={value}: must be a whole number above 0")
         with experiment.unlocked():
             if name not in experiment.evaluations:
                 experiment.evaluations[name] = {
@@ -148,7 +148,7 @@ def complete_groups(config: ml_collections.ConfigDict, defaults: Mapping[str, An
       defaults: Values, by path, that the given ones replaced.
 
     Raises:
-      ConfigError: a dict has a field that the group does not have.
+      UserError: a dict has a field that the group does not have.
     """
     for path, default in defaults.items():
         *parents, name = path.split(".")
@@ -162,12 +162,12 @@ def complete_groups(config: ml_collections.ConfigDict, defaults: Mapping[str, An
             completed.update(group[name].to_dict())
         except (AttributeError, KeyError, TypeError) as error:
             reason = str(error.args[0]).partition(" since ")[0]
-            raise ConfigError(f"--config.{path}: {reason}") from None
+            raise UserError(f"--config.{path}: {reason}") from None
         group[name] = completed
 
 
 def check_empty(defaults: Mapping[str, Any]):
-    """Raise `ConfigError` if None was given to a field that must have a value.
+    """Raise `UserError` if None was given to a field that must have a value.
 
     Args:
       defaults: Values, by path, that the given ones replaced.
@@ -178,4 +178,4 @@ def check_empty(defaults: Mapping[str, Any]):
             default is not None and path.split(".")[-1] not in fields.MAY_BE_EMPTY
         )
         if value is None and has_to_be:
-            raise ConfigError(f"--config.{path}=None: must not be empty")
+            raise UserError(f"--config.{path}=None: must not be empty")

@@ -9,7 +9,6 @@ may be drawn in any thread and are freed when done with.
 
 import contextlib
 import io
-import os
 import pathlib
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sanorm_jax.core import files
 from sanorm_jax.drawing import painting
 
 _DPI = 200
@@ -370,15 +370,7 @@ def save(figure: Figure, path: str | pathlib.Path) -> pathlib.Path:
 def write(content: bytes, path: pathlib.Path) -> pathlib.Path:
     """Write the content of a file, whole or not at all; see `save`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        # A full disk names no file.
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write(path, content)
     return path
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 
 THRESHOLDS = (np.inf, 1.0, 0.5, 0.25, 0.125)
 
@@ -44,11 +44,11 @@ def average_precision(
       float64 `[T]`; NaN where there is no true object at all.
 
     Raises:
-      ConfigError: for an unknown `z_range`.
+      UserError: for an unknown `z_range`.
       ValueError: for shapes that do not go together.
     """
     if z_range not in Z_RANGES:
-        raise ConfigError(f"z_range: {z_range!r} is none of {', '.join(Z_RANGES)}")
+        raise UserError(f"z_range: {z_range!r} is none of {', '.join(Z_RANGES)}")
     S, _, P = predictions.shape
     if targets.shape[0] != S or P != _NUM_PROPERTIES or targets.shape[2] != P:
         raise ValueError(

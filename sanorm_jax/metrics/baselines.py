@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics.segmentation import upscale_segmentation
 
 
@@ -22,10 +22,10 @@ def block_segmentation(size: int, num_slots: int) -> np.ndarray:
       int32 `[size, size]`, 0 to `num_slots` - 1.
 
     Raises:
-      ConfigError: for sizes or numbers of slots below 1.
+      UserError: for sizes or numbers of slots below 1.
     """
     if size < 1 or num_slots < 1:
-        raise ConfigError(f"size {size} and num_slots {num_slots} must be 1 or more")
+        raise UserError(f"size {size} and num_slots {num_slots} must be 1 or more")
     num_rows = round(num_slots**0.5)
     # Slots of each row of blocks, e.g. 7 slots: 2 + 2 + 3
     first = np.arange(num_rows + 1) * num_slots // num_rows

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics.matching import match
 
 # N * (N - 1) must stay below 2**32 for exact counting of pixel pairs.
@@ -257,17 +257,17 @@ def upscale_maps(
       float32 `[B, K, size, size]`.
 
     Raises:
-      ConfigError: for an unknown method, a size below 1, or N tokens that do not
+      UserError: for an unknown method, a size below 1, or N tokens that do not
         fill the grid.
     """
     B, K, N = maps.shape
     rows, columns = grid or (round(N**0.5),) * 2
     if rows * columns != N:
-        raise ConfigError(
+        raise UserError(
             f"grid: {N} tokens do not fill {rows} x {columns}; give rows and columns"
         )
     if size < 1:
-        raise ConfigError(f"size: {size} is not a positive number of pixels")
+        raise UserError(f"size: {size} is not a positive number of pixels")
     # [B, K, h, w]
     maps = maps.reshape(B, K, rows, columns).astype(jnp.float32)
     if method == "refined":
@@ -277,7 +277,7 @@ def upscale_maps(
         pixels = np.arange(size)
         row, column = pixels * rows // size, pixels * columns // size
         return maps[:, :, row[:, None], column]
-    raise ConfigError(f"method: {method!r} is none of {', '.join(UPSCALE_METHODS)}")
+    raise UserError(f"method: {method!r} is none of {', '.join(UPSCALE_METHODS)}")
 
 
 def upscale_segmentation(

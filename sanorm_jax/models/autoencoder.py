@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models import layers
 from sanorm_jax.models.slot_attention import SlotModel
 
@@ -60,7 +60,7 @@ class Autoencoder(SlotModel):
         """Return a token a pixel `[B, H W, C]` of images `[B, H, W, 3]` in [-1, 1]."""
         shape = (self.image_size, self.image_size, 3)
         if image.shape[1:] != shape:
-            raise ConfigError(f"images have shape {image.shape[1:]}, need {shape}")
+            raise UserError(f"images have shape {image.shape[1:]}, need {shape}")
         encoder = [
             layers.Conv(
                 self.feature_dim,
@@ -80,13 +80,13 @@ class Autoencoder(SlotModel):
             sides = range(1, min(SUB_PIXEL_SIDE, self.image_size) + 1)
             return max(side for side in sides if self.image_size % side == 0)
         if self.decoder not in DECODERS:
-            raise ConfigError(
+            raise UserError(
                 f"decoder={self.decoder!r} is unknown; use one of "
                 f"{', '.join((*DECODERS, SUB_PIXEL))}"
             )
         factor = 2 ** sum(upsample for _, upsample, _ in DECODERS[self.decoder])
         if self.image_size % factor:
-            raise ConfigError(
+            raise UserError(
                 f"decoder={self.decoder!r} needs image_size a multiple of {factor}, "
                 f"got {self.image_size}; use decoder='stationary'"
             )

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models import convolution
 
 glorot = nn.initializers.glorot_uniform()
@@ -35,7 +35,7 @@ def initializers(style: str, fan_in: int) -> dict[str, Any]:
     if style == "torch":
         bound = fan_in**-0.5
         return {"kernel_init": uniform(bound), "bias_init": uniform(bound)}
-    raise ConfigError(f"initialisation {style!r} is unknown; use glorot or torch")
+    raise UserError(f"initialisation {style!r} is unknown; use glorot or torch")
 
 
 def layer_norm(name: str, epsilon: float = 1e-5, dtype: Any = jnp.float32):
@@ -96,7 +96,7 @@ class GRU(nn.Module):
         elif self.style == "torch":
             inits = (uniform(dim**-0.5),) * 3
         else:
-            raise ConfigError(f"gru={self.style!r} is unknown; use tf or torch")
+            raise UserError(f"gru={self.style!r} is unknown; use tf or torch")
         kernel = self.param("kernel", inits[0], (inputs.shape[-1], 3 * dim))
         recurrent = self.param("recurrent_kernel", inits[1], (dim, 3 * dim))
         bias = self.param("bias", inits[2], (2, 3 * dim))

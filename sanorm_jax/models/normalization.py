@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 
 EPSILON = 1e-8  # keeps a slot that attends to nothing from dividing by zero
 MOMENTUM = 0.9  # of the running averages; PyTorch counts the other share, 0.1
@@ -180,12 +180,12 @@ def canonical_name(name: str) -> str:
     """Return the paper's name of a normalization.
 
     Raises:
-      ConfigError: The name is unknown.
+      UserError: The name is unknown.
     """
     canonical = ALIASES.get(name, name)
     if canonical not in NORMALIZATIONS:
         valid = ", ".join([*NORMALIZATIONS, *ALIASES])
-        raise ConfigError(
+        raise UserError(
             f"update_normalization={name!r}: is unknown; use one of {valid}"
         )
     return canonical
@@ -205,7 +205,7 @@ def make(name: str, num_train_slots: int, axis_name: str | None = None):
       returned. Only batch norm uses them.
 
     Raises:
-      ConfigError: The name is unknown.
+      UserError: The name is unknown.
     """
     normalize = NORMALIZATIONS[canonical_name(name)]
     if isinstance(normalize, type):

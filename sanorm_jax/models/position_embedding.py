@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models import layers
 
 NORM_EPSILON = 1e-5
@@ -67,9 +67,7 @@ class SoftPositionEmbedding(nn.Module):
 
     def _embedding(self, height, width):
         if self.learnable_dim < 0:
-            raise ConfigError(
-                f"learnable_dim={self.learnable_dim} must not be negative"
-            )
+            raise UserError(f"learnable_dim={self.learnable_dim} must not be negative")
         if not self.learnable_dim:
             return jnp.asarray(self.fixed_embedding(height, width))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models import layers
 from sanorm_jax.models.slot_attention import SlotModel
 
@@ -59,14 +59,14 @@ class SetPredictor(SlotModel):
         B, N, _ = features.shape
         side = math.isqrt(N)
         if side**2 != N:
-            raise ConfigError(f"{N} tokens are no square grid")
+            raise UserError(f"{N} tokens are no square grid")
         x = nn.Dense(self.feature_dim, dtype=self.dtype, name="encoder")(features)
         return x.reshape(B, side, side, self.feature_dim)
 
     def _convolve(self, image):
         shape = (self.image_size, self.image_size, 3)
         if image.shape[1:] != shape or self.image_size % 4:
-            raise ConfigError(
+            raise UserError(
                 f"images have shape {image.shape[1:]}, need {shape}, a multiple of 4"
             )
         encoder = [

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models import layers, normalization
 from sanorm_jax.models.position_embedding import SoftPositionEmbedding
 
@@ -72,7 +72,7 @@ class SlotAttention(nn.Module):
           iteration, before its update.
 
         Raises:
-          ConfigError: a number that is not positive, or arguments that disagree.
+          UserError: a number that is not positive, or arguments that disagree.
         """
         common_dim = _positive("common_dim", self.common_dim, self.slot_dim)
         hidden_dim = max(common_dim, self.hidden_dim)
@@ -122,7 +122,7 @@ class SlotAttention(nn.Module):
         mean = self.param("slots_mu", layers.uniform(bound), shape)
         log_sigma = self.param("slots_logsigma", layers.uniform(bound), shape)
         if initial_slots is not None and noise is not None:
-            raise ConfigError("initial_slots and noise exclude each other; give one")
+            raise UserError("initial_slots and noise exclude each other; give one")
         given = initial_slots if initial_slots is not None else noise
         if given is None:
             num_slots = _positive("num_slots", num_slots, self.num_slots)
@@ -132,7 +132,7 @@ class SlotAttention(nn.Module):
             num_slots = _positive("num_slots", num_slots, given.shape[1])
             shape = (batch_size, num_slots, self.slot_dim)
             if given.shape != shape:
-                raise ConfigError(
+                raise UserError(
                     f"initial slots or noise have shape {given.shape}, need {shape}"
                 )
         if initial_slots is not None:
@@ -182,7 +182,7 @@ class SlotModel(nn.Module):
           float32.
 
         Raises:
-          ConfigError: The inputs do not fit the model; see also `SlotAttention`.
+          UserError: The inputs do not fit the model; see also `SlotAttention`.
         """
         tokens = self.encode(inputs)
         slots, attention = self.slot_attention(
@@ -221,8 +221,8 @@ class SlotModel(nn.Module):
 
 
 def _positive(name: str, value: int | None, default: int) -> int:
-    """Return `value`, or `default` where it is None; ConfigError below 1."""
+    """Return `value`, or `default` where it is None; UserError below 1."""
     value = default if value is None else value
     if value < 1:
-        raise ConfigError(f"{name}={value} must be at least 1")
+        raise UserError(f"{name}={value} must be at least 1")
     return value

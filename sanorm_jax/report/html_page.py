@@ -15,9 +15,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from sanorm_jax.core import files
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.drawing import figures
-from sanorm_jax.errors import ConfigError
-from sanorm_jax.run import workdir
 
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
@@ -134,12 +134,12 @@ def write_report(
       The path.
 
     Raises:
-      ConfigError: for a figure file that is missing or neither PNG nor SVG.
+      UserError: for a figure file that is missing or neither PNG nor SVG.
     """
     path = pathlib.Path(path)
     page = render(title, sections, summary=summary, footer=footer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_atomically(path, page)
+    files.write(path, page)
     return path
 
 
@@ -236,13 +236,11 @@ def _image(figure):
         return _TYPES[suffix], figures.encode(figure, suffix), figure.get_figwidth()
     path = pathlib.Path(figure)
     if path.suffix.lower() not in _TYPES:
-        raise ConfigError(f"{path}: a report takes figures as .png or .svg files")
+        raise UserError(f"{path}: a report takes figures as .png or .svg files")
     try:
         return _TYPES[path.suffix.lower()], path.read_bytes(), 0
     except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot read the figure ({error.strerror})"
-        ) from None
+        raise UserError(f"{path}: cannot read the figure ({error.strerror})") from None
 
 
 def _table(section):

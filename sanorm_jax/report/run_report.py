@@ -10,8 +10,8 @@ import jax
 from absl import logging
 
 from sanorm_jax import evaluate, tasks
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.drawing import figures
-from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page, references, status
 from sanorm_jax.run import workdir as workdir_lib
@@ -32,7 +32,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     """Write `<workdir>/report.html` from the run's newest evaluation.
 
     Raises:
-      ConfigError: the run was not evaluated by `--mode=evaluate`.
+      UserError: the run was not evaluated by `--mode=evaluate`.
     """
     config = workdir_lib.load_config(workdir)
     workdir_lib.check_writable(workdir)
@@ -93,7 +93,7 @@ def _newest_evaluation(workdir: pathlib.Path) -> tuple[pathlib.Path, list[Row]]:
         key=lambda path: path.stat().st_mtime,
     )
     if not files:
-        raise ConfigError(
+        raise UserError(
             f"--workdir={workdir}: not evaluated; run --mode=evaluate first"
         )
     return files[-1].parent, json.loads(files[-1].read_text())

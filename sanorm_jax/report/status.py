@@ -17,7 +17,7 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
     """Return what the files of a run tell, by name; for a person and for scripts.
 
     Raises:
-      ConfigError: there is no run in `workdir`.
+      UserError: there is no run in `workdir`.
     """
     config = workdir_lib.load_config(workdir)
     lines = workdir_lib.read_lines(workdir / writers.METRICS_FILE)

@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import contents
 from sanorm_jax.run.workdir import CHECKPOINTS
 
@@ -136,7 +136,7 @@ def restore(
       part: `template` is a dict of some top-level parts of the state.
 
     Raises:
-      ConfigError: of another model; no such step; or all of them damaged.
+      UserError: of another model; no such step; or all of them damaged.
     """
     directory = (workdir / CHECKPOINTS).absolute()
     if not directory.exists():
@@ -149,7 +149,7 @@ def _newest(manager, directory, template, step, part):
     steps = sorted(manager.all_steps())
     if step is not None:
         if step not in steps:
-            raise ConfigError(
+            raise UserError(
                 f"{directory}: no checkpoint of step {step}; there are "
                 f"{contents.list_some([str(s) for s in steps[::-1]]) or 'none'}"
             )
@@ -158,7 +158,7 @@ def _newest(manager, directory, template, step, part):
     for candidate in reversed(steps):
         try:
             return _read(manager, candidate, template, part)
-        except ConfigError:
+        except UserError:
             raise
         except Exception as error:  # whatever a damaged file makes Orbax raise
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
@@ -168,7 +168,7 @@ def _newest(manager, directory, template, step, part):
                 reason,
             )
     if steps:
-        raise ConfigError(
+        raise UserError(
             f"{directory}: no checkpoint can be read, of steps "
             f"{contents.list_some([str(s) for s in steps])} ({reason}); restore them "
             "from a backup, or choose another --workdir to begin anew"

@@ -19,8 +19,7 @@ from collections.abc import Sequence
 import jax
 from absl import logging
 
-from sanorm_jax.data.store import StoreError
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import preemption
 
 # The processes of a run wait this long for the last one to be started.
@@ -41,7 +40,7 @@ def first_host(nodelist: str) -> str:
     """Return the first name of a Slurm nodelist, such as `rack1-gpu[01-02,07].edu`.
 
     Raises:
-      ConfigError: it is none.
+      UserError: it is none.
     """
     try:
         found = subprocess.run(
@@ -60,7 +59,7 @@ def first_host(nodelist: str) -> str:
     first = _NAME_WITH_RANGES.match(nodelist)
     rest = nodelist[first.end() :] if first else nodelist
     if first is None or (rest and not rest.startswith(",")):
-        raise ConfigError(
+        raise UserError(
             f"SLURM_STEP_NODELIST={nodelist}: is no list of hosts; give "
             "--coordinator_address, --num_processes and --process_id"
         )
@@ -82,7 +81,7 @@ def _slurm_hosts() -> tuple[str, int, int] | None:
 
 def _slurm(name: str) -> str:
     if name not in os.environ:
-        raise ConfigError(
+        raise UserError(
             f"{name}: not set in a Slurm step of several tasks; start them by srun, or "
             "give --coordinator_address, --num_processes and --process_id"
         )
@@ -108,7 +107,7 @@ def find_hosts(
     if len(missing) == len(given):
         return _slurm_hosts()
     if missing:
-        raise ConfigError(
+        raise UserError(
             f"--{missing[0]}: must be given, or JAX_{missing[0].upper()} set, as the "
             "other flags of several processes are"
         )
@@ -118,7 +117,7 @@ def find_hosts(
     except ValueError:
         count = index = -1
     if not 0 <= index < count or not re.fullmatch(r".+:\d+", address):
-        raise ConfigError(
+        raise UserError(
             f"--coordinator_address={address} --num_processes={count} "
             f"--process_id={index}: must be HOST:PORT of process 0, the number of "
             "processes, and which of them this is, from 0"
@@ -148,7 +147,7 @@ def find_local_devices(given: Sequence[str] | None = None) -> list[int] | None:
       given: numbers of devices, from 0; default `JAX_LOCAL_DEVICE_IDS`, or Slurm's.
 
     Raises:
-      ConfigError: no such devices, or the tasks of a node cannot divide its GPUs.
+      UserError: no such devices, or the tasks of a node cannot divide its GPUs.
     """
     if not given and os.environ.get("JAX_LOCAL_DEVICE_IDS"):
         given = os.environ["JAX_LOCAL_DEVICE_IDS"].split(",")
@@ -158,7 +157,7 @@ def find_local_devices(given: Sequence[str] | None = None) -> list[int] | None:
         wrong = min(numbers) < 0 or len(set(numbers)) < len(numbers)
         if wrong or (count and max(numbers) >= count):
             seen = f", of the {count} GPUs that are seen" if count else ""
-            raise ConfigError(
+            raise UserError(
                 f"--local_device_ids={','.join(given)}: must be different numbers from "
                 f"0{seen}"
             )
@@ -169,7 +168,7 @@ def find_local_devices(given: Sequence[str] | None = None) -> list[int] | None:
     if count == 1 or count < int(os.environ.get("SLURM_GPUS_ON_NODE", 0)):
         return None  # Each task sees its own alone.
     if count % tasks:
-        raise ConfigError(
+        raise UserError(
             f"--ntasks-per-node={tasks}: must divide the {count} GPUs of the node; "
             "start another number of tasks, or give each its own by --local_device_ids"
         )
@@ -223,7 +222,7 @@ def joined_hosts(
       local_device_ids: GPUs of this process, of those that it sees, from 0.
 
     Raises:
-      ConfigError: no such devices, only some of the others given, the coordinator's
+      UserError: no such devices, only some of the others given, the coordinator's
         port is in use, or JAX finds no device of JAX_PLATFORMS.
     """
     found = find_hosts(coordinator_address, num_processes, process_id)
@@ -242,7 +241,7 @@ def joined_hosts(
     try:
         _check_platform()
         yield
-    except (ConfigError, StoreError):
+    except UserError:
         raise
     except Exception as error:
         # The end of the interpreter would wait for the hosts that wait for this one.
@@ -263,7 +262,7 @@ def _meet(address: str, count: int, index: int):
             # JAX would crash.
             socket.create_server(("", int(port))).close()
         except (OSError, OverflowError) as error:
-            raise ConfigError(
+            raise UserError(
                 f"--coordinator_address={address}: port {port} cannot be used here "
                 f"({error}); choose another"
             ) from None
@@ -319,19 +318,19 @@ def _meet(address: str, count: int, index: int):
     except KeyboardInterrupt:
         preemption.end(128 + signal.SIGINT, "stopped before it began")
     except RuntimeError as error:
-        raise ConfigError(
+        raise UserError(
             f"--coordinator_address={address}: {count} processes did not meet there "
             f"({str(error).splitlines()[0]})"
         ) from None
 
 
 def _check_platform():
-    """Raise `ConfigError` if JAX has none of the devices that it was told to use."""
+    """Raise `UserError` if JAX has none of the devices that it was told to use."""
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:
         reason = str(error).partition(" (")[0].strip(".") or "no GPU is seen"
-        raise ConfigError(
+        raise UserError(
             f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: {reason}; set it to what "
             "this machine has, or unset it"
         ) from None

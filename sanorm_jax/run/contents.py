@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 
 
 def leaves(tree: Any) -> Iterator[tuple[str, np.ndarray]]:
@@ -40,7 +40,7 @@ def list_some(names: list[str], most: int = 4) -> str:
 
 
 def compare(saved: dict[str, dict[str, Any]], template: Any, where: str):
-    """Raise `ConfigError` naming the parameters in which a model differs.
+    """Raise `UserError` naming the parameters in which a model differs.
 
     Args:
       saved: shapes by path, as `describe` gives them.
@@ -61,14 +61,14 @@ def compare(saved: dict[str, dict[str, Any]], template: Any, where: str):
     if other:
         reasons.append(list_some(other))
     if reasons:
-        raise ConfigError(
+        raise UserError(
             f"{where} is of another model: {'; '.join(reasons)}; set the config it "
             "was trained with"
         )
 
 
 def compare_dtypes(saved: dict[str, dict[str, Any]], template: Any, where: str):
-    """Raise `ConfigError` naming the parameters whose dtype a process differs in.
+    """Raise `UserError` naming the parameters whose dtype a process differs in.
 
     Args:
       saved: Dtypes by path, as `describe` gives them.
@@ -82,7 +82,7 @@ def compare_dtypes(saved: dict[str, dict[str, Any]], template: Any, where: str):
         if saved[name]["dtype"] != present[name]
     ]
     if other:
-        raise ConfigError(
+        raise UserError(
             f"{where}: {list_some(other)}; set JAX_ENABLE_X64 as it was when the run "
             "began"
         )

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run.hosts import Hosts
 
 AXIS = "devices"
@@ -39,7 +39,7 @@ class Devices:
 
     def __init__(self, parallelism: str = "auto"):
         if parallelism not in PARALLELISMS:
-            raise ConfigError(
+            raise UserError(
                 f"config.parallelism={parallelism}: must be one of "
                 f"{', '.join(PARALLELISMS)}"
             )
@@ -49,16 +49,16 @@ class Devices:
         self.num_devices = jax.local_device_count() if self.pmapped else 1
         self.hosts = Hosts()
         if self.hosts.count > 1 and not self.pmapped:
-            raise ConfigError(
+            raise UserError(
                 f"config.parallelism={parallelism}: one of {self.hosts.count} "
                 "processes cannot train alone; set it to pmap"
             )
 
     def check_batch_size(self, name: str, batch_size: int):
-        """Raise `ConfigError` if the devices do not divide a global batch."""
+        """Raise `UserError` if the devices do not divide a global batch."""
         devices = self.num_devices * self.hosts.count
         if batch_size <= 0 or batch_size % devices:
-            raise ConfigError(
+            raise UserError(
                 f"config.{name}={batch_size}: must be a positive multiple of the "
                 f"number of devices ({devices})"
             )

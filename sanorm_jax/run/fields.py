@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 
 _WHOLE_ABOVE_0 = [
     "batch_size",
@@ -99,7 +99,7 @@ def walk(
 
 
 def check(config: ml_collections.ConfigDict, prefix: str = "config"):
-    """Raise `ConfigError`, which names the field, for a number out of its range.
+    """Raise `UserError`, which names the field, for a number out of its range.
 
     Args:
       config: Config of an experiment, a study or a paper.
@@ -112,9 +112,9 @@ def check(config: ml_collections.ConfigDict, prefix: str = "config"):
         if isinstance(value, ml_collections.ConfigDict):
             value = value.to_dict()
         if value == () and name in _HAVE_ENTRIES:
-            raise ConfigError(f"{path}: is empty; name at least one")
+            raise UserError(f"{path}: is empty; name at least one")
         if not all(map(holds, _entries(value))):
-            raise ConfigError(f"{path}={value}: must be {must_be}")
+            raise UserError(f"{path}={value}: must be {must_be}")
 
 
 def _entries(value: Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from jax._src import distributed  # its key-value store has no public name
 from jax.experimental import multihost_utils
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run.preemption import Preempted
 
 # Hosts wait this long for a living one that compiles, saves or draws.
@@ -42,7 +42,7 @@ class Hosts:
         """Run the body on every host; an exception on one is raised on all.
 
         Waits until all hosts are done. The host that raised raises the same again. The
-        others raise `Preempted` or, for an error, `ConfigError` with the host's number.
+        others raise `Preempted` or, for an error, `UserError` with the host's number.
         """
         if self.count == 1:
             yield
@@ -61,7 +61,7 @@ class Hosts:
         # An error ends the run, whoever was asked to stop at the same time.
         for host, message in failed.items():
             if not message["preempted"]:
-                raise ConfigError(f"host {host}: {message['told']}")
+                raise UserError(f"host {host}: {message['told']}")
         for message in failed.values():
             raise raised or Preempted(message["told"])
 
@@ -76,7 +76,7 @@ class Hosts:
         return self._exchange(value)[0]
 
     def check_same(self, given: Mapping[str, Any]):
-        """Raise `ConfigError` on every host if they were given different options.
+        """Raise `UserError` on every host if they were given different options.
 
         Args:
           given: Values, as JSON knows them, by name of the option.
@@ -94,7 +94,7 @@ class Hosts:
                     f"{others[0]}"
                 )
         if differences:
-            raise ConfigError(
+            raise UserError(
                 f"{'; '.join(differences)}; processes that are started together are "
                 "one run: give them the same options, or start each run by itself "
                 "(srun --ntasks=1)"

@@ -10,7 +10,7 @@ import safetensors
 import safetensors.numpy
 from absl import logging
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import checkpoints, contents, torch_weights
 from sanorm_jax.tasks.base import Task
 
@@ -19,14 +19,14 @@ def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
     """Return (variables on the host, step) of a run's checkpoint.
 
     Raises:
-      ConfigError: there is none, or it is of another model.
+      UserError: there is none, or it is of another model.
     """
     template = {"params": {}, "batch_stats": {}} | jax.eval_shape(
         task.init, jax.random.PRNGKey(0)
     )
     restored = checkpoints.restore(workdir, template, step, part=True)
     if restored is None:
-        raise ConfigError(
+        raise UserError(
             f"--workdir={workdir}: no checkpoint; train first with --mode=train"
         )
     variables, meta = restored
@@ -42,7 +42,7 @@ def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
       task: whose model the variables are for.
 
     Raises:
-      ConfigError: nothing there, unreadable, or of another model (the differing
+      UserError: nothing there, unreadable, or of another model (the differing
         parameters are named).
     """
     if path.is_dir():
@@ -52,11 +52,11 @@ def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
     try:
         tensors = safetensors.numpy.load_file(path)
     except FileNotFoundError:
-        raise ConfigError(
+        raise UserError(
             f"config.init_from={path}: no such workdir or .safetensors file"
         ) from None
     except safetensors.SafetensorError as error:
-        raise ConfigError(
+        raise UserError(
             f"config.init_from={path}: is no safetensors file ({error}); convert a "
             "PyTorch checkpoint with python -m feature_extraction.convert_checkpoint"
         ) from None

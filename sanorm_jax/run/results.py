@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from sanorm_jax.core import files
 from sanorm_jax.run import workdir as workdir_lib
 
 
@@ -46,7 +47,7 @@ def merge(
             earlier = []
         merged = {_setting(row): row for row in (*earlier, *rows)}
         rows = [merged[setting] for setting in sorted(merged)]
-        workdir_lib.write_atomically(note, json.dumps(made_with, indent=2) + "\n")
+        files.write(note, json.dumps(made_with, indent=2) + "\n")
         return write_results(directory, rows)
 
 
@@ -75,13 +76,11 @@ def write_results(
         }
         for row in rows
     ]
-    workdir_lib.write_atomically(
-        directory / f"{name}.json", json.dumps(rows, indent=2) + "\n"
-    )
+    files.write(directory / f"{name}.json", json.dumps(rows, indent=2) + "\n")
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, names)
     writer.writeheader()
     writer.writerows(rows)
-    workdir_lib.write_atomically(directory / f"{name}.csv", table.getvalue())
+    files.write(directory / f"{name}.csv", table.getvalue())
     return rows

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models import autoencoder, normalization
 from sanorm_jax.models.autoencoder import Autoencoder
 from sanorm_jax.models.dinosaur import Dinosaur
@@ -76,7 +76,7 @@ def to_flax(model: nn.Module, tensors: Mapping[str, Any]) -> dict:
       `{"params": ..., "batch_stats": ...}`, the latter where the model has any.
 
     Raises:
-      ConfigError: names missing or unknown, or a constant of another value.
+      UserError: names missing or unknown, or a constant of another value.
     """
     entries, buffers = _layout(model)
     expected = {item.torch_name for item in [*entries, *buffers]}
@@ -97,7 +97,7 @@ def to_flax(model: nn.Module, tensors: Mapping[str, Any]) -> dict:
         given = np.asarray(tensors[buffer.torch_name])
         value = buffer.value(flat)
         if given.shape != value.shape or not np.allclose(given, value, atol=1e-5):
-            raise ConfigError(
+            raise UserError(
                 f"PyTorch weights: {buffer.torch_name} is not what the model's options "
                 f"make it; check image size and position embedding"
             )
@@ -116,7 +116,7 @@ def to_torch(
       buffers: include the constants that PyTorch stores.
 
     Raises:
-      ConfigError: variables missing or unknown.
+      UserError: variables missing or unknown.
     """
     flat = {
         path: np.asarray(value)
@@ -146,7 +146,7 @@ def _check_names(what: str, given: set[str], expected: set[str]) -> None:
     if missing or unknown:
         parts = [f"missing {', '.join(missing)}"] if missing else []
         parts += [f"unknown {', '.join(unknown)}"] if unknown else []
-        raise ConfigError(f"{what} do not fit the model: {'; '.join(parts)}")
+        raise UserError(f"{what} do not fit the model: {'; '.join(parts)}")
 
 
 def _layout(model: nn.Module) -> tuple[list[_Entry], list[_Buffer]]:
@@ -156,7 +156,7 @@ def _layout(model: nn.Module) -> tuple[list[_Entry], list[_Buffer]]:
             items = list(layout(model))
             entries = [item for item in items if isinstance(item, _Entry)]
             return entries, [item for item in items if isinstance(item, _Buffer)]
-    raise ConfigError(f"no PyTorch mapping for the model {type(model).__name__}")
+    raise UserError(f"no PyTorch mapping for the model {type(model).__name__}")
 
 
 def _dense(torch_name: str, *path: str) -> Iterator[_Entry]:
@@ -286,7 +286,7 @@ def _dinosaur(model: Dinosaur) -> Iterator[_Entry]:
 
 def _autoencoder(model: Autoencoder) -> Iterator:
     if model.decoder not in autoencoder.DECODERS:
-        raise ConfigError(
+        raise UserError(
             f"decoder={model.decoder!r}: the published code has none such, only "
             f"{', '.join(autoencoder.DECODERS)}"
         )

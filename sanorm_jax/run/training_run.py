@@ -11,8 +11,8 @@ import jax
 import ml_collections
 from absl import logging
 
-from sanorm_jax.data import run_data, terminal
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core import console, run_data
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import checkpoints, workdir, writers
 from sanorm_jax.run.devices import Devices
 from sanorm_jax.run.init_from import init_from
@@ -89,9 +89,9 @@ class TrainingRun:
                 pass  # All hosts wait for the main one.
 
     def check_saved(self, step: int):
-        """Raise `ConfigError` if the checkpoint of `step` is not on disk."""
+        """Raise `UserError` if the checkpoint of `step` is not on disk."""
         if self._checkpoints and step not in self._checkpoints.steps():
-            raise ConfigError(
+            raise UserError(
                 f"{self.workdir}: the last checkpoint could not be saved; make room "
                 "and start again"
             )
@@ -116,7 +116,7 @@ class TrainingRun:
             return state
         config = self.config
         stack.enter_context(workdir.claim(self.workdir, config))
-        stack.enter_context(terminal.LogFile(self.workdir))
+        stack.enter_context(console.LogFile(self.workdir))
         self._checkpoints = checkpoints.Checkpoints(
             self.workdir, num_checkpoints=config.num_checkpoints
         )
@@ -145,7 +145,7 @@ class TrainingRun:
 
     def _check_fingerprints(self, saved: dict[str, Any]):
         if saved["fingerprints"] != self._meta["fingerprints"]:
-            raise ConfigError(
+            raise UserError(
                 f"config.data_dir: the data differs from what the run in {self.workdir}"
                 " was trained on so far; point it to the same data, or choose another "
                 "--workdir"
@@ -172,7 +172,7 @@ def open_run(
       preemption: what asks it to stop.
 
     Raises:
-      ConfigError: the folder is held, or of another config or other data; no
+      UserError: the folder is held, or of another config or other data; no
         checkpoint there can be read.
     """
     run = TrainingRun(config, workdir, devices, task, preemption)
@@ -187,7 +187,7 @@ def _describe(state: Any):
     # clu takes TensorFlow along: imported where a run begins, not with this module.
     from clu import parameter_overview
 
-    terminal.note("\n" + parameter_overview.get_parameter_overview(state.params))
+    console.note("\n" + parameter_overview.get_parameter_overview(state.params))
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     logging.info("a model of %s parameters", f"{count:,}")
 

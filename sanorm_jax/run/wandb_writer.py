@@ -11,7 +11,8 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core import files
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import workdir as workdir_lib
 
 # The run's id there, by which a restart goes on with it.
@@ -22,14 +23,14 @@ def _library(project: str):
     try:
         return importlib.import_module("wandb")
     except ImportError:
-        raise ConfigError(
+        raise UserError(
             f"config.wandb={project}: wandb is not installed; pip install wandb, or "
             "leave the option out"
         ) from None
 
 
 def check(config: ml_collections.ConfigDict):
-    """Raise `ConfigError` if `config.wandb` is set and wandb is not installed."""
+    """Raise `UserError` if `config.wandb` is set and wandb is not installed."""
     if config.wandb:
         _library(config.wandb)
 
@@ -46,7 +47,7 @@ class WandbWriter:
       config: of the experiment, sent as the run's config.
 
     Raises:
-      ConfigError: wandb is not installed, or does not start.
+      UserError: wandb is not installed, or does not start.
     """
 
     def __init__(self, workdir: pathlib.Path, config: ml_collections.ConfigDict):
@@ -62,7 +63,7 @@ class WandbWriter:
                 settings=self._wandb.Settings(silent=True, console="off"),
             )
         except Exception as error:  # wandb's errors share no class
-            raise ConfigError(
+            raise UserError(
                 f"config.wandb={config.wandb}: wandb did not start "
                 f"({str(error).splitlines()[0]}); log in with `wandb login`, or set "
                 "WANDB_MODE=offline"
@@ -102,5 +103,5 @@ def _run_id(workdir: pathlib.Path) -> str:
     path = workdir / ID_FILE
     if not path.exists():
         text = json.dumps({"id": uuid.uuid4().hex[:16]}) + "\n"
-        workdir_lib.write_atomically(path, text)
+        files.write(path, text)
     return json.loads(path.read_text())["id"]

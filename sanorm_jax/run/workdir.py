@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import pathlib
 import tempfile
 import time
@@ -12,8 +11,9 @@ from typing import Any
 import ml_collections
 from absl import logging
 
-from sanorm_jax.data.locks import LocksUnsupportedError, try_lock
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core import files
+from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.locks import LocksUnsupportedError, try_lock
 
 CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.json"
@@ -39,24 +39,8 @@ FREE_FIELDS = frozenset(
 )
 
 
-def write_atomically(path: pathlib.Path, text: str):
-    """Write a small file such that a reader sees the old or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # Line ends stay as they are given: those of CSV files are their own.
-        with temporary.open("w", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        # A full disk names no file.
-        raise OSError(error.errno, error.strerror, str(path)) from None
-
-
 def check_writable(folder: pathlib.Path):
-    """Raise `ConfigError` unless files can be written in a folder, made or not.
+    """Raise `UserError` unless files can be written in a folder, made or not.
 
     Nothing is left: what is absent is not made, but looked for in its parents.
     """
@@ -67,21 +51,10 @@ def check_writable(folder: pathlib.Path):
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise ConfigError(
+        raise UserError(
             f"{folder}: not writable ({error.strerror}); choose a --workdir that you "
             "may write to, or copy the run"
         ) from None
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the fields of a config by their path, `optimizer.name`."""
-    flat = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def config_to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -93,35 +66,35 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """Return the locked config recorded in `workdir`.
 
     Raises:
-      ConfigError: there is no run in `workdir`.
+      UserError: there is no run in `workdir`.
     """
     path = workdir / CONFIG_FILE
     try:
         recorded = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(
+        raise UserError(
             f"--workdir={workdir}: no run there ({CONFIG_FILE} is missing); train "
             "first with --config=..."
         ) from None
     except ValueError:
-        raise ConfigError(f"{path}: is no JSON; the run's config is lost") from None
+        raise UserError(f"{path}: is no JSON; the run's config is lost") from None
     return ml_collections.ConfigDict(recorded).lock()
 
 
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
-    """Raise `ConfigError` if `workdir` holds a run of another config.
+    """Raise `UserError` if `workdir` holds a run of another config.
 
     A run without a checkpoint (its first start met bad input) holds nothing yet.
     """
     if not saved_steps(workdir):
         return
     if not (workdir / CONFIG_FILE).exists():
-        raise ConfigError(
+        raise UserError(
             f"--workdir={workdir}: has checkpoints but no {CONFIG_FILE} that tells "
             "what was trained there; choose another --workdir"
         )
-    recorded = flatten(load_config(workdir).to_dict())
-    given = flatten(config_to_dict(config))
+    recorded = files.flatten(load_config(workdir).to_dict())
+    given = files.flatten(config_to_dict(config))
     missing = "(not set)"
     differences = [
         f"{name}: {recorded.get(name, missing)!r} there, {given.get(name, missing)!r}"
@@ -131,7 +104,7 @@ def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
         and recorded.get(name, missing) != given.get(name, missing)
     ]
     if differences:
-        raise ConfigError(
+        raise UserError(
             f"--workdir={workdir} holds a run of another config "
             f"({'; '.join(differences)}); choose another --workdir"
         )
@@ -155,18 +128,18 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict):
       locks, a warning is logged and the file is open without one.
 
     Raises:
-      ConfigError: not writable, held by a running process, or of another config.
+      UserError: not writable, held by a running process, or of another config.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("a+")
     except OSError as error:
-        raise ConfigError(
+        raise UserError(
             f"--workdir={workdir}: not writable ({error.strerror}); choose another"
         ) from None
     try:
         if not try_lock(lock):
-            raise ConfigError(
+            raise UserError(
                 f"--workdir={workdir}: another process is training there; stop it, or "
                 "choose another --workdir"
             )
@@ -177,16 +150,16 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict):
             workdir,
             error.strerror,
         )
-    except ConfigError:
+    except UserError:
         lock.close()
         raise
     try:
         check_config(workdir, config)
-    except ConfigError:
+    except UserError:
         lock.close()
         raise
     text = json.dumps(config_to_dict(config), indent=2, sort_keys=True) + "\n"
-    write_atomically(workdir / CONFIG_FILE, text)
+    files.write(workdir / CONFIG_FILE, text)
     return lock
 
 
@@ -199,7 +172,7 @@ def note_start(workdir: pathlib.Path, step: int):
 
 def write_lines(path: pathlib.Path, lines: Iterable[Mapping[str, Any]]):
     """Write a JSON-lines file in place of the one that is there."""
-    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
+    files.write(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from sanorm_jax.data import lazy
+from sanorm_jax.core import lazy
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.run.wandb_writer import WandbWriter
 
@@ -56,7 +56,7 @@ class Writer:
       config: of the experiment.
 
     Raises:
-      ConfigError: `config.wandb` is set and wandb does not start.
+      UserError: `config.wandb` is set and wandb does not start.
     """
 
     def __init__(

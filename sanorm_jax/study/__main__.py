@@ -14,8 +14,8 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from sanorm_jax.command_line import options
-from sanorm_jax.data import commands
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core import commands
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import preemption
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import learning_rates, page, runner, session, slurm
@@ -37,11 +37,11 @@ def _study() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     """Return the study's config and folder: as given, or as recorded there."""
     if _CONFIG.value is None:
         if not _WORKDIR.value:
-            raise ConfigError("give --config=configs/study_... or a study's --workdir")
+            raise UserError("give --config=configs/study_... or a study's --workdir")
         workdir = _WORKDIR.value
         path = workdir / session.CONFIG_FILE
         if not path.exists():
-            raise ConfigError(f"--workdir={workdir}: no study there; give --config")
+            raise UserError(f"--workdir={workdir}: no study there; give --config")
         return ml_collections.ConfigDict(json.loads(path.read_text())).lock(), workdir
     workdir = pathlib.Path(
         _WORKDIR.value
@@ -52,7 +52,7 @@ def _study() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
 
 def _run_one(study, jobs) -> int:
     if not 0 <= _JOB.value < len(jobs):
-        raise ConfigError(f"--job={_JOB.value}: must be 0 to {len(jobs) - 1}")
+        raise UserError(f"--job={_JOB.value}: must be 0 to {len(jobs) - 1}")
     if _END.value:
         runner.end_with_stdin()
     job = jobs[_JOB.value]

@@ -11,7 +11,6 @@ import dataclasses
 import importlib.metadata
 import itertools
 import json
-import os
 import pathlib
 import platform
 import time
@@ -24,8 +23,8 @@ from absl import logging
 
 from sanorm_jax import evaluate as evaluate_lib
 from sanorm_jax import tasks, train
-from sanorm_jax.data import run_data
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core import files, run_data
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models import normalization
 from sanorm_jax.run import init_from, preemption, training_run, writers
 from sanorm_jax.run import workdir as workdir_lib
@@ -93,11 +92,11 @@ def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]
       workdir: folder of the study.
 
     Raises:
-      ConfigError: a field or value that there is not.
+      UserError: a field or value that there is not.
     """
     for name in ("normalizations", "seeds", "train_settings"):
         if not len(study[name]):
-            raise ConfigError(f"config.{name}: is empty; name at least one")
+            raise UserError(f"config.{name}: is empty; name at least one")
     for name in study.normalizations:
         normalization.canonical_name(name)
     rates = study.learning_rates or (None,)
@@ -111,7 +110,7 @@ def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]
             config.update(changes)
         except (KeyError, AttributeError, TypeError) as error:
             reason = error.args[0].partition(" since ")[0]
-            raise ConfigError(f"config.train_settings.{setting}: {reason}") from None
+            raise UserError(f"config.train_settings.{setting}: {reason}") from None
         folder = f"{setting}_{name}_seed_{seed}"
         if rate is not None:
             config.optimizer.learning_rate = rate
@@ -158,12 +157,8 @@ def read_arrays(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, An
 
 def _write_arrays(path: pathlib.Path, columns: dict[str, np.ndarray], settings: dict):
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, settings=np.array(json.dumps(settings)), **columns)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    content = {"settings": np.array(json.dumps(settings)), **columns}
+    files.write(path, lambda file: np.savez_compressed(file, **content))
 
 
 def _is_made(path: pathlib.Path, expected: dict[str, Any]) -> bool:
@@ -204,7 +199,7 @@ def run(job: Job, study: ml_collections.ConfigDict, evaluate: bool = True) -> in
       the exit code: 0 finished, 124 stopped to be started again.
 
     Raises:
-      ConfigError, StoreError: bad input; one line for the user.
+      UserError: bad input; one line for the user.
     """
     code = train.train(job.config, job.workdir)
     if code or not evaluate:

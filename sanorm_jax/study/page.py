@@ -11,8 +11,9 @@ import ml_collections
 from absl import logging
 from matplotlib.figure import Figure
 
+from sanorm_jax.core import files
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.drawing import figures
-from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page
 from sanorm_jax.run import results
@@ -67,20 +68,20 @@ def write(
       the page.
 
     Raises:
-      ConfigError: no job is done, or the data is not what was evaluated.
+      UserError: no job is done, or the data is not what was evaluated.
     """
     workdir_lib.check_writable(workdir / DIRECTORY)
     compared = learning_rates.chosen(jobs)
     done = [job for job in compared if jobs_lib.is_finished(job, study)]
     if not done:
-        raise ConfigError(
+        raise UserError(
             f"--workdir={workdir}: no job of the study is done; run it without --report"
         )
     data = [Data(name, done[0], study) for name in study.evaluation.datasets]
     rows = results_lib.collect(study, done, data)
     for measure in study.measures:
         if measure not in rows[0]:
-            raise ConfigError(
+            raise UserError(
                 f"config.measures: there is no {measure}; there are "
                 f"{', '.join(n for n, v in rows[0].items() if isinstance(v, float))}"
             )
@@ -120,9 +121,7 @@ def write(
     record["jobs"] = {
         job.name: {"finished": job in done} | jobs_lib.times(job, study) for job in jobs
     }
-    workdir_lib.write_atomically(
-        directory / "study.json", json.dumps(record, indent=2) + "\n"
-    )
+    files.write(directory / "study.json", json.dumps(record, indent=2) + "\n")
     path = html_page.write_report(
         directory / "report.html",
         study.title,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import ml_collections
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page
 from sanorm_jax.run import workdir as workdir_lib
@@ -36,7 +36,7 @@ def write(
       the page.
 
     Raises:
-      ConfigError: no job of any study is done.
+      UserError: no job of any study is done.
     """
     workdir_lib.check_writable(workdir / FIGURES)
     sections, progress, seconds, footer = [], [], 0.0, ""
@@ -59,7 +59,7 @@ def write(
         else:
             sections.append(html_page.Section(study.title, text="No run is done yet."))
     if not footer:
-        raise ConfigError(f"--workdir={workdir}: no run is done; start it first")
+        raise UserError(f"--workdir={workdir}: no run is done; start it first")
     sections.append(
         html_page.Section(
             "Runs",

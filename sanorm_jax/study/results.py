@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from sanorm_jax import metrics, tasks
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.evaluate import Evaluator
 from sanorm_jax.report import references
 from sanorm_jax.run.devices import Devices
@@ -97,7 +97,7 @@ def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
     if settings["fingerprints"] != fingerprints or not np.array_equal(
         columns.pop("index"), data.indices
     ):
-        raise ConfigError(
+        raise UserError(
             f"{job.table_path(data.name, num_slots)}: was made of other data than "
             f"{job.config.data_dir} holds now; remove it to evaluate again"
         )

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from sanorm_jax.data import progress
+from sanorm_jax.core import files, progress
 from sanorm_jax.run import preemption
-from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.study.jobs import Job
 
 LOG_FILE = "log.txt"
@@ -172,7 +171,7 @@ class _Session:
             self._noted = time.time()
             this = {"started": self._started, "seconds": self._noted - self._started}
             text = json.dumps([*self._before, this], indent=2) + "\n"
-            workdir_lib.write_atomically(self._path, text)
+            files.write(self._path, text)
 
 
 def _read_sessions(path: pathlib.Path) -> list[dict[str, float]]:

@@ -9,7 +9,8 @@ import jax
 import ml_collections
 from absl import logging
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core import files
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import preemption
 from sanorm_jax.run import workdir as workdir_lib
 from sanorm_jax.study import jobs as jobs_lib
@@ -23,14 +24,14 @@ def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
     """Record the study's config in its folder, where its jobs read it.
 
     Raises:
-      ConfigError: the folder cannot be written.
+      UserError: the folder cannot be written.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         text = json.dumps(workdir_lib.config_to_dict(study), indent=2) + "\n"
-        workdir_lib.write_atomically(workdir / CONFIG_FILE, text)
+        files.write(workdir / CONFIG_FILE, text)
     except OSError as error:
-        raise ConfigError(
+        raise UserError(
             f"--workdir={workdir}: not writable ({error.strerror}); choose another"
         ) from None
 

@@ -6,6 +6,7 @@ import sys
 
 import ml_collections
 
+from sanorm_jax.core import files
 from sanorm_jax.run import preemption
 from sanorm_jax.run import workdir as workdir_lib
 
@@ -53,5 +54,5 @@ def write(
         requeue=shlex.quote(str(REQUEUE)),
     )
     path = workdir / FILE
-    workdir_lib.write_atomically(path, text)
+    files.write(path, text)
     return path

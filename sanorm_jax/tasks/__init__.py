@@ -2,8 +2,8 @@
 
 import ml_collections
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
-from sanorm_jax.errors import ConfigError
 from sanorm_jax.tasks.base import Task
 from sanorm_jax.tasks.dinosaur import DinosaurTask
 from sanorm_jax.tasks.object_discovery import ObjectDiscoveryTask
@@ -24,12 +24,10 @@ def create(
     """Return the task that `config.task` names.
 
     Raises:
-      ConfigError: no such task, or an option of it out of range.
+      UserError: no such task, or an option of it out of range.
     """
     if config.task not in TASKS:
-        raise ConfigError(
-            f"config.task={config.task}: must be one of {', '.join(TASKS)}"
-        )
+        raise UserError(f"config.task={config.task}: must be one of {', '.join(TASKS)}")
     return TASKS[config.task](config, dataset, axis_name)
 
 
@@ -37,7 +35,7 @@ def open_dataset(config: ml_collections.ConfigDict) -> pipeline.Dataset:
     """Return the dataset that the config names.
 
     Raises:
-      StoreError: missing, incomplete, damaged, or features of other images.
+      UserError: missing, incomplete, damaged, or features of other images.
     """
     return pipeline.open_dataset(
         config.data_dir,

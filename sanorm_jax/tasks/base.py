@@ -11,8 +11,8 @@ import ml_collections
 import numpy as np
 
 from sanorm_jax import metrics
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
-from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import occupancy, segmentation
 from sanorm_jax.models.slot_attention import SlotAttention
 
@@ -78,7 +78,7 @@ class Task(abc.ABC):
         self.axis_name = axis_name
         self.dtype = check_dtype(config.dtype)
         if config.matmul_precision not in MATMUL_PRECISIONS:
-            raise ConfigError(
+            raise UserError(
                 f"config.matmul_precision={config.matmul_precision}: must be one of "
                 f"{', '.join(MATMUL_PRECISIONS)}"
             )
@@ -235,10 +235,10 @@ class Task(abc.ABC):
         return {k: v for k, v in self.config.model.to_dict().items() if k not in fields}
 
     def square_image_size(self) -> int:
-        """Return the side of the images, or raises `ConfigError` if not square."""
+        """Return the side of the images, or raises `UserError` if not square."""
         height, width, _ = self.dataset.fields["image"][0]
         if height != width:
-            raise ConfigError(
+            raise UserError(
                 f"config.dataset={self.config.dataset}: images of {height} x {width} "
                 "are not square; prepare it with --image_size"
             )
@@ -303,15 +303,15 @@ def occupancy_measures(out: dict[str, jax.Array], *names: str) -> dict[str, jax.
 
 
 def check_positive(name: str, value: int):
-    """Raise `ConfigError` unless `value` is a whole number above zero."""
+    """Raise `UserError` unless `value` is a whole number above zero."""
     if not isinstance(value, int) or value <= 0:
-        raise ConfigError(f"{name}={value}: must be a whole number above 0")
+        raise UserError(f"{name}={value}: must be a whole number above 0")
 
 
 def check_dtype(name: str) -> jnp.dtype:
-    """Return the compute dtype of that name, or raises `ConfigError`."""
+    """Return the compute dtype of that name, or raises `UserError`."""
     if name not in ("float32", "bfloat16"):
-        raise ConfigError(f"config.dtype={name}: must be float32 or bfloat16")
+        raise UserError(f"config.dtype={name}: must be float32 or bfloat16")
     return jnp.dtype(name)
 
 

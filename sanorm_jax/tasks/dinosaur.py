@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.models.dinosaur import Dinosaur
 from sanorm_jax.tasks.base import Task, occupancy_measures
@@ -28,7 +28,7 @@ class DinosaurTask(Task):
     def __init__(self, config, dataset, axis_name=None):
         super().__init__(config, dataset, axis_name)
         if "features" not in dataset.fields:
-            raise ConfigError(
+            raise UserError(
                 "config.encoder: not set; DINOSAUR trains on the features of "
                 "`python -m feature_extraction.extract --encoder=...`"
             )
@@ -36,7 +36,7 @@ class DinosaurTask(Task):
         self.num_tokens, self.feature_dim = dataset.fields["features"][0]
         grid = math.isqrt(self.num_tokens)
         if grid**2 != self.num_tokens:
-            raise ConfigError(
+            raise UserError(
                 f"config.encoder={config.encoder}: {self.num_tokens} tokens are no "
                 "square grid"
             )

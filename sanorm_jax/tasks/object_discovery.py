@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sanorm_jax import optimizers
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.models.autoencoder import Autoencoder
 from sanorm_jax.tasks.base import Task, occupancy_measures
@@ -55,7 +55,7 @@ class ObjectDiscoveryTask(Task):
         self.image_size = self.square_image_size()
         for name in config.augmentations:
             if name not in AUGMENTATIONS:
-                raise ConfigError(
+                raise UserError(
                     f"config.augmentations: {name} is none of "
                     f"{', '.join(AUGMENTATIONS)}"
                 )

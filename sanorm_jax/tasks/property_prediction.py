@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.metrics.average_precision import (
     THRESHOLDS,
@@ -38,7 +38,7 @@ class PropertyPredictionTask(Task):
         super().__init__(config, dataset, axis_name)
         self.image_size = self.square_image_size()
         if config.z_range not in Z_RANGES:
-            raise ConfigError(
+            raise UserError(
                 f"config.z_range={config.z_range}: must be one of {', '.join(Z_RANGES)}"
             )
         self.has_segmentation = "segmentation" in dataset.fields

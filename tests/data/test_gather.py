@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import gather
-from sanorm_jax.data.store import Store, StoreError, StoreWriter
+from sanorm_jax.data.store import Store, StoreWriter
 
 SHAPE = (40, 32)
 
@@ -78,7 +79,7 @@ def test_a_file_cut_after_its_index_was_read_is_damaged(store, cut):
     path = store.shard_file("train", "features", 1)
     content = path.read_bytes()
     path.write_bytes(content[:-cut])
-    with pytest.raises(StoreError, match="damaged") as error:
+    with pytest.raises(UserError, match="damaged") as error:
         # Also the last example, whose bytes lie at the end.
         Store.open(store.root).read("train", "features", np.arange(10))
     assert str(path) in str(error.value)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from sanorm_jax.data import locks
+from sanorm_jax.core import locks
 
 
 @pytest.mark.parametrize("code", [errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES])

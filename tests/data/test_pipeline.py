@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
-from sanorm_jax.data.store import StoreError
 from tests import stores
 
 SPLITS = {"train": 37, "validation": 11}
@@ -149,7 +149,7 @@ def test_filters_keep_what_they_promise(dataset):
     ],
 )
 def test_limits_out_of_range_are_named(dataset, options, message):
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(UserError, match=message):
         pipeline.select(dataset, "train", **options)
 
 
@@ -159,7 +159,7 @@ def test_damage_met_while_training_names_the_file(tmp_path):
     content = bytearray(path.read_bytes())
     content[100] ^= 4
     path.write_bytes(content)
-    with pytest.raises(StoreError, match="damaged") as error:
+    with pytest.raises(UserError, match="damaged") as error:
         _train(dataset, np.arange(37))
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -172,14 +172,14 @@ def test_features_of_other_images_are_refused(tmp_path):
     stores.write_source(other, SPLITS, size=32)
     (tmp_path / "random").rename(tmp_path / "first")
     other.rename(tmp_path / "random")
-    with pytest.raises(StoreError, match="was not made from the present"):
+    with pytest.raises(UserError, match="was not made from the present"):
         pipeline.open_dataset(tmp_path, "random", encoder="random")
 
 
 def test_features_of_another_encoder_are_refused(tmp_path):
     stores.random_dataset(tmp_path, SPLITS)
     (tmp_path / "random-random").rename(tmp_path / "random-patches")
-    with pytest.raises(StoreError, match=r"features of random, not of patches") as e:
+    with pytest.raises(UserError, match=r"features of random, not of patches") as e:
         pipeline.open_dataset(tmp_path, "random", encoder="patches")
     assert str(tmp_path / "random-patches") in str(e.value)
 
@@ -187,14 +187,14 @@ def test_features_of_another_encoder_are_refused(tmp_path):
 def test_an_incomplete_store_is_rejected(tmp_path):
     dataset = stores.random_dataset(tmp_path, SPLITS)
     dataset._stores["features"].shard_file("train", "features", 1).unlink()
-    with pytest.raises(StoreError, match="missing shards: train 1 of 5"):
+    with pytest.raises(UserError, match="missing shards: train 1 of 5"):
         pipeline.open_dataset(tmp_path, "random", encoder="random")
 
 
 def test_a_missing_store_and_field_are_named(tmp_path, dataset):
-    with pytest.raises(StoreError, match="no store there"):
+    with pytest.raises(UserError, match="no store there"):
         pipeline.open_dataset(tmp_path, "absent")
-    with pytest.raises(StoreError, match="no field absent"):
+    with pytest.raises(UserError, match="no field absent"):
         next(
             pipeline.eval_batches(
                 dataset, "validation", np.arange(3), fields=("absent",), batch_size=2

@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import prepare
 from sanorm_jax.data.sources.base import Options, Source
-from sanorm_jax.data.store import Store, StoreError, StoreWriter
+from sanorm_jax.data.store import Store, StoreWriter
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLAGS = ("--dataset=shapes", "--image_size=16", "--num_workers=2")
@@ -68,7 +69,7 @@ def test_killed_midway_resumed_then_recognised(tmp_path):
     for worker in workers:
         assert select.select([worker], [], [], 60)[0]
         os.close(worker)
-    with pytest.raises(StoreError, match="incomplete"):
+    with pytest.raises(UserError, match="incomplete"):
         Store.open(root)
     done = {
         path: content
@@ -168,7 +169,7 @@ def _prepare_numbers(monkeypatch, tmp_path, source):
 
 def test_a_stream_is_taken_up_at_its_first_missing_shard(monkeypatch, tmp_path):
     asked = []
-    with pytest.raises(StoreError, match="ended before all its examples"):
+    with pytest.raises(UserError, match="ended before all its examples"):
         _prepare_numbers(monkeypatch, tmp_path, _stream(asked, broken_at=14))
     store = Store.open(tmp_path / "numbers", allow_incomplete=True)
     np.testing.assert_array_equal(store.available("train"), np.arange(12))
@@ -199,7 +200,7 @@ def test_every_dataset_learns_its_name_and_refuses_what_it_cannot_use(
     dataset, tmp_path
 ):
     options = Options(data_dir=tmp_path, source=tmp_path / "absent", min_objects=0)
-    with pytest.raises(StoreError) as error:
+    with pytest.raises(UserError) as error:
         prepare.prepare(dataset, options)
     assert dataset in str(error.value) or "absent" in str(error.value)
     assert "\n" not in str(error.value)
@@ -212,5 +213,5 @@ def _die(split, index):
 
 def test_a_killed_worker_is_an_error_of_one_line(monkeypatch, tmp_path):
     source = _numbers(example=_die)
-    with pytest.raises(StoreError, match="a process was killed"):
+    with pytest.raises(UserError, match="a process was killed"):
         _prepare_numbers(monkeypatch, tmp_path, source)

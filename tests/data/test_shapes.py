@@ -3,10 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import prepare, properties, shapes
 from sanorm_jax.data.sources import shapes as shapes_source
 from sanorm_jax.data.sources.base import Options
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.data.store import Store
 
 SIZE = 48
 
@@ -176,5 +177,5 @@ def test_every_scene_has_as_many_objects_as_asked(low, high):
     ],
 )
 def test_bad_options_are_named(changes, message):
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(UserError, match=message):
         shapes_source.build(dataclasses.replace(Options(), **changes))

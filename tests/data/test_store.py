@@ -10,8 +10,9 @@ import sys
 import numpy as np
 import pytest
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import manifest, store
-from sanorm_jax.data.store import Store, StoreError, StoreWriter
+from sanorm_jax.data.store import Store, StoreWriter
 from tests import stores
 
 SPLITS = {"train": 21, "validation": 5}
@@ -104,14 +105,14 @@ def test_writing_resumes_and_ends_with_the_same_bytes(root, tmp_path):
     part = tmp_path / "part"
     assert not _write(_create(part), skip)
     with pytest.raises(
-        StoreError, match="missing shards: train 1 of 6, validation 1 of 2"
+        UserError, match="missing shards: train 1 of 6, validation 1 of 2"
     ):
         Store.open(part)
     some = Store.open(part, allow_incomplete=True)
     np.testing.assert_array_equal(
         some.available("train"), [i for i in range(21) if i // 4 != 2]
     )
-    with pytest.raises(StoreError, match="missing; run"):
+    with pytest.raises(UserError, match="missing; run"):
         some.read("train", "features", [1, 9])
 
     again = _create(part)
@@ -175,7 +176,7 @@ def test_every_flipped_bit_is_found_and_its_file_named(root):
         for byte in rng.integers(0, len(before), 4):
             _flip(path, byte, rng.integers(8))
             split, field = path.relative_to(root).parts[:2]
-            with pytest.raises(StoreError) as error:
+            with pytest.raises(UserError) as error:
                 Store.open(root).column(split, field)
             assert str(path) in str(error.value)
             assert "damaged" in str(error.value)
@@ -187,7 +188,7 @@ def test_every_flipped_bit_is_found_and_its_file_named(root):
 def test_cut_files_are_damaged(root, length):
     path = root / "train/features/c/2/0/0"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(StoreError, match="features/c/2/0/0: damaged"):
+    with pytest.raises(UserError, match="features/c/2/0/0: damaged"):
         Store.open(root).read("train", "features", [8])
     assert len(Store.open(root).read("train", "features", [3, 12])) == 2
 
@@ -203,7 +204,7 @@ def test_cut_files_are_damaged(root, length):
 )
 def test_other_settings_are_shown_and_nothing_overwritten(root, changes, difference):
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    with pytest.raises(StoreError, match="written by other settings") as error:
+    with pytest.raises(UserError, match="written by other settings") as error:
         _create(root, **changes)
     assert difference in str(error.value)
     after = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -212,12 +213,12 @@ def test_other_settings_are_shown_and_nothing_overwritten(root, changes, differe
 
 def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match="is no store"):
+    with pytest.raises(UserError, match="is no store"):
         _create(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    with pytest.raises(StoreError, match="no store there"):
+    with pytest.raises(UserError, match="no store there"):
         Store.open(tmp_path / "absent")
-    with pytest.raises(StoreError, match="not writable"):
+    with pytest.raises(UserError, match="not writable"):
         _create(tmp_path / "notes.txt" / "store")
 
 
@@ -231,7 +232,7 @@ def test_of_jobs_that_begin_a_store_at_once_the_first_decides(tmp_path, monkeypa
         create(root, manifest)
 
     monkeypatch.setattr(store, "create_manifest", beaten)
-    with pytest.raises(StoreError, match="seed: 1 there, 2 now"):
+    with pytest.raises(UserError, match="seed: 1 there, 2 now"):
         _create(root, settings={"image_size": 20, "seed": 2})
     assert Store.open(root).manifest["settings"]["seed"] == 1
     shutil.rmtree(root)
@@ -265,27 +266,27 @@ def test_a_file_system_without_links_holds_a_store(tmp_path, monkeypatch):
 def test_a_changed_manifest_is_refused(root, change, message):
     path = root / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(UserError, match=message):
         Store.open(root)
     path.write_text("{")
-    with pytest.raises(StoreError, match="unreadable"):
+    with pytest.raises(UserError, match="unreadable"):
         Store.open(root)
 
 
 def test_wrong_columns_and_examples_are_refused(root, tmp_path):
     writer = _create(tmp_path / "new")
     good = _content("train", 0, 4)
-    with pytest.raises(StoreError, match="needs float16"):
+    with pytest.raises(UserError, match="needs float16"):
         writer.write_shard("train", 0, good | {"features": good["image"]})
-    with pytest.raises(StoreError, match="has fields"):
+    with pytest.raises(UserError, match="has fields"):
         writer.write_shard("train", 0, {"image": good["image"]})
     assert 0 in writer.missing_shards("train")
     store = Store.open(root)
-    with pytest.raises(StoreError, match="examples 0 to 20, not 3 to 21"):
+    with pytest.raises(UserError, match="examples 0 to 20, not 3 to 21"):
         store.read("train", "image", [3, 21])
-    with pytest.raises(StoreError, match="no field depth"):
+    with pytest.raises(UserError, match="no field depth"):
         store.read("train", "depth", [0])
-    with pytest.raises(StoreError, match="no split test"):
+    with pytest.raises(UserError, match="no split test"):
         store.read("test", "image", [0])
 
 

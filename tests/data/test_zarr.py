@@ -57,7 +57,7 @@ def test_a_complete_store_that_is_only_read_is_left_as_it_is(root, monkeypatch):
     def refuse(path, content):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(arrays, "write_json", refuse)
+    monkeypatch.setattr(arrays.files, "write", refuse)
     source = stores.write_source(root / "random", {"train": 20, "validation": 5})
     assert source.complete
     assert not path.exists()

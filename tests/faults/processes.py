@@ -22,8 +22,7 @@ import ml_collections
 from absl import logging
 
 from sanorm_jax import evaluate, train
-from sanorm_jax.data.store import StoreError
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import checkpoints as checkpoints_lib
 from sanorm_jax.run import cluster, devices, writers
 from sanorm_jax.run.workdir import read_lines, saved_steps
@@ -174,7 +173,7 @@ def _train(process, config, path, hosts, before):
         before()
         with cluster.joined_hosts(*(hosts or ())):
             code = train.train(config, path)
-    except (ConfigError, StoreError) as error:
+    except UserError as error:
         sys.stderr.write(f"error: {error}\n")
     except BaseException:
         traceback.print_exc()

@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 import torch
 
-from sanorm_jax.data.store import StoreError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.feature_extraction import convert_checkpoint
 
 VECTORS = pathlib.Path(__file__).parent.parent / "vectors"
@@ -109,7 +109,7 @@ class _Harmful:
 def test_nothing_in_a_checkpoint_is_run(tmp_path):
     content = {"model": {"a": torch.ones(2)}, "harm": _Harmful(tmp_path / "made")}
     torch.save(content, tmp_path / "step_1.pkl")
-    with pytest.raises(StoreError, match=r"step_1\.pkl.*unpickling") as caught:
+    with pytest.raises(UserError, match=r"step_1\.pkl.*unpickling") as caught:
         convert_checkpoint.convert(tmp_path / "step_1.pkl", tmp_path / "o.safetensors")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "made").exists()
@@ -130,7 +130,7 @@ def test_what_is_no_checkpoint_is_named(content, tmp_path):
         path.write_bytes(content)
     elif content is not None:
         torch.save(content, path)
-    with pytest.raises(StoreError, match=r"bad\.pkl: ") as caught:
+    with pytest.raises(UserError, match=r"bad\.pkl: ") as caught:
         convert_checkpoint.convert(path, tmp_path / "out.safetensors")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.safetensors").exists()
@@ -142,7 +142,7 @@ def test_nothing_is_overwritten(trainer, tmp_path):
     )
     target = tmp_path / "out.safetensors"
     target.write_text("mine")
-    with pytest.raises(StoreError, match=r"out\.safetensors: exists already"):
+    with pytest.raises(UserError, match=r"out\.safetensors: exists already"):
         convert_checkpoint.convert(tmp_path / "step_1.pkl", target)
     assert target.read_text() == "mine"
 

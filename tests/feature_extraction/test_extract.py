@@ -11,7 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from sanorm_jax.data.store import Store, StoreError, StoreWriter
+from sanorm_jax.core.errors import UserError
+from sanorm_jax.data.store import Store, StoreWriter
 
 ROOT = pathlib.Path(__file__).parents[2]
 SPLITS = {"train": 900, "validation": 30}
@@ -135,7 +136,7 @@ def _kill_and_resume(data_dir, expected, num_kills, seed):
             continue
         done.append(len(shards))
         if len(shards) < NUM_SHARDS:
-            with pytest.raises(StoreError, match=r"incomplete: missing shards"):
+            with pytest.raises(UserError, match=r"incomplete: missing shards"):
                 Store.open(root)
     code, err = _run(data_dir)
     assert code == 0, err
@@ -193,7 +194,7 @@ def test_a_job_of_an_array_does_its_part_only(data_dir, expected):
     assert {path.parts[0] for path in shards} == {"train"}
     assert sorted(int(path.parts[3]) for path in shards) == list(range(1, 150, 4))
     assert f"left to other jobs: {NUM_SHARDS - len(shards)} shards" in err
-    with pytest.raises(StoreError, match="incomplete"):
+    with pytest.raises(UserError, match="incomplete"):
         Store.open(root)
 
 
@@ -217,7 +218,7 @@ def test_repair_writes_just_what_is_damaged(data_dir, expected):
     code, err = _run(data_dir)
     assert code == 0
     assert f"wrote {PER_SHARD} images" in err
-    with pytest.raises(StoreError, match=f"{flipped}: damaged"):
+    with pytest.raises(UserError, match=f"{flipped}: damaged"):
         Store.open(root).read("train", "features", [40 * PER_SHARD])
 
     code, err = _run(data_dir, "--repair")

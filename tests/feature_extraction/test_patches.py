@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from sanorm_jax.data.store import StoreError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.feature_extraction import patches
 
 RNG = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def test_standardised_like_another_encoder():
 
 @pytest.mark.parametrize("patch_size", [5, 16, 48])
 def test_patches_that_do_not_fill_the_image_are_refused(patch_size):
-    with pytest.raises(StoreError, match=f"--patch_size={patch_size}.*24 x 16"):
+    with pytest.raises(UserError, match=f"--patch_size={patch_size}.*24 x 16"):
         _encoder(patch_size=patch_size)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from sanorm_jax.data import run_data
+from sanorm_jax.core import run_data
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data.manifest import PROJECTION
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.data.store import Store
 from sanorm_jax.data.verify import verify
 from sanorm_jax.feature_extraction import encoders, projection
 from sanorm_jax.feature_extraction.features import extract
@@ -107,12 +108,12 @@ def test_repair_needs_the_very_fit(data_dir):
     assert shard.read_bytes() == good
     kept = (root / PROJECTION).read_bytes()
     (root / PROJECTION).write_bytes(kept[:-1] + b"?")
-    with pytest.raises(StoreError, match=rf"{PROJECTION}: damaged, or of another"):
+    with pytest.raises(UserError, match=rf"{PROJECTION}: damaged, or of another"):
         extract(data_dir, "random", "patches", OPTIONS)
     (problem,) = verify(Store.open(root, allow_incomplete=True))
     assert problem.path == root / PROJECTION and not problem.is_shard
     (root / PROJECTION).unlink()
-    with pytest.raises(StoreError, match=rf"{PROJECTION}: unreadable"):
+    with pytest.raises(UserError, match=rf"{PROJECTION}: unreadable"):
         extract(data_dir, "random", "patches", OPTIONS)
     assert not (root / PROJECTION).exists()
     assert shard.read_bytes() == good
@@ -136,7 +137,7 @@ def test_other_images_are_projected_like_those_of_a_run(data_dir, tmp_path):
     np.testing.assert_allclose(mine.column("test", "features"), wanted, atol=5e-3)
     (workdir / PROJECTION).unlink()
     stores.write_source(tmp_path / "more", {"test": 8})
-    with pytest.raises(StoreError, match=rf"run/{PROJECTION}: unreadable"):
+    with pytest.raises(UserError, match=rf"run/{PROJECTION}: unreadable"):
         extract(tmp_path, "more", "patches", like, like=workdir)
     assert not (tmp_path / "more-patches").exists()
 
@@ -153,7 +154,7 @@ def test_other_images_are_projected_like_those_of_a_run(data_dir, tmp_path):
 )
 def test_bad_options_are_named_and_write_nothing(data_dir, changes, message):
     options = {"patch_size": 4, "components": 3} | changes
-    with pytest.raises(StoreError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         extract(data_dir, "random", "patches", Options(**options))
     assert "\n" not in str(caught.value)
     assert not (data_dir / NAME).exists()
@@ -162,17 +163,17 @@ def test_bad_options_are_named_and_write_nothing(data_dir, changes, message):
 def test_a_store_keeps_its_kind_of_features(data_dir):
     plain = Options(patch_size=4)
     root = extract(data_dir, "random", "patches", plain)
-    with pytest.raises(StoreError, match="was begun without a projection"):
+    with pytest.raises(UserError, match="was begun without a projection"):
         extract(data_dir, "random", "patches", OPTIONS)
     assert not (root / PROJECTION).exists()
     shutil.rmtree(root)
     extract(data_dir, "random", "patches", OPTIONS)
     before = (root / "manifest.json").read_bytes(), (root / PROJECTION).read_bytes()
-    with pytest.raises(StoreError, match="was written by other settings"):
+    with pytest.raises(UserError, match="was written by other settings"):
         extract(data_dir, "random", "patches", plain)
     for changes in ({"components": 2}, {"whitening": 1.0}, {"projection_images": 9}):
         options = Options(**vars(OPTIONS) | changes)
-        with pytest.raises(StoreError, match="was fitted by other settings") as caught:
+        with pytest.raises(UserError, match="was fitted by other settings") as caught:
             extract(data_dir, "random", "patches", options)
         assert str(next(iter(changes.values()))) in str(caught.value)
     assert before == (
@@ -188,7 +189,7 @@ def test_a_fit_that_another_start_left_is_used_or_refused(data_dir):
         (root / name).unlink()
     shutil.rmtree(root / "train")
     shutil.rmtree(root / "validation")
-    with pytest.raises(StoreError, match="components: 3 there, 2 now"):
+    with pytest.raises(UserError, match="components: 3 there, 2 now"):
         extract(data_dir, "random", "patches", Options(patch_size=4, components=2))
     extract(data_dir, "random", "patches", OPTIONS)
     assert (root / PROJECTION).read_bytes() == fitted
@@ -205,11 +206,11 @@ def test_a_run_is_evaluated_on_its_own_projection_alone(data_dir, tmp_path):
     run_data.check_projection(workdir, store.settings)
     other = {"projection": store.settings["projection"] | {"sha256": "0"}}
     for settings in (other, {}, None):
-        with pytest.raises(StoreError, match="was trained on features projected oth"):
+        with pytest.raises(UserError, match="was trained on features projected oth"):
             run_data.check_projection(workdir, settings)
 
 
 def test_features_of_too_few_directions_are_refused():
     flat = np.outer(np.arange(9.0), [1, 2, 3])[None]
-    with pytest.raises(StoreError, match="--components=2: the features vary in 1 dir"):
+    with pytest.raises(UserError, match="--components=2: the features vary in 1 dir"):
         projection.fit([flat], 2, 0.5)

@@ -14,8 +14,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional
 
-from sanorm_jax.data import run_data
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.core import run_data
+from sanorm_jax.core.errors import UserError
+from sanorm_jax.data.store import Store
 from sanorm_jax.feature_extraction import features, vit
 from sanorm_jax.feature_extraction.options import Options
 from tests import stores
@@ -284,7 +285,7 @@ def test_an_encoder_is_made_again_from_its_settings(weights, tmp_path):
     run_data.check_features(noted, again.settings, "here")
     other = _spoiled(weights, tmp_path, lambda state: state["norm.bias"].add_(1))
     differs = vit.VitEncoder("test_vit", Options(weights=other).like(made.settings))
-    with pytest.raises(StoreError, match=r"here: .*\(weights: .* there, .* now\)"):
+    with pytest.raises(UserError, match=r"here: .*\(weights: .* there, .* now\)"):
         run_data.check_features(noted, differs.settings, "here")
 
 
@@ -305,7 +306,7 @@ def _spoiled(weights, tmp_path, change):
 )
 def test_weights_that_do_not_fit_are_named(change, message, weights, tmp_path):
     path = _spoiled(weights, tmp_path, change)
-    with pytest.raises(StoreError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         _encoder(weights, weights=path)
     assert f"--weights={path}" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -313,7 +314,7 @@ def test_weights_that_do_not_fit_are_named(change, message, weights, tmp_path):
 
 def test_weights_of_another_model_are_refused(weights):
     path = weights("vit_reg4", img_size=28)
-    with pytest.raises(StoreError, match="does not fit test_vit"):
+    with pytest.raises(UserError, match="does not fit test_vit"):
         _encoder(weights, weights=path)
 
 
@@ -327,7 +328,7 @@ def test_weights_of_another_model_are_refused(weights):
     ],
 )
 def test_other_names_are_answered_with_the_nearest(name, message, tmp_path):
-    with pytest.raises(StoreError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         vit.VitEncoder(name, Options())
     assert f"--encoder={name}" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -344,7 +345,7 @@ def test_other_names_are_answered_with_the_nearest(name, message, tmp_path):
 )
 def test_options_out_of_range_are_named(options, message, weights, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(UserError, match=message):
         _encoder(weights, **options)
 
 
@@ -357,7 +358,7 @@ def test_without_a_network_the_way_out_is_named(monkeypatch):
         return create(*args, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(StoreError, match=r"no route to host.*--weights") as caught:
+    with pytest.raises(UserError, match=r"no route to host.*--weights") as caught:
         vit.VitEncoder("test_vit.r160_in1k", Options())
     assert "\n" not in str(caught.value)
 
@@ -373,7 +374,7 @@ def test_too_little_gpu_memory_for_a_batch_is_one_line(where, weights, monkeypat
         monkeypatch.setattr(encoder._model, "forward_intermediates", _full)
     else:
         monkeypatch.setattr(encoder, "_send", _full)
-    with pytest.raises(StoreError, match="--batch_size=2: too little GPU memory") as e:
+    with pytest.raises(UserError, match="--batch_size=2: too little GPU memory") as e:
         encoder(IMAGES)
     assert "\n" not in str(e.value)
 
@@ -381,6 +382,6 @@ def test_too_little_gpu_memory_for_a_batch_is_one_line(where, weights, monkeypat
 def test_a_model_too_large_for_the_gpu_is_one_line(weights, monkeypatch):
     weights("test_vit", img_size=32)
     monkeypatch.setattr(torch.nn.Module, "to", _full)
-    with pytest.raises(StoreError, match="--encoder=test_vit: does not fit") as e:
+    with pytest.raises(UserError, match="--encoder=test_vit: does not fit") as e:
         _encoder(weights)
     assert "\n" not in str(e.value)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sanorm_jax import evaluate, train
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.report import run_report, status
 from tests import tiny
 
@@ -131,17 +131,17 @@ def test_the_report_is_one_page_of_the_results(run):
 
 def test_what_is_not_there_is_said(data_dir, tmp_path):
     config = tiny.config(data_dir)
-    with pytest.raises(ConfigError, match="no checkpoint"):
+    with pytest.raises(UserError, match="no checkpoint"):
         evaluate.evaluate(config, tmp_path)
-    with pytest.raises(ConfigError, match="no run there"):
+    with pytest.raises(UserError, match="no run there"):
         status.read(tmp_path)
 
 
 def test_numbers_out_of_range_are_named(run):
     config, path = run
-    with pytest.raises(ConfigError, match="--num_slots=0"):
+    with pytest.raises(UserError, match="--num_slots=0"):
         evaluate.evaluate(config, path, num_slots=[0])
-    with pytest.raises(ConfigError, match="no checkpoint of step 5"):
+    with pytest.raises(UserError, match="no checkpoint of step 5"):
         evaluate.evaluate(config, path, step=5)
 
 

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from sanorm_jax import optimizers
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 
 
 def _config(**changes):
@@ -92,7 +92,7 @@ def test_piecewise_linear():
     "knots", [(), "soon", ((0, 1.0), (0, 2.0)), ((5, 1.0), (0, 2.0)), ((0, 1, 2),)]
 )
 def test_wrong_knots(knots):
-    with pytest.raises(ConfigError, match="steps rising"):
+    with pytest.raises(UserError, match="steps rising"):
         optimizers.piecewise_linear(knots)
 
 
@@ -107,6 +107,6 @@ def test_wrong_knots(knots):
     ],
 )
 def test_options_out_of_range(changes, words):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         optimizers.create(_config(**changes))
     assert words in str(caught.value)

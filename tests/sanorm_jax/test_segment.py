@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from sanorm_jax import segment, tasks, train
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources.base import Options
-from sanorm_jax.data.store import StoreError
-from sanorm_jax.errors import ConfigError
 from sanorm_jax.run.init_from import load_variables
 from tests import stores, tiny
 
@@ -154,14 +153,14 @@ def test_features_made_otherwise_are_refused(run, photos, tmp_path):
     twice = _extract(tmp_path, "mine", "random", *other, f"--like={workdir}")
     assert "--encoder: given by --like too" in twice.stderr
     assert twice.returncode == 2
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(UserError) as caught:
         segment.segment(config, workdir, dataset="mine", data_dir=str(tmp_path))
     message = str(caught.value)
     assert "--dataset=mine: not the features that the run was trained on" in message
     assert "patch_size: 4 there, 8 now" in message
     assert "mean: " in message and "--like" in message
     assert "\n" not in message
-    with pytest.raises(StoreError, match="no store there"):
+    with pytest.raises(UserError, match="no store there"):
         segment.segment(config, workdir, dataset="photos", data_dir=str(tmp_path))
 
 
@@ -169,7 +168,7 @@ def test_a_run_on_images_needs_them_at_its_own_size(data, photos, tmp_path):
     config, workdir = _train(data, tmp_path / "run", "object_discovery")
     wrong = Options(source=photos, data_dir=tmp_path, image_size=32)
     prepare("images", wrong, name="wrong")
-    with pytest.raises(ConfigError, match="of 32 pixels, the run was trained on 16"):
+    with pytest.raises(UserError, match="of 32 pixels, the run was trained on 16"):
         segment.segment(config, workdir, dataset="wrong", data_dir=str(tmp_path))
     right = Options(source=photos, data_dir=tmp_path, image_size=SIZE)
     prepare("images", right, name="right")
@@ -183,12 +182,12 @@ def test_a_run_on_images_needs_them_at_its_own_size(data, photos, tmp_path):
 
 def test_bad_input_is_named(run, tmp_path):
     config, workdir = run
-    with pytest.raises(ConfigError, match="--num_slots=257: label maps hold 256"):
+    with pytest.raises(UserError, match="--num_slots=257: label maps hold 256"):
         segment.segment(config, workdir, num_slots=[257])
-    with pytest.raises(ConfigError, match="--num_slots=0"):
+    with pytest.raises(UserError, match="--num_slots=0"):
         segment.segment(config, workdir, num_slots=[0])
-    with pytest.raises(StoreError, match=r"data\.json: not there"):
+    with pytest.raises(UserError, match=r"data\.json: not there"):
         segment.segment(config, tmp_path)
     (tmp_path / "data.json").write_text("{")
-    with pytest.raises(StoreError, match=r"data\.json: unreadable"):
+    with pytest.raises(UserError, match=r"data\.json: unreadable"):
         segment.segment(config, tmp_path)

@@ -11,8 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sanorm_jax import evaluate, train
-from sanorm_jax.data.store import StoreError
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.report import run_report, status
 from sanorm_jax.run import preemption, workdir, writers
 from tests import tiny
@@ -127,12 +126,12 @@ def test_more_steps_continue_a_finished_run(data_dir, tmp_path):
 
 def test_another_config_in_the_folder_is_shown(finished, data_dir):
     config = tiny.config(data_dir, num_slots=5)
-    with pytest.raises(ConfigError, match="num_slots: 4 there, 5 now"):
+    with pytest.raises(UserError, match="num_slots: 4 there, 5 now"):
         train.train(config, finished)
 
 
 def test_a_start_that_failed_leaves_the_folder_to_the_next(data_dir, tmp_path):
-    with pytest.raises(train.StoreError, match="leaves no example"):
+    with pytest.raises(train.UserError, match="leaves no example"):
         train.train(tiny.config(data_dir, min_objects=11), tmp_path)
     config = tiny.config(data_dir, num_train_steps=2)
     assert train.train(config, tmp_path) == 0
@@ -141,13 +140,13 @@ def test_a_start_that_failed_leaves_the_folder_to_the_next(data_dir, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_the_state_before_it(data_dir, tmp_path):
     config = tiny.config(data_dir, optimizer__learning_rate=1e30, seed=1)
-    with pytest.raises(ConfigError, match="not finite at step") as error:
+    with pytest.raises(UserError, match="not finite at step") as error:
         train.train(config, tmp_path)
     step, leaves = _state(tmp_path)
     assert f"not finite at step {step + 1};" in str(error.value)
     assert all(np.isfinite(leaf).all() for leaf in leaves)
     # Started again, it meets the same loss and says the same.
-    with pytest.raises(ConfigError, match=f"not finite at step {step + 1};"):
+    with pytest.raises(UserError, match=f"not finite at step {step + 1};"):
         train.train(config, tmp_path)
 
 
@@ -171,7 +170,7 @@ def test_a_damaged_checkpoint_is_passed_over(data_dir, tmp_path, caplog):
 def test_another_dtype_than_that_of_the_run_is_named(finished, data_dir):
     with (
         jax.enable_x64(True),
-        pytest.raises(ConfigError, match=r"float32 instead of float64.*JAX_ENABLE_X64"),
+        pytest.raises(UserError, match=r"float32 instead of float64.*JAX_ENABLE_X64"),
     ):
         train.train(tiny.config(data_dir, num_train_steps=8), finished)
 
@@ -193,7 +192,7 @@ def test_no_checkpoint_that_can_be_read_is_no_reason_to_delete_a_run(
     shutil.copytree(finished, tmp_path / "run")
     for metadata in tmp_path.glob("run/checkpoints/*/meta/metadata"):
         metadata.write_text("no JSON")
-    with pytest.raises(ConfigError, match="no checkpoint can be read") as error:
+    with pytest.raises(UserError, match="no checkpoint can be read") as error:
         train.train(tiny.config(data_dir, num_train_steps=8), tmp_path / "run")
     assert "restore them from a backup" in str(error.value)
 
@@ -244,7 +243,7 @@ def test_a_changed_model_names_the_parameters(finished, data_dir):
         changed = json.loads(json.dumps(recorded))
         changed["model"]["slot_dim"] = 16
         (finished / "config.json").write_text(json.dumps(changed))
-        with pytest.raises(ConfigError, match=r"is of another model: .*params/decoder"):
+        with pytest.raises(UserError, match=r"is of another model: .*params/decoder"):
             train.train(config.copy_and_resolve_references(), finished)
     finally:
         (finished / "config.json").write_text(json.dumps(recorded))
@@ -254,7 +253,7 @@ def test_two_processes_cannot_train_in_one_folder(data_dir, tmp_path):
     config = tiny.config(data_dir)
     with (
         workdir.claim(tmp_path, config),
-        pytest.raises(ConfigError, match="another process"),
+        pytest.raises(UserError, match="another process"),
     ):
         train.train(config, tmp_path)
 
@@ -265,7 +264,7 @@ def test_other_data_under_the_same_name_is_noticed(data_dir, tmp_path):
     splits = {"train": 41, "validation": 10}
     tiny.stores.random_dataset(tmp_path / "other", splits)
     config = tiny.config(tmp_path / "other", num_train_steps=4)
-    with pytest.raises(ConfigError, match="the data differs"):
+    with pytest.raises(UserError, match="the data differs"):
         train.train(config, tmp_path / "run")
 
 
@@ -294,7 +293,7 @@ def test_other_data_under_the_same_name_is_noticed(data_dir, tmp_path):
 )
 def test_bad_options_are_named_in_one_line(changes, message, data_dir, tmp_path):
     config = tiny.config(data_dir, **changes)
-    with pytest.raises((ConfigError, train.StoreError)) as error:
+    with pytest.raises((UserError, train.UserError)) as error:
         train.train(config, tmp_path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -314,14 +313,14 @@ def test_what_is_used_later_is_checked_before_the_first_step(
     changes, message, data_dir, tmp_path
 ):
     config = tiny.config(data_dir, **changes)
-    with pytest.raises((ConfigError, StoreError), match=message):
+    with pytest.raises(UserError, match=message):
         train.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_checkpoints_of_an_unknown_config_are_not_gone_on_with(data_dir, tmp_path):
     (tmp_path / "checkpoints" / "2").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"has checkpoints but no config\.json"):
+    with pytest.raises(UserError, match=r"has checkpoints but no config\.json"):
         train.train(tiny.config(data_dir), tmp_path)
 
 
@@ -343,7 +342,7 @@ def test_an_incomplete_store_is_rejected(tmp_path):
     data_dir = tiny.data_dir(tmp_path / "data")
     for shard in (1, 3):
         (data_dir / f"random-random/train/features/c/{shard}/0/0").unlink()
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(UserError) as caught:
         train.train(tiny.config(data_dir), tmp_path / "run")
     assert "is incomplete: missing shards: train 2 of 5;" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import prepare
 from sanorm_jax.data.sources import blocks, tetrominoes
 from sanorm_jax.data.sources.base import Options
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.data.store import Store
 
 NUM_ROWS = 5
 
@@ -90,6 +91,6 @@ def test_a_store_has_three_objects_by_default_and_others_by_split(tmp_path):
     ],
 )
 def test_options_out_of_range_are_refused(options, message, tmp_path):
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(UserError, match=message):
         prepare.prepare("blocks", Options(data_dir=tmp_path, **options))
     assert not (tmp_path / "blocks").exists()

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import properties
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources.base import Options, SourceError
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.data.store import Store
 from tests.data import fixtures
 
 
@@ -159,6 +160,6 @@ def test_bad_options_are_refused(clevr, tmp_path):
         (clevr[0], {"image_size": 193}, "--image_size=193: must be 16 to 192"),
         (clevr[0], {"max_objects": 6}, "--max_objects: not used"),
     ):
-        with pytest.raises(StoreError, match=message):
+        with pytest.raises(UserError, match=message):
             _prepare(path, tmp_path / "data", **options)
     assert not (tmp_path / "data").exists()

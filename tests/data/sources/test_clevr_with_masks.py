@@ -5,10 +5,10 @@ import psutil
 import pytest
 import tensorflow as tf
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import prepare
 from sanorm_jax.data.sources import clevr_with_masks
 from sanorm_jax.data.sources.base import Options, SourceError
-from sanorm_jax.data.store import StoreError
 from tests.data import fixtures
 
 
@@ -47,7 +47,7 @@ def test_options_out_of_range_are_refused(scenes, tmp_path):
         (64, tmp_path / "absent", "absent: there is no such file"),
     ):
         options = Options(source=source, image_size=image_size, data_dir=tmp_path)
-        with pytest.raises(StoreError, match=message):
+        with pytest.raises(UserError, match=message):
             prepare.prepare("clevr_with_masks", options)
     empty = tmp_path / "empty.tfrecords"
     fixtures.write_records(empty, [])

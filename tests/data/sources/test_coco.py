@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 from pycocotools import mask as masks
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import coco as coco_source
 from sanorm_jax.data.sources import photographs
 from sanorm_jax.data.sources.base import Options, SourceError
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.data.store import Store
 from tests.data import photograph_fixtures as fixtures
 from tests.data.sources import photographs_shared as shared
 from tests.data.sources.photographs_shared import SIZE
@@ -239,7 +240,7 @@ def test_a_damaged_image_costs_no_finished_shard(copy, tmp_path, monkeypatch):
     annotations = copy / INSTANCES
     before = annotations.read_text()
     _edit(annotations, lambda c: c["annotations"][0].update(id=77))
-    with pytest.raises(StoreError, match="written by other settings"):
+    with pytest.raises(UserError, match="written by other settings"):
         shared.write_store("coco", copy, tmp_path)
     annotations.write_text(before)
     assert Store.open(shared.write_store("coco", copy, tmp_path)).splits["train"] == 6
@@ -272,7 +273,7 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(seed):
 )
 def test_bad_options_are_named(coco, tmp_path, dataset, options, message):
     options = {"source": coco, "data_dir": tmp_path} | options
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(UserError, match=message):
         prepare(dataset, Options(**options))
     assert not list(tmp_path.iterdir())
 

@@ -6,10 +6,11 @@ import threading
 
 import pytest
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import records
 from sanorm_jax.data.sources.base import Options
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.data.store import Store
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -63,7 +64,7 @@ def test_a_dataset_without_a_source_is_downloaded_once(server, tetrominoes, tmp_
 
 def test_an_interrupted_download_leaves_no_file(server, tmp_path):
     server.cut_after = len(server.content) // 2
-    with pytest.raises(StoreError, match=r"tfrecords: not downloaded .*--source"):
+    with pytest.raises(UserError, match=r"tfrecords: not downloaded .*--source"):
         _prepare(tmp_path)
     assert list((tmp_path / "downloads").iterdir()) == []
     server.cut_after = None
@@ -81,6 +82,6 @@ def test_a_failed_download_is_one_line_that_advises_source(
         server.server_close()
     else:
         (tmp_path / "downloads").write_text("")
-    with pytest.raises(StoreError, match=f"{reason}.*--source") as error:
+    with pytest.raises(UserError, match=f"{reason}.*--source") as error:
         _prepare(tmp_path)
     assert "\n" not in str(error.value)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import files
 from sanorm_jax.data.sources.base import Options, SourceError
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.data.store import Store
 
 
 def _content(image, suffix, **options):
@@ -193,5 +194,5 @@ def test_what_is_left_out_is_told_and_the_manifest_says_how(tmp_path, caplog):
     assert "2 .txt, 1 no suffix, 1 .json" in caplog.text
     assert store.settings["transparency"] == "over #ff0000"
     assert "65535" in store.settings["depth"]
-    with pytest.raises(StoreError, match="--background: not used by --dataset=shapes"):
+    with pytest.raises(UserError, match="--background: not used by --dataset=shapes"):
         prepare("shapes", Options(data_dir=tmp_path, background="red"))

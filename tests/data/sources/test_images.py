@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import files
 from sanorm_jax.data.sources.base import Options, SourceError
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.data.store import Store
 
 ROOT = pathlib.Path(__file__).parents[3]
 # Names in the order of the store: by path, whatever the order of writing.
@@ -111,7 +112,7 @@ def test_the_store_of_a_mended_folder_is_written(folder, tmp_path):
 def test_a_changed_folder_is_another_source(folder, tmp_path):
     _prepare(folder, tmp_path, image_size=32)
     (folder / "a.jpeg").rename(folder / "z.jpeg")
-    with pytest.raises(StoreError, match="written by other settings"):
+    with pytest.raises(UserError, match="written by other settings"):
         _prepare(folder, tmp_path, image_size=32)
 
 
@@ -129,7 +130,7 @@ def test_bad_options_are_refused(folder, tmp_path):
         (folder, {"splits": {"train": 1}}, "--splits: not used"),
         (folder, {"background": "whitish"}, "--background=whitish: must be a colour"),
     ):
-        with pytest.raises(StoreError, match=message):
+        with pytest.raises(UserError, match=message):
             _prepare(source, tmp_path / "data", **options)
     assert not (tmp_path / "data").exists()
 

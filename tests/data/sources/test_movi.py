@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import movi
 from sanorm_jax.data.sources.base import Options, SourceError
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.data.store import Store
 from tests.data import movi_fixture
 
 FRAMES = movi_fixture.NUM_FRAMES
@@ -144,7 +145,7 @@ def test_damaged_or_foreign_folders_are_refused(movi_c, copy, tmp_path):
         (movi_c, "movi_c", {"splits": {"extra": 24}}, "has 0 frames"),
         (movi_c, "movi_c", {"seed": 1}, "--seed: not used"),
     ):
-        with pytest.raises(StoreError, match=message):
+        with pytest.raises(UserError, match=message):
             _prepare(dataset, path, tmp_path, **options)
     assert not list(tmp_path.glob("movi_*"))
 
@@ -164,6 +165,6 @@ def test_without_a_network_source_is_advised(tmp_path, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(movi.urllib.request, "urlopen", refuse)
-    with pytest.raises(StoreError, match=r"no route to host.*by --source") as error:
+    with pytest.raises(UserError, match=r"no route to host.*by --source") as error:
         _prepare("movi_e", None, tmp_path)
     assert "kubric-public/tfds/movi_e/256x256/1.0.0" in str(error.value)

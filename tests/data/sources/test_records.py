@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import properties
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources.base import Options
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.data.store import Store
 from tests.data import fixtures
 
 SPLITS = {"train": 4, "validation": 2, "test": 1}
@@ -136,7 +137,7 @@ def test_damaged_files_are_named_and_leave_nothing(damage, tetrominoes, tmp_path
     path, _ = tetrominoes
     bad = tmp_path / "bad.tfrecords"
     damage(path, bad)
-    with pytest.raises(StoreError, match=r"bad\.tfrecords.*get it again") as caught:
+    with pytest.raises(UserError, match=r"bad\.tfrecords.*get it again") as caught:
         _prepare("tetrominoes", bad, tmp_path, splits={"train": 9})
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "tetrominoes").exists()
@@ -147,22 +148,22 @@ def test_a_damaged_file_costs_no_finished_store(tetrominoes, tmp_path):
     there = _prepare("tetrominoes", path, tmp_path, splits={"train": 9})
     bad = tmp_path / path.name
     _truncated(path, bad)
-    with pytest.raises(StoreError, match="was written by other settings"):
+    with pytest.raises(UserError, match="was written by other settings"):
         _prepare("tetrominoes", bad, tmp_path, splits={"train": 9})
     assert Store.open(there.root).manifest["complete"]
 
 
 def test_another_datasets_file_is_refused(tetrominoes, scenes, tmp_path):
-    with pytest.raises(StoreError, match=r"tetrominoes_train.*another dataset"):
+    with pytest.raises(UserError, match=r"tetrominoes_train.*another dataset"):
         _prepare("clevr_with_masks", tetrominoes[0], tmp_path)
-    with pytest.raises(StoreError, match=r"clevr_with_masks_train.*another dataset"):
+    with pytest.raises(UserError, match=r"clevr_with_masks_train.*another dataset"):
         _prepare("tetrominoes", scenes[0], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_more_examples_than_records_are_refused(tetrominoes, tmp_path):
     path, _ = tetrominoes
-    with pytest.raises(StoreError, match=r"has 9 records, the splits need 12"):
+    with pytest.raises(UserError, match=r"has 9 records, the splits need 12"):
         _prepare("tetrominoes", path, tmp_path, splits={"train": 8, "test": 4})
     assert not (tmp_path / "tetrominoes").exists()
 
@@ -176,12 +177,12 @@ def test_more_examples_than_records_are_refused(tetrominoes, tmp_path):
     ],
 )
 def test_options_without_meaning_are_refused(options, message, tetrominoes, tmp_path):
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(UserError, match=message):
         _prepare("tetrominoes", tetrominoes[0], tmp_path, **options)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(StoreError, match=r"nowhere.*no such file"):
+    with pytest.raises(UserError, match=r"nowhere.*no such file"):
         _prepare("tetrominoes", tmp_path / "nowhere.tfrecords", tmp_path)
 
 
@@ -191,7 +192,7 @@ def test_an_unknown_code_names_the_record(tmp_path):
     scene["shape"][2] = 4
     path = tmp_path / "clevr.tfrecords"
     fixtures.write_scenes(path, [scene])
-    with pytest.raises(StoreError, match=r"clevr\.tfrecords: record 0 has shape"):
+    with pytest.raises(UserError, match=r"clevr\.tfrecords: record 0 has shape"):
         _prepare("clevr_with_masks", path, tmp_path, splits={"train": 1})
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics import average_precision as ap
 from tests.sanorm_jax.metrics import plain
 
@@ -112,7 +112,7 @@ def test_splits_without_objects_or_predictions():
 
 def test_bad_arguments_are_refused():
     predictions, targets = random_split(np.random.default_rng(0), 3, 4, 5)
-    with pytest.raises(ConfigError, match="z_range: 'right' is none of reference"):
+    with pytest.raises(UserError, match="z_range: 'right' is none of reference"):
         ap.average_precision(predictions, targets, z_range="right")
     with pytest.raises(ValueError, match="do not agree"):
         ap.average_precision(predictions[:2], targets)

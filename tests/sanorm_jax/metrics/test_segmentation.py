@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics import baselines, segmentation
 from tests.sanorm_jax.metrics import plain
 
@@ -196,7 +196,7 @@ def test_grid_of_tokens_need_not_be_square():
     ],
 )
 def test_impossible_upscaling_is_refused(kwargs, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         segmentation.upscale_segmentation(np.zeros((1, 2, 6)), **kwargs)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models.autoencoder import Autoencoder, SubPixelDecoder
 from sanorm_jax.models.set_predictor import SetPredictor
 from sanorm_jax.models.slot_attention import SlotAttention
@@ -108,7 +108,7 @@ def test_set_predictor_reads_features_in_place_of_images():
     # Where a token lies counts, as in an image.
     moved = predict(features[:, ::-1])["predicted_properties"]
     assert np.abs(moved - out["predicted_properties"]).max() > 1e-4
-    with pytest.raises(ConfigError, match="8 tokens are no square"):
+    with pytest.raises(UserError, match="8 tokens are no square"):
         predict(features[:, :8])
 
 
@@ -156,6 +156,6 @@ def test_bfloat16_is_near_float32(model):
     ],
 )
 def test_images_that_do_not_fit(model, size, words):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         jax.eval_shape(lambda: model.init(RNGS, _images(size), train=True))
     assert words in str(caught.value)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models import normalization
 from sanorm_jax.models.slot_attention import SlotAttention
 from tests.sanorm_jax.models.variables import random_variables
@@ -199,7 +199,7 @@ def test_normalizers_stay_float32_under_bfloat16(attention, values):
 def test_aliases_and_unknown_names():
     for alias, name in normalization.ALIASES.items():
         assert normalization.canonical_name(alias) == name
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         _variables(_model("softmax"), _inputs())
     for name in [*NAMES, *normalization.ALIASES]:
         assert name in str(caught.value)

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models.position_embedding import SoftPositionEmbedding, position_grid
 
 FEATURES = 3 + 2 * jax.random.normal(jax.random.key(0), (2, 5, 5, 6))
@@ -64,5 +64,5 @@ def test_learned_embedding_is_a_parameter():
 
 
 def test_negative_learnable_dim():
-    with pytest.raises(ConfigError, match="learnable_dim=-1"):
+    with pytest.raises(UserError, match="learnable_dim=-1"):
         _run(learnable_dim=-1)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models.slot_attention import SlotAttention
 from tests.sanorm_jax.models.variables import random_variables
 
@@ -207,7 +207,7 @@ def test_initial_parameters():
 )
 def test_wrong_arguments(options, words):
     model, variables = _init()
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         model.apply(variables, INPUTS, train=False, **options)
     assert words in str(caught.value)
 
@@ -217,6 +217,6 @@ def test_wrong_arguments(options, words):
     [({"gru": "lstm"}, "gru='lstm'"), ({"common_dim": 0}, "common_dim=0")],
 )
 def test_wrong_options(options, words):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         _init(**options)
     assert words in str(caught.value)

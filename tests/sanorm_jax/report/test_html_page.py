@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.drawing import figures
-from sanorm_jax.errors import ConfigError
 from sanorm_jax.report import html_page
 
 _VOID = {"meta", "img"}
@@ -142,7 +142,7 @@ def test_figure_files_are_taken_as_they_are(tmp_path):
 )
 def test_bad_figure_files_are_named_and_leave_the_old_report(tmp_path, name, message):
     path = html_page.write_report(tmp_path / "report.html", "old", [])
-    with pytest.raises(ConfigError, match=f"{name}: .*{message}"):
+    with pytest.raises(UserError, match=f"{name}: .*{message}"):
         section = html_page.Section("s", figure=tmp_path / name)
         html_page.write_report(path, "new", [section])
     assert Page(path.read_text()).texts("h1") == ["old"]

@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sanorm_jax import optimizers, tasks
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
-from sanorm_jax.errors import ConfigError
 from sanorm_jax.evaluate import Evaluator
 from sanorm_jax.run.devices import Devices
 from sanorm_jax.train_step import create_state, make_train_step
@@ -108,7 +108,7 @@ def _main(folder: str, names: list[str]):
         sys.stdout.flush()
     try:
         Devices("auto").check_batch_size("batch_size", 12)
-    except ConfigError as error:
+    except UserError as error:
         sys.stdout.write(f"{error}\n")
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import cluster
 from tests import stores
 
@@ -75,14 +75,14 @@ def test_flags_go_before_the_environment_and_that_before_slurm(monkeypatch):
 )
 def test_hosts_that_are_half_given_are_an_error(given, message, monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NUM_TASKS="1")
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         cluster.find_hosts(*given)
 
 
 @pytest.mark.parametrize("nodes", ["", "gpu[1-2", "gpu1-2]", "a b", ",a", "gpu[a-b]"])
 def test_what_is_no_list_of_hosts_is_named(nodes, monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NODELIST=nodes)
-    with pytest.raises(ConfigError, match=r"SLURM_STEP_NODELIST=.*is no list of"):
+    with pytest.raises(UserError, match=r"SLURM_STEP_NODELIST=.*is no list of"):
         cluster.find_hosts()
 
 
@@ -151,17 +151,17 @@ def test_no_gpu_is_taken_twice(monkeypatch):
 
 def test_tasks_that_cannot_divide_the_gpus_are_named(monkeypatch):
     _node(monkeypatch, SLURM_STEP_TASKS_PER_NODE="3(x2)")
-    with pytest.raises(ConfigError, match="--ntasks-per-node=3: must divide the 8"):
+    with pytest.raises(UserError, match="--ntasks-per-node=3: must divide the 8"):
         cluster.find_local_devices()
     _node(monkeypatch, SLURM_STEP_TASKS_PER_NODE="16")
-    with pytest.raises(ConfigError, match="--ntasks-per-node=16"):
+    with pytest.raises(UserError, match="--ntasks-per-node=16"):
         cluster.find_local_devices()
 
 
 @pytest.mark.parametrize("given", [["x"], ["0", "0"], ["8"], ["-1"]])
 def test_devices_that_there_are_not_are_named(given, monkeypatch):
     _node(monkeypatch)
-    with pytest.raises(ConfigError, match=f"--local_device_ids={','.join(given)}"):
+    with pytest.raises(UserError, match=f"--local_device_ids={','.join(given)}"):
         cluster.find_local_devices(given)
 
 
@@ -252,14 +252,14 @@ def test_two_runs_in_one_step_are_an_error_that_names_the_difference(mode, tmp_p
 _TRAIN = """
 import pathlib, sys
 from sanorm_jax import train
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.errors import UserError
 from sanorm_jax.run import cluster
 from tests import tiny
 address, index, data_dir, workdir = sys.argv[1:]
 try:
     with cluster.joined_hosts(address, 2, int(index)):
         train.train(tiny.config(data_dir), pathlib.Path(workdir))
-except ConfigError as error:
+except UserError as error:
     sys.exit(f"error: {error}")
 """
 
@@ -294,7 +294,7 @@ def test_processes_with_different_data_are_an_error(data_dir, tmp_path, port):
 _ALONE = """
 import sys
 from absl import logging
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.errors import UserError
 from sanorm_jax.run import cluster, preemption
 address, index, timeout_s, mode = sys.argv[1:]
 logging.set_verbosity(logging.INFO)
@@ -304,7 +304,7 @@ if mode == "train":
 try:
     with cluster.joined_hosts(address, 2, int(index)):
         print("joined")
-except ConfigError as error:
+except UserError as error:
     sys.exit(f"error: {error}")
 """
 

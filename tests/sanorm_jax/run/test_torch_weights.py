@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models.autoencoder import Autoencoder
 from sanorm_jax.models.dinosaur import Dinosaur, MLPDecoder
 from sanorm_jax.models.set_predictor import SetPredictor
@@ -111,21 +111,21 @@ def test_missing_and_unknown_names_are_told():
     model, variables = _variables("mean")
     tensors = torch_weights.to_torch(model, variables)
     tensors["to_x.weight"] = tensors.pop("to_q.weight")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         torch_weights.to_flax(model, tensors)
     assert "missing to_q.weight" in str(caught.value)
     assert "unknown to_x.weight" in str(caught.value)
     assert "\n" not in str(caught.value)
 
     del variables["params"]["norm_mlp"]["bias"]
-    with pytest.raises(ConfigError, match="missing params/norm_mlp/bias"):
+    with pytest.raises(UserError, match="missing params/norm_mlp/bias"):
         torch_weights.to_torch(model, variables)
 
 
 def test_weights_of_another_normalization_are_refused():
     model, variables = _variables("batch_norm")
     tensors = torch_weights.to_torch(model, variables)
-    with pytest.raises(ConfigError, match="unknown update_normalizer"):
+    with pytest.raises(UserError, match="unknown update_normalizer"):
         torch_weights.to_flax(MODELS["mean"][0], tensors)
 
 
@@ -141,7 +141,7 @@ def test_other_constants_are_refused():
     model, variables = _variables("expanding")
     tensors = torch_weights.to_torch(model, variables)
     tensors["encoder_pos.pos_embedding"] = 2 * tensors["encoder_pos.pos_embedding"]
-    with pytest.raises(ConfigError, match=r"encoder_pos\.pos_embedding"):
+    with pytest.raises(UserError, match=r"encoder_pos\.pos_embedding"):
         torch_weights.to_flax(model, tensors)
 
 
@@ -155,5 +155,5 @@ def test_gradients_can_be_mapped():
 
 
 def test_models_without_a_mapping():
-    with pytest.raises(ConfigError, match="MLPDecoder"):
+    with pytest.raises(UserError, match="MLPDecoder"):
         torch_weights.to_torch(MLPDecoder(), {})

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from sanorm_jax import train
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import wandb_writer, workdir
 from tests import tiny
 
@@ -68,7 +68,7 @@ def test_without_wandb_the_option_is_refused_before_anything(
 ):
     monkeypatch.setitem(sys.modules, "wandb", None)
     config = tiny.config(data_dir, wandb="slots")
-    with pytest.raises(ConfigError, match="wandb is not installed"):
+    with pytest.raises(UserError, match="wandb is not installed"):
         train.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -79,6 +79,6 @@ def test_wandb_that_does_not_start_is_told_in_one_line(data_dir, tmp_path, monke
 
     monkeypatch.setattr(wandb, "init", fail)
     config = tiny.config(data_dir, wandb="slots")
-    with pytest.raises(ConfigError, match="WANDB_MODE=offline") as error:
+    with pytest.raises(UserError, match="WANDB_MODE=offline") as error:
         train.train(config, tmp_path)
     assert "\n" not in str(error.value)

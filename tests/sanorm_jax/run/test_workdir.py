@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.report import status
 from sanorm_jax.run import workdir
 from tests import tiny
@@ -31,6 +31,6 @@ def test_a_run_on_nfs_is_one_process(tmp_path):
     assert not workdir.is_locked(tmp_path)
     with workdir.claim(tmp_path, config):
         assert workdir.is_locked(tmp_path)
-        with pytest.raises(ConfigError, match="another process is training there"):
+        with pytest.raises(UserError, match="another process is training there"):
             workdir.claim(tmp_path, config)
     assert not workdir.is_locked(tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sanorm_jax import evaluate
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.study import jobs
 from tests.sanorm_jax.study.conftest import study_config
 
@@ -43,7 +43,7 @@ def test_what_there_is_not_is_named(changes, message, data_dir, tmp_path):
     for field, value in changes.items():
         with config.ignore_type():
             config[field] = value
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         jobs.create(config, tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -6,7 +6,7 @@ import sys
 import ml_collections
 import pytest
 
-from sanorm_jax.errors import ConfigError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.study import jobs, paper, session
 from tests import tiny
 from tests.sanorm_jax.study.conftest import study_config
@@ -42,7 +42,7 @@ def half_done(data_dir, tmp_path_factory):
         name: jobs.create(study, workdir / name)
         for name, study in config.studies.items()
     }
-    with pytest.raises(ConfigError, match="no run is done"):
+    with pytest.raises(UserError, match="no run is done"):
         paper.write(config, created, workdir)
     study = config.studies.property_prediction
     session.record(study, workdir / "property_prediction")

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
-from sanorm_jax.errors import ConfigError
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.report import references
 from sanorm_jax.study import jobs, page, results
@@ -119,7 +119,7 @@ def test_a_job_that_is_not_done_is_named(study, tmp_path):
     more = [*created, jobs.create(changed, tmp_path)[2]]
     text = page.write(changed, more, tmp_path).read_text()
     assert "Not done: few_weighted_mean_seed_1" in text
-    with pytest.raises(ConfigError, match="no job of the study is done"):
+    with pytest.raises(UserError, match="no job of the study is done"):
         page.write(changed, more[2:], tmp_path)
 
 
@@ -127,5 +127,5 @@ def test_a_measure_that_there_is_not_is_named(study, tmp_path):
     config, created, _ = study
     changed = config.copy_and_resolve_references()
     changed.measures = ("fg_ari_masks",)
-    with pytest.raises(ConfigError, match=r"no fg_ari_masks; there are.*mse"):
+    with pytest.raises(UserError, match=r"no fg_ari_masks; there are.*mse"):
         page.write(changed, created, tmp_path)

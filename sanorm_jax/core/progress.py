@@ -5,7 +5,7 @@ import time
 from absl import logging
 from rich import progress as rich_progress
 
-from . import terminal
+from sanorm_jax.core import console
 
 _LOG_EVERY_S = 15.0
 
@@ -29,18 +29,18 @@ class Progress:
         self._bar = None
 
     def __enter__(self):
-        if terminal.CONSOLE.is_terminal:
+        if console.CONSOLE.is_terminal:
             self._bar = rich_progress.Progress(
                 rich_progress.TextColumn("{task.description}"),
                 rich_progress.BarColumn(),
                 rich_progress.MofNCompleteColumn(),
                 rich_progress.TextColumn("{task.fields[rate]}"),
                 rich_progress.TimeRemainingColumn(),
-                console=terminal.CONSOLE,
+                console=console.CONSOLE,
             )
             self._bar.start()
             # The end of a long path, so that the bar and the rate have room.
-            room = max(terminal.CONSOLE.width // 3, 12)
+            room = max(console.CONSOLE.width // 3, 12)
             shown = (
                 self._title if len(self._title) <= room else "…" + self._title[-room:]
             )

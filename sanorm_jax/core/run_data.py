@@ -9,15 +9,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from .manifest import (
-    PROJECTION,
-    StoreError,
-    create_whole,
-    differences,
-    write_json,
-)
+from sanorm_jax.core import files
+from sanorm_jax.core.errors import UserError
 
 FILE = "data.json"
+# File of the features' projection, in their store and, as a copy, in the run's folder.
+PROJECTION = "projection.npz"
 
 # What does not change the features: which images they are of, and the version of the
 # library that computed them.
@@ -41,26 +38,26 @@ def note(
       fields: shape and dtype of an example's fields, by name.
 
     Raises:
-      StoreError: the projection's file is missing.
+      UserError: the projection's file is missing.
     """
     if projection is not None and not (workdir / PROJECTION).exists():
         try:
             content = projection.read_bytes()
         except OSError as error:
-            raise StoreError(
+            raise UserError(
                 f"{projection}: unreadable ({error.strerror}); restore it, or extract "
                 "the features again"
             ) from None
-        create_whole(workdir / PROJECTION, lambda file: file.write(content))
+        files.create(workdir / PROJECTION, content)
     noted = {"image_size": image_size, "features": features, "fields": fields}
-    write_json(workdir / FILE, noted)
+    files.write(workdir / FILE, files.to_json(noted))
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
     """Return `image_size`, `features` and `fields` as noted.
 
     Raises:
-      StoreError: there is no such note.
+      UserError: there is no such note.
     """
     path = workdir / FILE
     try:
@@ -71,15 +68,15 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
             "fields": noted["fields"],
         }
     except (FileNotFoundError, NotADirectoryError):
-        raise StoreError(
+        raise UserError(
             f"{path}: not there; {workdir} must be the folder of a run that has begun"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: unreadable ({error})") from None
+        raise UserError(f"{path}: unreadable ({error})") from None
 
 
 def check_features(noted: Mapping[str, Any], given: Mapping[str, Any], where: str):
-    """Raise `StoreError` if features are made otherwise than those noted.
+    """Raise `UserError` if features are made otherwise than those noted.
 
     Args:
       noted: settings of the features that a run was trained on.
@@ -90,16 +87,16 @@ def check_features(noted: Mapping[str, Any], given: Mapping[str, Any], where: st
         {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
         for settings in (noted, given)
     )
-    parts = differences(noted, given)
+    parts = files.differences(noted, given)
     if parts:
-        raise StoreError(
+        raise UserError(
             f"{where}: not the features that the run was trained on "
             f"({'; '.join(parts)}); extract them with --like=WORKDIR of the run"
         )
 
 
 def check_projection(workdir: pathlib.Path, features: Mapping[str, Any] | None):
-    """Raise `StoreError` if features are projected otherwise than those of a run.
+    """Raise `UserError` if features are projected otherwise than those of a run.
 
     Args:
       workdir: folder of the run; without a note of its data nothing is checked.
@@ -109,9 +106,10 @@ def check_projection(workdir: pathlib.Path, features: Mapping[str, Any] | None):
         return
     noted = read(workdir)["features"]
     old, new = ((settings or {}).get("projection") for settings in (noted, features))
-    if old != new:
-        raise StoreError(
+    parts = files.differences({"projection": old}, {"projection": new})
+    if parts:
+        raise UserError(
             f"{workdir}: was trained on features projected otherwise "
-            f"({'; '.join(differences({'projection': old}, {'projection': new}))}); "
+            f"({'; '.join(parts)}); "
             "point config.data_dir to those features"
         )

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
-from . import terminal
-from .manifest import StoreError
+from sanorm_jax.core import console
+from sanorm_jax.core.errors import UserError
 
 # What argparse and shells use for a command line that cannot be carried out.
 BAD_INPUT = 2
@@ -29,12 +29,12 @@ def expand(path: str | pathlib.Path) -> pathlib.Path:
     """Return a path with `~` replaced by the home folder, as a shell does.
 
     Raises:
-      StoreError: the home folder is not known.
+      UserError: the home folder is not known.
     """
     try:
         return pathlib.Path(path).expanduser()
     except RuntimeError:
-        raise StoreError(
+        raise UserError(
             f"{path}: the home folder is not known; give the full path"
         ) from None
 
@@ -49,7 +49,7 @@ class _PathParser(flags.ArgumentParser):
             raise ValueError("must name a file or a folder")
         try:
             return expand(argument)
-        except StoreError as error:
+        except UserError as error:
             raise ValueError(str(error)) from None
 
 
@@ -76,13 +76,13 @@ def define_path(
 
 def fail(reason: object) -> int:
     """Print an error as one line on standard error and return `BAD_INPUT`."""
-    terminal.CONSOLE.print(f"error: {reason}")
+    console.CONSOLE.print(f"error: {reason}")
     return BAD_INPUT
 
 
 def run(
     work: Callable[[], int | None],
-    errors: tuple[type[Exception], ...] = (StoreError,),
+    errors: tuple[type[Exception], ...] = (UserError,),
 ) -> int:
     """Do the work and return its exit code (None: 0); `BAD_INPUT` after an error line.
 
@@ -90,7 +90,7 @@ def run(
       work: Work of the command.
       errors: Exceptions whose message is the line.
     """
-    terminal.setup()
+    console.setup()
     try:
         return work() or 0
     except errors as error:
@@ -116,7 +116,7 @@ def main(
     *,
     arguments: Sequence[str] = (),
     parse: Callable[[list[str]], list[str]] = parse_flags,
-    errors: tuple[type[Exception], ...] = (StoreError,),
+    errors: tuple[type[Exception], ...] = (UserError,),
 ):
     """Parse the command line, do the work and exit.
 

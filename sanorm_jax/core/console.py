@@ -27,13 +27,12 @@ CONSOLE = Console(
     force_terminal=sys.stderr.isatty(),
 )
 LOG_FILE = "log.txt"
-_ABOVE = pathlib.Path(__file__).parents[1]
-# In a checkout the parts of the package lie side by side, in a wheel within it.
-_PARTS = ("sanorm_jax", "data", "feature_extraction")
-_IS_CHECKOUT = (_ABOVE / "sanorm_jax").is_dir()
+_PACKAGE = pathlib.Path(__file__).parents[1]
+# In a checkout, parts of the package lie beside it; in a wheel, all are within it.
+_BESIDE = ("data", "feature_extraction") if (_PACKAGE.parent / "data").is_dir() else ()
 _OURS = tuple(
     f"{folder}{os.sep}"
-    for folder in ((_ABOVE / part for part in _PARTS) if _IS_CHECKOUT else (_ABOVE,))
+    for folder in (_PACKAGE, *(_PACKAGE.parent / name for name in _BESIDE))
 )
 # Attribute of a record that is for the log file alone.
 _QUIET = "sanorm_quiet"

@@ -1,0 +1,1 @@
+"""The ground module: errors, console, command frame, files and locks."""

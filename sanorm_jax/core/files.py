@@ -1,0 +1,91 @@
+"""Files that appear complete or not at all, whoever else writes or dies meanwhile."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any
+
+# Content of a file: its bytes, its text, or a function that writes to the open file.
+Content = bytes | str | Callable[[IO[bytes]], Any]
+
+
+@contextlib.contextmanager
+def _written_beside(path: pathlib.Path, content: Content) -> Iterator[pathlib.Path]:
+    """Yield a temporary file with the content, in the folder of `path`."""
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    except OSError as error:
+        # A full disk names no file.
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(path: pathlib.Path, content: Content):
+    """Write a file such that a reader sees the old or the new one, complete."""
+    with _written_beside(path, content) as temporary:
+        temporary.replace(path)
+
+
+def create(path: pathlib.Path, content: Content):
+    """Write a file unless it exists: the first of several writers wins."""
+    with _written_beside(path, content) as temporary:
+        try:
+            # Unlike a renamed file, a link never replaces another writer's.
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            temporary.replace(path)
+
+
+def to_json(content: Any) -> str:
+    """Return the text of a JSON file."""
+    return json.dumps(content, indent=2) + "\n"
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+      OSError: The file is unreadable.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by their dotted names."""
+    flat = {}
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    """Return how two nested mappings differ, field by field, by dotted names."""
+    parts = []
+    for name in sorted(old.keys() | new.keys()):
+        one, two = old.get(name), new.get(name)
+        if isinstance(one, Mapping) and isinstance(two, Mapping):
+            parts += differences(one, two, f"{prefix}{name}.")
+        elif one != two:
+            parts.append(f"{prefix}{name}: {one!r} there, {two!r} now")
+    return parts
