@@ -252,7 +252,7 @@ def test_two_runs_in_one_step_are_an_error_that_names_the_difference(mode, tmp_p
 _TRAIN = """
 import pathlib, sys
 from sanorm_jax import train
-from sanorm_jax.errors import UserError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import cluster
 from tests import tiny
 address, index, data_dir, workdir = sys.argv[1:]
@@ -294,7 +294,7 @@ def test_processes_with_different_data_are_an_error(data_dir, tmp_path, port):
 _ALONE = """
 import sys
 from absl import logging
-from sanorm_jax.errors import UserError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.run import cluster, preemption
 address, index, timeout_s, mode = sys.argv[1:]
 logging.set_verbosity(logging.INFO)

@@ -15,7 +15,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 _WORK = """
 import logging, sys, time
 from absl import logging as absl_logging
-from sanorm_jax.data import commands, progress, terminal
+from sanorm_jax.core import commands, console, progress
 
 def say(text, path):
     # A line of a library: where it was written tells whose it is.
@@ -23,7 +23,7 @@ def say(text, path):
     logging.getLogger("absl").handle(record)
 
 def work():
-    with terminal.LogFile(terminal.pathlib.Path(sys.argv[1])):
+    with console.LogFile(console.pathlib.Path(sys.argv[1])):
         say("one of ours", progress.__file__)
         say("one of orbax", "/site-packages/orbax/checkpoint.py")
         absl_logging.get_absl_logger().handle(
@@ -31,7 +31,7 @@ def work():
                 "absl", logging.WARNING, "/site-packages/other.py", 1, "beware", (), 0
             )
         )
-        terminal.note("a long table")
+        console.note("a long table")
         with progress.Progress("working", 4, "steps", 2) as bar:
             bar.advance(2, "well")
 
