@@ -54,7 +54,7 @@ shapes: weights
 
 demo: CONFIG := shapes
 demo: RUN := $(WORKDIR)
-demo: GRID := --num_slots=5,7,9,11,15,20 --max_objects=6,10
+demo: GRID := --num_slots=7,11,15,20 --max_objects=6,10
 demo: shapes
 	$(train_and_show)
 
