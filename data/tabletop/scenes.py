@@ -8,7 +8,6 @@ import numpy as np
 
 from ..sources.base import Example
 from ..sources.records import pad
-from ..sources.tabletop import CATEGORIES, SPLITS
 from . import assets
 from .physics import Drop, Poses
 from .pictures import Camera, Floor, Light, Renderer
@@ -43,13 +42,6 @@ class Scene:
     camera: Camera
     light: Light
     floor: Floor
-
-
-def collections(split: str) -> tuple[list[str], list[str]]:
-    """Return the names of the objects and of the floors that a split shows."""
-    if split == "validation_unseen":
-        return list(assets.UNSEEN_OBJECTS), list(assets.UNSEEN_FLOORS)
-    return list(assets.SEEN_OBJECTS), list(assets.SEEN_FLOORS)
 
 
 def render(
@@ -96,7 +88,7 @@ def render(
             picture = _picture(renderer, scene, min_pixels=pixels)
         image, labels = picture
         more = _places(scene, size, num_rows)
-    category = [CATEGORIES.index(name) for name in scene.names]
+    category = [assets.CATEGORIES.index(name) for name in scene.names]
     return {
         "image": image,
         "segmentation": labels,
@@ -107,7 +99,7 @@ def render(
 
 
 def _begin(seed, split, index, limits) -> tuple[np.random.Generator, int]:
-    rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
+    rng = np.random.default_rng([seed, list(assets.COLLECTIONS).index(split), index])
     return rng, int(rng.integers(limits[0], limits[1] + 1))
 
 
@@ -154,7 +146,7 @@ def _draw(
     count: int,
     num_frames: int | None = None,
 ) -> Scene:
-    objects, floors = collections(split)
+    objects, floors = assets.COLLECTIONS[split]
     while True:
         names = [objects[i] for i in rng.choice(len(objects), count, replace=False)]
         radii = rng.uniform(*_RADII, count)
