@@ -220,7 +220,7 @@ def fetch(data_dir: pathlib.Path, wheels: pathlib.Path | None = None) -> None:
             _copy_licences(members, cache)
             with progress.Progress(f"writing {cache}", len(missing), "assets") as bar:
                 for path, make in missing.items():
-                    _save(path, make(members))
+                    save(path, make(members))
                     bar.advance(1)
     except OSError as error:
         raise StoreError(f"{cache}: not written ({error.strerror or error})") from None
@@ -257,7 +257,8 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _save(path: pathlib.Path, columns: dict[str, np.ndarray]):
+def save(path: pathlib.Path, columns: dict[str, np.ndarray]) -> None:
+    """Write an object or a floor; the file appears when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         try:
@@ -420,6 +421,8 @@ def read_obj(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray, np.ndar
             polygon = [value.split("/") for value in values]
             for i in range(1, len(polygon) - 1):
                 corners += [polygon[0], polygon[i], polygon[i + 1]]
+    if not corners:
+        raise SourceError(f"{name}: has no faces; every object needs a mesh")
     try:
         places = np.array(positions, float).reshape(-1, 3)
         textured = np.array(uv, float).reshape(-1, 2)
@@ -432,8 +435,6 @@ def read_obj(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray, np.ndar
             f"{name}: has faces without texture coordinates or is damaged; every "
             "object needs a texture"
         ) from None
-    if not len(vertices):
-        raise SourceError(f"{name}: has no faces; every object needs a mesh")
     vertices, faces = np.unique(vertices, axis=0, return_inverse=True)
     return vertices[:, :3], vertices[:, 3:], faces.reshape(-1, 3)
 
