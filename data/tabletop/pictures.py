@@ -24,7 +24,7 @@ mi.set_variant("scalar_rgb")
 _FLOOR = 60.0
 _SAMPLES = 4  # of a pixel, a square number
 _MAX_DEPTH = 3  # the sky's light, reflected once
-_SMOOTHING_RADIUS = 3  # pixels, at 128 pixels a side
+_SMOOTHING_RADIUS = 3  # pixels
 _MIN_ALBEDO = 0.02
 _OFF_PLANE = 0.1  # world units, where weights of neighbours fall
 
@@ -163,8 +163,7 @@ class Renderer:
         path = {"type": "path", "max_depth": _MAX_DEPTH}
         skylit = self._render(scene, camera, path, samples=_SAMPLES, jitter=True)
         albedo = np.maximum(albedo, _MIN_ALBEDO)
-        radius = max(1, round(_SMOOTHING_RADIUS * self._size / 128))
-        skylit = albedo * smooth(skylit / albedo, labels, guides, min(radius, 6))
+        skylit = albedo * smooth(skylit / albedo, labels, guides, _SMOOTHING_RADIUS)
         return _to_srgb(sunlit + skylit), labels
 
     def _load_mesh(self, name: str) -> mi.Mesh:
