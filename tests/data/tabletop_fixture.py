@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-from sanorm_jax.data.tabletop import assets
+from sanorm_jax.data.tabletop import assets, catalogue, meshes
 
 TEXTURE = 16
 
@@ -52,7 +52,7 @@ def write_cache(data_dir: pathlib.Path) -> pathlib.Path:
     """Write every object and floor to the cache; return its folder."""
     cache = assets.folder(data_dir)
     rng = np.random.default_rng(0)
-    for name in assets.CATEGORIES:
+    for name in catalogue.CATEGORIES:
         positions, uv, faces = box(rng.uniform(0.5, 1, 3))
         positions = positions / np.linalg.norm(positions, axis=-1).max()
         assets.save(
@@ -61,11 +61,11 @@ def write_cache(data_dir: pathlib.Path) -> pathlib.Path:
                 "positions": positions.astype(np.float32),
                 "uv": uv.astype(np.float32),
                 "faces": faces.astype(np.uint32),
-                "hull": assets.hull(positions).astype(np.float32),
+                "hull": meshes.hull(positions).astype(np.float32),
                 "texture": _plain(rng),
             },
         )
-    for name in assets.SEEN_FLOORS + assets.UNSEEN_FLOORS:
+    for name in catalogue.SEEN_FLOORS + catalogue.UNSEEN_FLOORS:
         assets.save(assets.floor_path(cache, name), {"texture": _plain(rng)})
     return cache
 

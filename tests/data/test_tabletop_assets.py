@@ -7,7 +7,7 @@ import pytest
 
 from sanorm_jax.data.manifest import StoreError
 from sanorm_jax.data.sources.base import SourceError
-from sanorm_jax.data.tabletop import assets
+from sanorm_jax.data.tabletop import assets, catalogue, meshes
 from tests.data import tabletop_fixture
 
 BOX = tabletop_fixture.obj_text(*tabletop_fixture.box(np.array([1.0, 2.0, 3.0])))
@@ -22,18 +22,18 @@ def wheels(tmp_path, monkeypatch):
     tabletop_fixture.write_wheel(
         second, {"objects/b": ("b.obj", BOX, "t.png"), "textures": ("", "", "f.png")}
     )
-    files = {name: assets.Files("objects", f"{name}.obj", "t.png") for name in "ab"}
-    monkeypatch.setattr(assets, "SEEN_OBJECTS", {"a": files["a"]})
-    monkeypatch.setattr(assets, "UNSEEN_OBJECTS", {"b": files["b"]})
-    monkeypatch.setattr(assets, "SEEN_FLOORS", ("f",))
-    monkeypatch.setattr(assets, "UNSEEN_FLOORS", ())
+    files = {name: catalogue.Files("objects", f"{name}.obj", "t.png") for name in "ab"}
+    monkeypatch.setattr(catalogue, "SEEN_OBJECTS", {"a": files["a"]})
+    monkeypatch.setattr(catalogue, "UNSEEN_OBJECTS", {"b": files["b"]})
+    monkeypatch.setattr(catalogue, "SEEN_FLOORS", ("f",))
+    monkeypatch.setattr(catalogue, "UNSEEN_FLOORS", ())
     _know(monkeypatch, first, second)
     return folder
 
 
 def _know(monkeypatch, *paths):
     hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
-    monkeypatch.setattr(assets, "WHEELS", hashes)
+    monkeypatch.setattr(catalogue, "WHEELS", hashes)
 
 
 def test_assets_are_cached_with_licences_and_made_once(tmp_path, wheels, monkeypatch):
@@ -130,7 +130,7 @@ def test_a_damaged_file_of_the_cache_is_named(tmp_path, wheels):
 def test_obj_files_of_polygons_and_of_negative_indices_are_read():
     square = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
     for faces in ("f 1/1 2/2 3/3 4/4", "f -4/-4/1 -3/-3/1 -2/-2/1 -1/-1/1"):
-        found = assets.read_obj((square + faces).encode(), "square.obj")
+        found = meshes.read_obj((square + faces).encode(), "square.obj")
         positions, uv, faces = found
         assert faces.shape == (2, 3)
         assert len(positions) == 4
@@ -141,8 +141,9 @@ def test_obj_files_of_polygons_and_of_negative_indices_are_read():
 
 
 def test_decimation_keeps_shape_texture_and_seams():
+    pytest.importorskip("fast_simplification")
     positions, uv, faces = tabletop_fixture.sphere(60, 120)
-    simple, simple_uv, simple_faces = assets.decimate(positions, uv, faces, 1500)
+    simple, simple_uv, simple_faces = meshes.decimate(positions, uv, faces, 1500)
     assert len(simple_faces) < 2200 < len(faces)
     np.testing.assert_allclose(np.linalg.norm(simple, axis=-1), 1, atol=0.02)
     # The texture stays where it was.
@@ -155,8 +156,8 @@ def test_decimation_keeps_shape_texture_and_seams():
 
 def test_hulls_hold_their_objects():
     positions, _, _ = tabletop_fixture.sphere(30, 60)
-    hull = assets.hull(positions)
-    assert len(hull) <= assets._NUM_HULL_DIRECTIONS
+    hull = meshes.hull(positions)
+    assert len(hull) <= meshes._NUM_HULL_DIRECTIONS
     directions = np.random.default_rng(0).normal(size=(500, 3))
     directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
     reach = (hull @ directions.T).max(0) / (positions @ directions.T).max(0)
@@ -164,9 +165,9 @@ def test_hulls_hold_their_objects():
 
 
 def test_what_is_held_out_shares_no_file_with_what_is_seen():
-    assert not set(assets.SEEN_OBJECTS) & set(assets.UNSEEN_OBJECTS)
-    assert not set(assets.SEEN_FLOORS) & set(assets.UNSEEN_FLOORS)
-    assert len(assets.CATEGORIES) == 40
-    objects, floors = assets.COLLECTIONS["validation_unseen"]
-    assert objects == tuple(assets.UNSEEN_OBJECTS)
-    assert floors == assets.UNSEEN_FLOORS
+    assert not set(catalogue.SEEN_OBJECTS) & set(catalogue.UNSEEN_OBJECTS)
+    assert not set(catalogue.SEEN_FLOORS) & set(catalogue.UNSEEN_FLOORS)
+    assert len(catalogue.CATEGORIES) == 40
+    objects, floors = catalogue.COLLECTIONS["validation_unseen"]
+    assert objects == tuple(catalogue.UNSEEN_OBJECTS)
+    assert floors == catalogue.UNSEEN_FLOORS
