@@ -298,8 +298,8 @@ def test_videos_are_those_of_movi(data_dir):
     assert len(set(store.column("train", "video")[kept])) == 2
 
 
-def test_the_command_resumes_from_a_damaged_asset(data_dir, tmp_path):
-    """One line names it, finished shards stay, and the same command goes on."""
+def test_the_command_names_a_damaged_asset(data_dir, tmp_path):
+    """One line names it; once it is there, the same command goes on."""
     cache = assets.folder(tmp_path)
     cache.parent.mkdir(parents=True)
     cache.symlink_to(assets.folder(data_dir))
@@ -308,11 +308,10 @@ def test_the_command_resumes_from_a_damaged_asset(data_dir, tmp_path):
         *("--splits=train:33", "--image_size=16", "--max_objects=3"),
         *(f"--data_dir={tmp_path}", "--num_workers=1"),
     ]
-    floors = {
-        n: assets.floor_path(cache, n).read_bytes() for n in catalogue.SEEN_FLOORS
-    }
-    for name in floors:
-        assets.floor_path(cache, name).write_bytes(b"no")
+    paths = [assets.floor_path(cache, name) for name in catalogue.SEEN_FLOORS]
+    contents = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.write_bytes(b"no")
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     finally:
