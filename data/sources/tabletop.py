@@ -57,6 +57,11 @@ def build(options: Options) -> Source:
     Raises:
       StoreError: An option out of range, or the extra `scenes` is not installed.
     """
+    if options.source is not None and not options.source.is_dir():
+        raise StoreError(
+            f"--source={options.source}: is no folder; it must have the wheels of "
+            "tabletop's objects"
+        )
     image_size = options.image_size or 128
     if not 16 <= image_size <= 512:
         raise StoreError(f"--image_size={image_size}: must be 16 to 512")
