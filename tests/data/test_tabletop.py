@@ -289,6 +289,10 @@ def test_videos_are_those_of_movi(data_dir):
     assert (images[:, 1:] != images[:, :-1]).any((2, 3, 4)).all()
     # The floor and its light stay: most pixels are those of the frame before.
     assert (np.abs(np.diff(images, axis=1)).max(-1) < 8).mean() > 0.6
+    # All objects are in view from the first frame on.
+    labels = store.column("train", "segmentation")
+    assert not labels[:, [0, -1]].any()
+    assert not labels[:, :, [0, -1]].any()
     categories = store.column("train", "category").reshape(3, 3, -1)
     assert (categories == categories[:, :1]).all()
     # Frames are chosen by sequence.
