@@ -32,15 +32,20 @@ _SPLITS = flags.DEFINE_list(
 )
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side of the images, pixels.")
 _MIN_OBJECTS = flags.DEFINE_integer(
-    "min_objects", None, "shapes, blocks: fewest objects."
+    "min_objects", None, "shapes, blocks, tabletop: minimum number of objects."
 )
 _MAX_OBJECTS = flags.DEFINE_integer(
-    "max_objects", None, "shapes, blocks: most objects."
+    "max_objects", None, "shapes, blocks, tabletop: maximum number of objects."
 )
 _OBJECTS = flags.DEFINE_list(
-    "objects", None, "shapes, blocks: objects by split, train:3-6,test:7-10."
+    "objects", None, "shapes, blocks, tabletop: objects by split, train:3-6,test:7-10."
 )
-_SEED = flags.DEFINE_integer("seed", None, "shapes, blocks: seed of the scenes.")
+_SEED = flags.DEFINE_integer(
+    "seed", None, "shapes, blocks, tabletop: seed of the scenes."
+)
+_FRAMES = flags.DEFINE_integer(
+    "frames", None, "tabletop: frames of a video, of objects that fall."
+)
 _BACKGROUND = flags.DEFINE_string(
     "background", None, "images: colour under transparent pixels, default white."
 )
@@ -218,6 +223,13 @@ def prepare(
     if writer.finish():
         logging.info("complete already, nothing to do: %s", root)
         return root
+    if source.begin:
+        try:
+            source.begin()
+        except StoreError:
+            if is_new:
+                shutil.rmtree(root)
+            raise
     missing = sum(
         stop - start
         for split in writer.splits
@@ -267,6 +279,7 @@ def _prepare() -> int:
         objects=_object_ranges(_OBJECTS.value),
         seed=_SEED.value,
         background=_BACKGROUND.value,
+        frames=_FRAMES.value,
         data_dir=_DATA_DIR.value,
     )
     name, num_workers = _NAME.value, _NUM_WORKERS.value

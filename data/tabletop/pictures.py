@@ -1,0 +1,306 @@
+"""Renders objects on a floor, in Mitsuba: images and exact masks.
+
+Mitsuba's scalar variant needs neither a GPU nor LLVM nor a display. The sun's light has
+no noise. The sky's light is noisy: it is divided by the surfaces' colours, smoothed
+within surfaces, and multiplied by the colours again, so that textures stay sharp.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+
+import drjit
+import mitsuba as mi
+import numpy as np
+from PIL import Image
+
+from . import assets
+from .physics import Poses
+
+mi.set_variant("scalar_rgb")
+
+# Half the side of the floor; beyond it is the sky, which no camera sees.
+_FLOOR = 60.0
+_SAMPLES = 4  # of a pixel, a square number
+_MAX_DEPTH = 3  # the sky's light, reflected once
+_SMOOTHING_RADIUS = 3  # pixels
+_MIN_ALBEDO = 0.02
+_OFF_PLANE = 0.1  # world units, where weights of neighbours fall
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """A perspective camera of square pictures that looks at a point.
+
+    Attributes:
+      origin: Where it is `[3]`.
+      target: What it looks at `[3]`.
+      fov: Its field of view in degrees.
+    """
+
+    origin: np.ndarray
+    target: np.ndarray
+    fov: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the picture over the distance to it."""
+        return float(np.tan(np.radians(self.fov) / 2))
+
+    def axes(self) -> np.ndarray:
+        """Return the directions to the right, up and forward, `[3, 3]`."""
+        forward = self.target - self.origin
+        forward = forward / np.linalg.norm(forward)
+        right = np.cross(forward, [0.0, 0.0, 1.0])
+        right /= np.linalg.norm(right)
+        return np.stack([right, np.cross(right, forward), forward])
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Return where points `[P, 3]` are: right and up in [-1, 1], and depth."""
+        right, up, depth = ((points - self.origin) @ self.axes().T).T
+        scale = depth * self.half_width
+        return np.stack([right / scale, up / scale, depth], -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Light:
+    """The light of a scene.
+
+    Attributes:
+      sun: Direction of its light `[3]`.
+      sun_color: Irradiance `[3]` of a surface that faces it.
+      sky_color: Radiance `[3]` from everywhere.
+    """
+
+    sun: np.ndarray
+    sun_color: np.ndarray
+    sky_color: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Floor:
+    """The floor of a scene.
+
+    Attributes:
+      name: Name of its texture.
+      tile: Side of the texture in world units.
+      angle: How it is turned, in degrees.
+      offset: Where its middle lies `[2]`.
+    """
+
+    name: str
+    tile: float
+    angle: float
+    offset: np.ndarray
+
+
+class Renderer:
+    """Renders scenes of an image size; keeps what it has loaded.
+
+    Args:
+      cache: Folder of the assets.
+      size: Side of the pictures in pixels.
+    """
+
+    def __init__(self, cache: pathlib.Path, size: int):
+        self._size = size
+        # Processes render beside one another.
+        drjit.set_thread_count(1)
+        self.shape = functools.cache(functools.partial(assets.load_object, cache))
+        self._mesh = functools.cache(self._load_mesh)
+        self._floor_texture = functools.cache(
+            functools.partial(assets.load_floor, cache)
+        )
+
+    def picture(
+        self,
+        names: Sequence[str],
+        scales: Sequence[float],
+        poses: Poses,
+        camera: Camera,
+        light: Light,
+        floor: Floor,
+        min_pixels: int = 0,
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Render objects.
+
+        Args:
+          names: Names of the objects, each once.
+          scales: Their radii.
+          poses: Where they are.
+          camera: The camera.
+          light: The light.
+          floor: The floor.
+          min_pixels: Pixels that each object has to show.
+
+        Returns:
+          the image `[S, S, 3]` and its labels `[S, S]`, both uint8; None if an object
+          shows too little.
+        """
+        shapes = self._place(names, scales, poses)
+        shapes["floor"] = self._floor(floor)
+        sun = {
+            "type": "directional",
+            "direction": light.sun.tolist(),
+            "irradiance": {"type": "rgb", "value": light.sun_color.tolist()},
+        }
+        sky = {
+            "type": "constant",
+            "radiance": {"type": "rgb", "value": light.sky_color.tolist()},
+        }
+        scene = mi.load_dict({"type": "scene", "sun": sun} | shapes)
+        labels, guides = self._first_hits(scene, camera)
+        pixels = np.bincount(labels.ravel(), minlength=len(names) + 1)
+        if pixels[1:].min() < min_pixels:
+            return None
+        albedo = self._render(
+            scene, camera, {"type": "aov", "aovs": "albedo:albedo"}, samples=_SAMPLES
+        )
+        direct = {"type": "direct", "emitter_samples": 1, "bsdf_samples": 0}
+        sunlit = self._render(scene, camera, direct, samples=_SAMPLES)
+        scene = mi.load_dict({"type": "scene", "sky": sky} | shapes)
+        path = {"type": "path", "max_depth": _MAX_DEPTH}
+        skylit = self._render(scene, camera, path, samples=_SAMPLES, jitter=True)
+        albedo = np.maximum(albedo, _MIN_ALBEDO)
+        skylit = albedo * smooth(skylit / albedo, labels, guides, _SMOOTHING_RADIUS)
+        return _to_srgb(sunlit + skylit), labels
+
+    def _load_mesh(self, name: str) -> mi.Mesh:
+        shape = self.shape(name)
+        properties = mi.Properties()
+        properties["bsdf"] = self._bsdf(shape.texture)
+        mesh = mi.Mesh(
+            name,
+            len(shape.positions),
+            len(shape.faces),
+            has_vertex_texcoords=True,
+            props=properties,
+        )
+        parameters = mi.traverse(mesh)
+        parameters["faces"] = shape.faces.ravel()
+        # The lowest row of a bitmap has v = 1.
+        uv = shape.uv * [1, -1] + [0, 1]
+        parameters["vertex_texcoords"] = uv.astype(np.float32).ravel()
+        parameters["vertex_positions"] = shape.positions.ravel()
+        parameters.update()
+        return mesh
+
+    def _bsdf(self, texture: np.ndarray, tiles: float = 1.0):
+        # Finer than twice the picture a texture only adds noise.
+        size = min(max(texture.shape), 2 * self._size)
+        image = Image.fromarray(texture).resize((size, size), Image.Resampling.BOX)
+        bitmap = {
+            "type": "bitmap",
+            "bitmap": mi.Bitmap(np.array(image)),
+            "format": "fp16",
+            "to_uv": mi.ScalarTransform4f().scale([tiles, tiles, 1]),
+        }
+        diffuse = {"type": "diffuse", "reflectance": bitmap}
+        return mi.load_dict({"type": "twosided", "bsdf": diffuse})
+
+    def _floor(self, floor: Floor):
+        transform = mi.ScalarTransform4f().translate([*floor.offset.tolist(), 0])
+        transform = transform.rotate([0, 0, 1], floor.angle)
+        tiles = 2 * _FLOOR / floor.tile
+        return {
+            "type": "rectangle",
+            "to_world": transform.scale([_FLOOR, _FLOOR, 1]),
+            "bsdf": self._bsdf(self._floor_texture(floor.name), tiles),
+        }
+
+    def _place(self, names, scales, poses: Poses) -> dict[str, mi.Mesh]:
+        shapes = {}
+        for i, (name, scale) in enumerate(zip(names, scales, strict=True)):
+            mesh = self._mesh(name)
+            points = poses.apply(i, self.shape(name).positions * scale)
+            parameters = mi.traverse(mesh)
+            parameters["vertex_positions"] = points.astype(np.float32).ravel()
+            parameters.update()
+            shapes[f"object_{i}"] = mesh
+        return shapes
+
+    def _render(
+        self, scene, camera: Camera, integrator, *, samples: int = 1, jitter=False
+    ) -> np.ndarray:
+        """Return `[S, S, C]`; without jitter a single sample is the pixel's centre."""
+        film = {
+            "type": "hdrfilm",
+            "width": self._size,
+            "height": self._size,
+            "rfilter": {"type": "box"},
+            "pixel_format": "rgb",
+            "component_format": "float32",
+        }
+        sensor = {
+            "type": "perspective",
+            "fov": camera.fov,
+            "to_world": mi.ScalarTransform4f().look_at(
+                origin=camera.origin.tolist(),
+                target=camera.target.tolist(),
+                up=[0, 0, 1],
+            ),
+            "film": film,
+            "sampler": {
+                "type": "stratified",
+                "sample_count": samples,
+                "jitter": jitter,
+            },
+        }
+        image = mi.render(
+            scene, sensor=mi.load_dict(sensor), integrator=mi.load_dict(integrator)
+        )
+        return np.array(image)
+
+    def _first_hits(self, scene, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+        """Return labels `[S, S]`, normals and places `[S, S, 6]` at pixel centres."""
+        integrator = {"type": "aov", "aovs": "n:sh_normal,p:position,i:shape_index"}
+        values = self._render(scene, camera, integrator)
+        # Shape 0 is nothing at all; what is no object is the floor.
+        label = [0] * (len(scene.shapes()) + 1)
+        for i, shape in enumerate(scene.shapes()):
+            name, _, number = shape.id().partition("_")
+            if name == "object":
+                label[i + 1] = int(number) + 1
+        index = np.rint(values[..., 6]).astype(int)
+        return np.array(label, np.uint8)[index], values[..., :6]
+
+
+def smooth(
+    values: np.ndarray, labels: np.ndarray, guides: np.ndarray, radius: int
+) -> np.ndarray:
+    """Return values `[S, S, 3]` averaged over neighbours on the same surface.
+
+    Args:
+      values: What is smoothed.
+      labels: Objects of the pixels `[S, S]`; others do not mix.
+      guides: Normals and places `[S, S, 6]`; weights fall with the angle between
+        normals and with the distance from the pixel's plane.
+      radius: Pixels to each side.
+    """
+    size = len(labels)
+    normals, places = guides[..., :3], guides[..., 3:]
+    total, weights = values.copy(), np.ones((size, size, 1), values.dtype)
+    # Half of the neighbours: a weight is that of either pixel for the other.
+    for dy in range(radius + 1):
+        for dx in range(-radius if dy else 1, radius + 1):
+            here = slice(0, size - dy), slice(max(-dx, 0), size - max(dx, 0))
+            there = slice(dy, size), slice(max(dx, 0), size + min(dx, 0))
+            cosine = np.einsum("hwc,hwc->hw", normals[here], normals[there])
+            both = normals[here] + normals[there]
+            off = np.einsum("hwc,hwc->hw", both, places[here] - places[there])
+            weight = np.maximum(cosine, 0) ** 8 * np.exp(-((off / _OFF_PLANE) ** 2))
+            weight = (weight * (labels[here] == labels[there]))[..., None]
+            total[here] += weight * values[there]
+            total[there] += weight * values[here]
+            weights[here] += weight
+            weights[there] += weight
+    return total / weights
+
+
+def _to_srgb(linear: np.ndarray) -> np.ndarray:
+    """Return 8-bit sRGB of linear colours."""
+    linear = np.clip(linear, 0, 1)
+    bright = 1.055 * np.maximum(linear, 1e-8) ** (1 / 2.4) - 0.055
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, bright)
+    return np.rint(srgb * 255).astype(np.uint8)
