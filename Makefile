@@ -19,8 +19,9 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 ENCODER := vit_small_patch14_dinov2.lvd142m
 VIT := $(DATA_DIR)/weights/$(ENCODER).safetensors
 
-.PHONY: demo study properties pixels blocks discovery paper segment test lint clean
-.PHONY: weights shapes scenes small_scenes tetrominoes small_shapes
+.PHONY: demo study properties pixels blocks discovery tabletop paper segment test lint
+.PHONY: clean
+.PHONY: weights shapes scenes small_scenes scanned tetrominoes small_shapes
 
 # Trains CONFIG in the folder RUN, evaluates it over GRID, writes a report.
 define train_and_show
@@ -34,6 +35,10 @@ RUN = experiments/$@
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[extract]"
+	touch $@
+
+$(VENV)/.scenes: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --editable ".[extract,scenes]"
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run
@@ -85,6 +90,20 @@ small_scenes: $(VENV)/.run
 pixels: CONFIG := shapes_property_prediction_pixels
 pixels: GRID := --num_slots=4,8 --max_objects=1,3
 pixels: small_scenes
+	$(train_and_show)
+
+# Scenes of scanned objects, also of objects and floors that training never shows.
+scanned: $(VENV)/.scenes weights
+	$(BIN)/python -m data.prepare --dataset=tabletop --data_dir=$(DATA_DIR) \
+		--image_size=128 --splits=train:2000,validation:480,validation_unseen:240 \
+		--objects=train:3-6,validation:3-10,validation_unseen:3-6
+	$(BIN)/python -m feature_extraction.extract --dataset=tabletop \
+		--encoder=$(ENCODER) --weights=$(VIT) --input_size=224 --components=48 \
+		--data_dir=$(DATA_DIR)
+
+tabletop: CONFIG := tabletop
+tabletop: GRID := --num_slots=7,11,15,20 --max_objects=6,10
+tabletop: scanned
 	$(train_and_show)
 
 tetrominoes: $(VENV)/.run

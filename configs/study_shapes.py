@@ -4,9 +4,9 @@
 
 Trains four normalizations of the demo's model with three seeds, with 7 slots on 3 to 6
 objects. Evaluates with 4 to 20 slots on up to 10 objects. For each normalization, the
-learning rate is the one of two with the lower training loss on the first seed. The
-number of steps and the batch size were fixed before the comparison. They differ from the
-demo's, which were chosen later for batch norm alone.
+learning rate is the one of two with the lower training loss on the first seed. Number
+of steps and batch size were fixed before the comparison. They differ from the demo's,
+which were chosen later for batch norm alone.
 
 Takes 70 minutes on two cores.
 

@@ -226,7 +226,7 @@ def prepare(
     if source.begin:
         try:
             source.begin()
-        except StoreError:
+        except UserError:
             if is_new:
                 shutil.rmtree(root)
             raise

@@ -5,7 +5,8 @@ import functools
 import importlib.util
 import pathlib
 
-from ..store import StoreError
+from sanorm_jax.core.errors import UserError
+
 from ..tabletop import assets, catalogue
 from . import rendered
 from .base import Example, Options, Source, class_fields
@@ -55,16 +56,16 @@ def build(options: Options) -> Source:
     With `--frames`, each frame of each video is an example, as of MOVi.
 
     Raises:
-      StoreError: An option out of range, or the extra `scenes` is not installed.
+      UserError: An option out of range, or the extra `scenes` is not installed.
     """
     if options.source is not None and not options.source.is_dir():
-        raise StoreError(
+        raise UserError(
             f"--source={options.source}: is no folder; it must have the wheels of "
             "tabletop's objects"
         )
     image_size = options.image_size or 128
     if not 16 <= image_size <= 512:
-        raise StoreError(f"--image_size={image_size}: must be 16 to 512")
+        raise UserError(f"--image_size={image_size}: must be 16 to 512")
     videos = options.frames is not None
     if videos:
         _check_frames(options)
@@ -83,7 +84,7 @@ def build(options: Options) -> Source:
     )
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise StoreError(
+        raise UserError(
             f"--dataset=tabletop: needs {', '.join(missing)}; install with pip install "
             "-e '.[scenes]'"
         )
@@ -104,12 +105,12 @@ def build(options: Options) -> Source:
 
 def _check_frames(options: Options):
     if not 1 <= options.frames <= _MAX_FRAMES:
-        raise StoreError(f"--frames={options.frames}: must be 1 to {_MAX_FRAMES}")
+        raise UserError(f"--frames={options.frames}: must be 1 to {_MAX_FRAMES}")
     if options.splits is None:
-        raise StoreError("--splits: must be given with --frames, in frames by split")
+        raise UserError("--splits: must be given with --frames, in frames by split")
     for name, count in options.splits.items():
         if count % options.frames:
-            raise StoreError(
+            raise UserError(
                 f"--splits={name}:{count}: must be a multiple of {options.frames}, the "
                 "frames of a video"
             )

