@@ -43,7 +43,7 @@ def _check(name, state, x, tokens, path):
         safetensors.torch.save_file(state, path)
     else:
         torch.save({"state_dict": state}, path)
-    options = Options(weights=path, input_size=hugging_face.SIDE)
+    options = Options(weights=path, input_size=hugging_face.SIDE, dtype="float32")
     encoder = vit.VitEncoder(f"hf_{name}", options)
     with torch.inference_mode():
         found = encoder._model.forward_features(x)[:, -tokens.shape[1] :]

@@ -242,7 +242,9 @@ def test_a_store_that_has_begun_keeps_its_dtype(
 )
 def test_the_way_of_pooling_is_a_head(trained, wanted, weights):
     path = weights(trained, img_size=28)
-    encoder = vit.VitEncoder(wanted, Options(weights=path, input_size=28))
+    encoder = vit.VitEncoder(
+        wanted, Options(weights=path, input_size=28, dtype="float32")
+    )
     expected = _plain(trained, path, IMAGES)
     np.testing.assert_allclose(encoder(IMAGES), expected, atol=2e-3, rtol=2e-3)
 
