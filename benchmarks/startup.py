@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.train_step_cases import PAPER, Case
-from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run import writers
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.folder import writers
 from tests import stores
 
 CASES = dict(

@@ -35,7 +35,7 @@ from rich.table import Table
 
 from sanorm_jax.data import arrays, pipeline
 from sanorm_jax.data.store import Store, StoreWriter
-from sanorm_jax.run.devices import Devices
+from sanorm_jax.run.distribution.devices import Devices
 
 _FOLDER = flags.DEFINE_string(
     "folder", None, "Where to write the files that are read, default a temporary one."

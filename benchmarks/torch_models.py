@@ -1,7 +1,8 @@
 """The three models in plain PyTorch, to time our training steps against.
 
 Written with torch's own layers only, under the names that
-`sanorm_jax.run.torch_weights` maps, so that both sides can be given the same weights.
+`sanorm_jax.run.parameters.torch_weights` maps: both sides can be given the same
+weights.
 Slot Attention with the weighted mean; torch's GRU cell.
 """
 

@@ -40,7 +40,7 @@ from benchmarks.train_step_cases import (
     make_model,
     our_step,
 )
-from sanorm_jax.run import torch_weights
+from sanorm_jax.run.parameters import torch_weights
 
 _CASES = flags.DEFINE_enum("cases", "paper", list(CASES), "Sizes.")
 _TASKS = flags.DEFINE_list(

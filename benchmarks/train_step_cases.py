@@ -16,7 +16,7 @@ from sanorm_jax.models.autoencoder import Autoencoder
 from sanorm_jax.models.dinosaur import Dinosaur
 from sanorm_jax.models.set_predictor import SetPredictor
 from sanorm_jax.models.slot_attention import SlotAttention
-from sanorm_jax.run.devices import compiler_options
+from sanorm_jax.run.distribution.devices import compiler_options
 
 LEARNING_RATE = 1e-4
 NUM_PROPERTIES = 19

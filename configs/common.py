@@ -62,7 +62,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate_every_steps = 10_000
     config.num_figure_examples = 8
 
-    # A restart may change these: none affects the result (sanorm_jax/run/workdir.py).
+    # A restart may change these: none affects the result (run/folder/workdir.py).
     config.log_every_steps = 100
     config.checkpoint_every_steps = 1_000
     config.num_checkpoints = 3

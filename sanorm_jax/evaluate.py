@@ -17,10 +17,10 @@ from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures
 from sanorm_jax.metrics import measures
-from sanorm_jax.run import compilation_cache, results
-from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run.devices import Devices
-from sanorm_jax.run.init_from import load, load_variables
+from sanorm_jax.run.distribution.devices import Devices
+from sanorm_jax.run.folder import compilation_cache, results
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.parameters.init_from import load, load_variables
 from sanorm_jax.tasks.base import Task, check_positive
 
 DIRECTORY = "evaluations"

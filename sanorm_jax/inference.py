@@ -16,8 +16,8 @@ import numpy as np
 from sanorm_jax import tasks
 from sanorm_jax.core import run_data
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run.init_from import load_variables
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.parameters.init_from import load_variables
 from sanorm_jax.tasks.base import Task
 
 

@@ -11,7 +11,7 @@ from ml_collections import config_flags
 from sanorm_jax.command_line import options
 from sanorm_jax.core import commands, files
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import preemption
+from sanorm_jax.run.distribution import preemption
 
 _MODES = ("train", "evaluate", "segment", "report", "status")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -79,7 +79,7 @@ def _run() -> int:
         return 0
     if _MODE.value == "train":
         preemption.leave_on_signals()
-    from sanorm_jax.run import cluster
+    from sanorm_jax.run.distribution import cluster
 
     with cluster.joined_hosts(
         _COORDINATOR.value,
@@ -106,7 +106,7 @@ _OF_A_HOST = ("data_dir",)
 
 def _options(workdir: pathlib.Path) -> dict[str, Any]:
     """Return what the processes of a run must agree on, by name of the option."""
-    from sanorm_jax.run import workdir as workdir_lib
+    from sanorm_jax.run.folder import workdir as workdir_lib
 
     given = {"--workdir": str(workdir.absolute())}
     for flag in _SHARED:
@@ -121,7 +121,7 @@ def _options(workdir: pathlib.Path) -> dict[str, Any]:
 
 def _config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """Return the config of the run to evaluate."""
-    from sanorm_jax.run import workdir as workdir_lib
+    from sanorm_jax.run.folder import workdir as workdir_lib
 
     if _CONFIG.value is None:
         return workdir_lib.load_config(workdir)
@@ -130,7 +130,7 @@ def _config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def _train_or_evaluate(workdir: pathlib.Path) -> int:
-    from sanorm_jax.run.hosts import Hosts
+    from sanorm_jax.run.distribution.hosts import Hosts
 
     hosts = Hosts()
     hosts.check_same(_options(workdir))

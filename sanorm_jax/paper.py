@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from sanorm_jax.command_line import options
 from sanorm_jax.core import commands
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import preemption
+from sanorm_jax.run.distribution import preemption
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import page, session
 from sanorm_jax.study import paper as paper_lib

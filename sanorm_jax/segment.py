@@ -20,10 +20,10 @@ from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures
 from sanorm_jax.evaluate import settings_grid
-from sanorm_jax.run import compilation_cache
-from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run.devices import Devices
-from sanorm_jax.run.init_from import load_variables
+from sanorm_jax.run.distribution.devices import Devices
+from sanorm_jax.run.folder import compilation_cache
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.parameters.init_from import load_variables
 from sanorm_jax.tasks.base import Task
 
 DIRECTORY = "segmentations"

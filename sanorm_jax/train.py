@@ -14,17 +14,18 @@ import numpy as np
 from absl import logging
 
 from sanorm_jax import optimizers, tasks
-from sanorm_jax.core import progress
+from sanorm_jax.core import fields, progress
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures
 from sanorm_jax.evaluate import Evaluator, check_evaluations
 from sanorm_jax.metrics import measures
-from sanorm_jax.run import compilation_cache, fields, preemption, wandb_writer
-from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run.devices import Devices
-from sanorm_jax.run.rates import Rates
-from sanorm_jax.run.training_run import (
+from sanorm_jax.run.distribution import preemption
+from sanorm_jax.run.distribution.devices import Devices
+from sanorm_jax.run.folder import compilation_cache, wandb_writer
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.folder.rates import Rates
+from sanorm_jax.run.folder.training_run import (
     TrainingRun,
     is_evaluated,
     is_finished,

@@ -13,7 +13,7 @@ import pytest
 
 from sanorm_jax import evaluate, tasks, train
 from sanorm_jax.models import normalization
-from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.folder import workdir as workdir_lib
 from tests import tiny
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs/extending.md"

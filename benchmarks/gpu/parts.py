@@ -30,7 +30,7 @@ from sanorm_jax import optimizers, tasks
 from sanorm_jax.data import pipeline
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.metrics.matching import match
-from sanorm_jax.run.devices import Devices
+from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.train_step import create_state, make_train_step
 from tests import stores, tiny
 from tests.parity import __main__ as parity_main

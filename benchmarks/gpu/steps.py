@@ -24,7 +24,7 @@ from benchmarks.train_step_cases import (
     make_model,
     our_step,
 )
-from sanorm_jax.run import torch_weights
+from sanorm_jax.run.parameters import torch_weights
 
 # By which the sides' first losses may differ, relatively; TF32 keeps 10 bits.
 TOLERANCES = {"float32": 2e-3, "bfloat16": 2e-2}

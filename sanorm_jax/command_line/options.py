@@ -9,9 +9,8 @@ from absl import flags
 
 from sanorm_jax import configs
 from sanorm_jax.command_line import overrides
-from sanorm_jax.core import commands
+from sanorm_jax.core import commands, fields
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import fields
 
 
 def find_config(path: str) -> str:

@@ -10,8 +10,8 @@ import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
+from sanorm_jax.core import fields
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import fields
 
 # Groups whose fields are names that one chooses.
 _NAMED = {"datasets", "evaluations", "studies", "train_settings"}

@@ -14,8 +14,8 @@ from sanorm_jax.core.errors import UserError
 from sanorm_jax.drawing import figures
 from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page, references, status
-from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run import writers
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.folder import writers
 
 FILE = "report.html"
 

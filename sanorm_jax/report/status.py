@@ -9,8 +9,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from sanorm_jax.metrics import measures
-from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run import writers
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.folder import writers
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:

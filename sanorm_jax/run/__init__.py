@@ -1,1 +1,1 @@
-"""What keeps a run alive: devices and hosts, its folder, checkpoints, signals."""
+"""A run: distribution over processes, its folder, parameters from elsewhere."""

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from sanorm_jax.drawing import figures
 from sanorm_jax.metrics import measures
 from sanorm_jax.report import references
-from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run import writers
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.folder import writers
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
 from sanorm_jax.study.results import Data, Row, select

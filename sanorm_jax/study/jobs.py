@@ -26,9 +26,11 @@ from sanorm_jax import tasks, train
 from sanorm_jax.core import files, run_data
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.models import normalization
-from sanorm_jax.run import init_from, preemption, training_run, writers
-from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run.devices import Devices
+from sanorm_jax.run.distribution import preemption
+from sanorm_jax.run.distribution.devices import Devices
+from sanorm_jax.run.folder import training_run, writers
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.parameters import init_from
 
 RUNS = "runs"
 TABLES = "study"

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run import writers
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.folder import writers
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
 

@@ -8,7 +8,7 @@ import ml_collections
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page
-from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.study import charts, learning_rates, page, runner
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import results as results_lib

@@ -15,7 +15,7 @@ from sanorm_jax import metrics, tasks
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.evaluate import Evaluator
 from sanorm_jax.report import references
-from sanorm_jax.run.devices import Devices
+from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
 

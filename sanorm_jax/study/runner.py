@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import logging
 
 from sanorm_jax.core import files, progress
-from sanorm_jax.run import preemption
+from sanorm_jax.run.distribution import preemption
 from sanorm_jax.study.jobs import Job
 
 LOG_FILE = "log.txt"

@@ -11,8 +11,8 @@ from absl import logging
 
 from sanorm_jax.core import files
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import preemption
-from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.distribution import preemption
+from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import learning_rates, runner
 from sanorm_jax.study.jobs import Job

@@ -6,12 +6,12 @@ import sys
 
 import ml_collections
 
+from sanorm_jax import run
 from sanorm_jax.core import files
-from sanorm_jax.run import preemption
-from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.distribution import preemption
 
 FILE = "study.sbatch"
-REQUEUE = pathlib.Path(workdir_lib.__file__).with_name("requeue.sh")
+REQUEUE = pathlib.Path(run.__file__).with_name("requeue.sh")
 
 _SCRIPT = """#!/bin/bash
 #SBATCH --job-name={name}

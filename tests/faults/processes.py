@@ -23,9 +23,10 @@ from absl import logging
 
 from sanorm_jax import evaluate, train
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import checkpoints as checkpoints_lib
-from sanorm_jax.run import cluster, devices, writers
-from sanorm_jax.run.workdir import read_lines, saved_steps
+from sanorm_jax.run.distribution import cluster, devices
+from sanorm_jax.run.folder import checkpoints as checkpoints_lib
+from sanorm_jax.run.folder import writers
+from sanorm_jax.run.folder.workdir import read_lines, saved_steps
 
 PHASES = ("compile", "step", "evaluation", "checkpoint")
 ANY = 2**31 - 1  # number of steps

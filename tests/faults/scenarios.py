@@ -14,8 +14,8 @@ import ml_collections
 import numpy as np
 
 from sanorm_jax import evaluate
-from sanorm_jax.run import cluster, preemption
-from sanorm_jax.run.workdir import saved_steps
+from sanorm_jax.run.distribution import cluster, preemption
+from sanorm_jax.run.folder.workdir import saved_steps
 from tests import tiny
 from tests.faults import harm, processes
 from tests.faults.processes import PHASES, Process

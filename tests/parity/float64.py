@@ -31,7 +31,7 @@ from sanorm_jax.models.dinosaur import Dinosaur  # noqa: E402
 from sanorm_jax.models.normalization import NORMALIZATIONS  # noqa: E402
 from sanorm_jax.models.set_predictor import SetPredictor  # noqa: E402
 from sanorm_jax.models.slot_attention import SlotAttention  # noqa: E402
-from sanorm_jax.run import torch_weights  # noqa: E402
+from sanorm_jax.run.parameters import torch_weights  # noqa: E402
 from tests.parity import torch_variants  # noqa: E402
 from tests.parity.models import ZERO_GRADIENT  # noqa: E402
 from tests.parity.vectors import relative_error  # noqa: E402

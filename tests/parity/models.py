@@ -13,7 +13,7 @@ from sanorm_jax.models.autoencoder import DECODERS, Autoencoder
 from sanorm_jax.models.dinosaur import Dinosaur
 from sanorm_jax.models.set_predictor import SetPredictor
 from sanorm_jax.models.slot_attention import SlotAttention
-from sanorm_jax.run import torch_weights
+from sanorm_jax.run.parameters import torch_weights
 from tests.parity import rounding
 from tests.parity.vectors import GRADIENT_TOLERANCE, Vectors
 

@@ -2,7 +2,7 @@
 
 `benchmarks.torch_models` has the models with the weighted mean, torch's GRU cell and
 the decoder `expanding`. The rest is here, written from the paper's formulas under the
-names that `sanorm_jax.run.torch_weights` maps.
+names that `sanorm_jax.run.parameters.torch_weights` maps.
 """
 
 import torch

@@ -14,7 +14,7 @@ from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources.base import Options
-from sanorm_jax.run.init_from import load_variables
+from sanorm_jax.run.parameters.init_from import load_variables
 from tests import stores, tiny
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -13,7 +13,8 @@ import pytest
 from sanorm_jax import evaluate, train
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.report import run_report, status
-from sanorm_jax.run import preemption, workdir, writers
+from sanorm_jax.run.distribution import preemption
+from sanorm_jax.run.folder import workdir, writers
 from tests import tiny
 
 _JSON_LINES = (workdir.STARTS_FILE, writers.METRICS_FILE)

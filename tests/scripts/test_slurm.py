@@ -7,10 +7,11 @@ import subprocess
 
 import pytest
 
-from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax import run
+from sanorm_jax.run.folder import workdir as workdir_lib
 from tests.scripts.scheduler import SLURM, TIMEOUT_S, Scheduler, wait_for
 
-REQUEUE = pathlib.Path(workdir_lib.__file__).with_name("requeue.sh")
+REQUEUE = pathlib.Path(run.__file__).with_name("requeue.sh")
 FILES = sorted(SLURM.glob("*.sbatch"))
 TRAINING = ("one_gpu", "one_node", "several_nodes", "one_task_a_gpu")
 

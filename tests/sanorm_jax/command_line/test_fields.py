@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 from sanorm_jax import configs
 from sanorm_jax.command_line import options
-from sanorm_jax.run import fields
+from sanorm_jax.core import fields
 
 CONFIGS = sorted(
     path

@@ -15,7 +15,7 @@ from sanorm_jax import optimizers, tasks
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.evaluate import Evaluator
-from sanorm_jax.run.devices import Devices
+from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.train_step import create_state, make_train_step
 from tests import tiny
 

@@ -5,8 +5,8 @@ import contextlib
 import numpy as np
 import pytest
 
-from sanorm_jax.run import workdir, writers
-from sanorm_jax.run.checkpoints import Checkpoints, restore
+from sanorm_jax.run.folder import workdir, writers
+from sanorm_jax.run.folder.checkpoints import Checkpoints, restore
 from tests.faults import harm
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import cluster
+from sanorm_jax.run.distribution import cluster
 from tests import stores
 
 
@@ -167,7 +167,7 @@ def test_devices_that_there_are_not_are_named(given, monkeypatch):
 
 _TASK = """
 import json, jax
-from sanorm_jax.run import cluster
+from sanorm_jax.run.distribution import cluster
 with cluster.joined_hosts():
     seen = [jax.config.read("jax_cuda_visible_devices"), jax.process_index()]
     total = int(jax.pmap(lambda x: jax.lax.psum(x, "d"), "d")(
@@ -253,7 +253,7 @@ _TRAIN = """
 import pathlib, sys
 from sanorm_jax import train
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import cluster
+from sanorm_jax.run.distribution import cluster
 from tests import tiny
 address, index, data_dir, workdir = sys.argv[1:]
 try:
@@ -295,7 +295,7 @@ _ALONE = """
 import sys
 from absl import logging
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import cluster, preemption
+from sanorm_jax.run.distribution import cluster, preemption
 address, index, timeout_s, mode = sys.argv[1:]
 logging.set_verbosity(logging.INFO)
 cluster.MEETING_TIMEOUT_S = int(timeout_s)

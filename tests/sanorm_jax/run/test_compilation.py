@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sanorm_jax import optimizers, tasks, train
-from sanorm_jax.run import compilation_cache, rates, workdir, writers
-from sanorm_jax.run.devices import Devices
+from sanorm_jax.run.distribution.devices import Devices
+from sanorm_jax.run.folder import compilation_cache, rates, workdir, writers
 from sanorm_jax.train_step import create_state, make_train_step
 from tests import tiny
 
@@ -22,7 +22,7 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 PROGRAM = """
 import json, pathlib, sys
 import jax, ml_collections
-from sanorm_jax.run import compilation_cache
+from sanorm_jax.run.folder import compilation_cache
 
 events = []
 jax.monitoring.register_event_listener(lambda name, **_: events.append(name))

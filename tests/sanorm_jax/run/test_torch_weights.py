@@ -8,7 +8,7 @@ from sanorm_jax.models.autoencoder import Autoencoder
 from sanorm_jax.models.dinosaur import Dinosaur, MLPDecoder
 from sanorm_jax.models.set_predictor import SetPredictor
 from sanorm_jax.models.slot_attention import SlotAttention
-from sanorm_jax.run import torch_weights
+from sanorm_jax.run.parameters import torch_weights
 
 SMALL = {"num_slots": 3, "slot_dim": 6, "hidden_dim": 10}
 SLOTS = SlotAttention(**SMALL)

@@ -5,7 +5,7 @@ import pytest
 
 from sanorm_jax import train
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import wandb_writer, workdir
+from sanorm_jax.run.folder import wandb_writer, workdir
 from tests import tiny
 
 wandb = pytest.importorskip("wandb")

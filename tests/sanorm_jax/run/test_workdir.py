@@ -6,7 +6,7 @@ import pytest
 
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.report import status
-from sanorm_jax.run import workdir
+from sanorm_jax.run.folder import workdir
 from tests import tiny
 
 

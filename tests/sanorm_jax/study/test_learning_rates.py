@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sanorm_jax.run import writers
+from sanorm_jax.run.folder import writers
 from sanorm_jax.study import __main__ as command
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import learning_rates

@@ -5,7 +5,7 @@ import importlib
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources.base import Options
 from sanorm_jax.data.store import Store
-from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.study import jobs, page
 from tests import stores
 from tests.data import fixtures, movi_fixture

@@ -14,8 +14,8 @@ import numpy as np
 from absl import logging
 
 from sanorm_jax.core import lazy
-from sanorm_jax.run import workdir as workdir_lib
-from sanorm_jax.run.wandb_writer import WandbWriter
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.folder.wandb_writer import WandbWriter
 
 METRICS_FILE = "metrics.jsonl"
 

@@ -12,8 +12,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import contents
-from sanorm_jax.run.workdir import CHECKPOINTS
+from sanorm_jax.run.folder import contents
+from sanorm_jax.run.folder.workdir import CHECKPOINTS
 
 
 def _open(directory: pathlib.Path, **options) -> ocp.CheckpointManager:

@@ -12,7 +12,7 @@ from jax._src import distributed  # its key-value store has no public name
 from jax.experimental import multihost_utils
 
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run.preemption import Preempted
+from sanorm_jax.run.distribution.preemption import Preempted
 
 # Hosts wait this long for a living one that compiles, saves or draws.
 PATIENCE_S = 3600

@@ -13,7 +13,7 @@ from absl import logging
 
 from sanorm_jax.core import files
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.folder import workdir as workdir_lib
 
 # The run's id there, by which a restart goes on with it.
 ID_FILE = "wandb.json"

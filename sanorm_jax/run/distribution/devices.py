@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run.hosts import Hosts
+from sanorm_jax.run.distribution.hosts import Hosts
 
 AXIS = "devices"
 PARALLELISMS = ("auto", "jit", "pmap")

@@ -20,7 +20,7 @@ import jax
 from absl import logging
 
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import preemption
+from sanorm_jax.run.distribution import preemption
 
 # The processes of a run wait this long for the last one to be started.
 MEETING_TIMEOUT_S = 300

@@ -13,10 +13,10 @@ from absl import logging
 
 from sanorm_jax.core import console, run_data
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import checkpoints, workdir, writers
-from sanorm_jax.run.devices import Devices
-from sanorm_jax.run.init_from import init_from
-from sanorm_jax.run.preemption import Preemption
+from sanorm_jax.run.distribution.devices import Devices
+from sanorm_jax.run.distribution.preemption import Preemption
+from sanorm_jax.run.folder import checkpoints, workdir, writers
+from sanorm_jax.run.parameters.init_from import init_from
 from sanorm_jax.tasks.base import Task
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")

@@ -11,7 +11,8 @@ import safetensors.numpy
 from absl import logging
 
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.run import checkpoints, contents, torch_weights
+from sanorm_jax.run.folder import checkpoints, contents
+from sanorm_jax.run.parameters import torch_weights
 from sanorm_jax.tasks.base import Task
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from sanorm_jax.core import files
-from sanorm_jax.run import workdir as workdir_lib
+from sanorm_jax.run.folder import workdir as workdir_lib
 
 
 def merge(
