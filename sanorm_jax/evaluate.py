@@ -3,7 +3,7 @@
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from sanorm_jax import metrics, tasks
 from sanorm_jax.core import progress, run_data
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
-from sanorm_jax.drawing import figures
+from sanorm_jax.drawing import figures, predictions
 from sanorm_jax.metrics import measures
 from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.folder import compilation_cache, results
@@ -98,23 +98,7 @@ class Evaluator:
                     'evaluations need; train without them, --config.evaluations="{}"'
                 )
         self.select(split)
-        batch = {"index": jax.ShapeDtypeStruct((1,), np.int32)}
-        for field in task.evaluation_fields:
-            shape, dtype = dataset.fields[field]
-            batch[field] = jax.ShapeDtypeStruct((1, *shape), dtype)
-        rng = jax.random.PRNGKey(config.evaluation_seed)
-        variables = jax.eval_shape(task.init, rng)
-        for setting in config.evaluations.values():
-            jax.eval_shape(
-                functools.partial(
-                    task.evaluate,
-                    rng=rng,
-                    num_slots=setting.num_slots,
-                    num_iterations=setting.num_iterations,
-                ),
-                variables,
-                batch,
-            )
+        output_shapes(task, "evaluate", config.evaluations.values())
 
     def run(
         self,
@@ -161,19 +145,10 @@ class Evaluator:
             table.add(*devices.hosts.gather((index, mask, values)))
             advance(int(mask.sum()) * devices.hosts.count)
 
-    def examples(self, split: str, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Return a few examples, with the images, as one host batch."""
-        fields = {*self._task.evaluation_fields, *self._task.drawn_fields}
-        stored = {
-            field: self._task.dataset.read(split, field, indices)
-            for field in sorted(fields)
-        }
-        return stored | {"index": np.asarray(indices, np.int32)}
-
     def predict(
-        self, variables: Any, batch: dict[str, np.ndarray], setting: Any
+        self, variables: Any, split: str, indices: np.ndarray, setting: Any
     ) -> dict[str, np.ndarray]:
-        """Return the task's predictions for a small host batch, on one device."""
+        """Return the task's predictions for a few examples, on one device."""
         key = ("predict", setting.num_slots, setting.num_iterations)
         if key not in self._compiled:
             rng = jax.random.PRNGKey(self._config.evaluation_seed)
@@ -182,14 +157,17 @@ class Evaluator:
                     variables, batch, rng, setting.num_slots, setting.num_iterations
                 )
             )
-        read = (*self._task.evaluation_fields, "index")
-        batch = {name: batch[name] for name in read}
+        field = self._task.input_field
+        batch = {
+            field: self._task.dataset.read(split, field, indices),
+            "index": np.asarray(indices, np.int32),
+        }
         return jax.device_get(self._compiled[key](variables, batch))
 
     def figure(self, variables: Any, split: str, setting: Any) -> Callable:
-        """Return a function that draws scenes and what is predicted, see `Task.draw`.
+        """Return a function that draws examples and what is predicted for them.
 
-        The predictions are made at once, the drawing can be left to another thread.
+        Examples are read and predicted at once; drawing can be left to another thread.
 
         Args:
           variables: of the model, as `Devices.get_state` returns them.
@@ -197,9 +175,45 @@ class Evaluator:
           setting: has `num_slots` and `num_iterations`.
         """
         count = self._config.num_figure_examples
-        batch = self.examples(split, self.select(split)[:count])
-        predicted = self.predict(variables, batch, setting)
-        return functools.partial(self._task.draw, batch, {"predicted": predicted})
+        indices = self.select(split)[:count]
+        predicted = self.predict(variables, split, indices, setting)
+        drawing = predictions.choose(predicted, self._task.dataset)
+        examples = drawing.read(self._task.dataset, split, indices)
+        return functools.partial(drawing.draw, examples, {"predicted": predicted})
+
+
+def output_shapes(
+    task: Task, method: str, settings: Iterable[Any]
+) -> list[dict[str, jax.ShapeDtypeStruct]]:
+    """Return what a method of a task returns for one example; nothing is computed.
+
+    Args:
+      task: the task.
+      method: `evaluate` or `predict`.
+      settings: each has `num_slots` and `num_iterations`.
+
+    Raises:
+      UserError: a field that the method cannot work with.
+    """
+    batch = {"index": jax.ShapeDtypeStruct((1,), np.int32)}
+    for field in task.evaluation_fields:
+        shape, dtype = task.dataset.fields[field]
+        batch[field] = jax.ShapeDtypeStruct((1, *shape), dtype)
+    rng = jax.random.PRNGKey(0)
+    variables = jax.eval_shape(task.init, rng)
+    return [
+        jax.eval_shape(
+            functools.partial(
+                getattr(task, method),
+                rng=rng,
+                num_slots=setting.num_slots,
+                num_iterations=setting.num_iterations,
+            ),
+            variables,
+            batch,
+        )
+        for setting in settings
+    ]
 
 
 def _rows(table: metrics.Table, task: Task, **where) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from absl import logging
 
 from sanorm_jax import evaluate, tasks
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.drawing import figures
+from sanorm_jax.drawing import figures, predictions
 from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page, references, status
 from sanorm_jax.run.folder import workdir as workdir_lib
@@ -138,8 +138,10 @@ def _picture(
     task: tasks.Task, folder: pathlib.Path, num_slots: int
 ) -> list[html_page.Section]:
     pictures = sorted(folder.glob(f"*_slots_{num_slots}_*.png"))
+    (predicted,) = evaluate.output_shapes(task, "predict", [task.config])
+    drawing = predictions.choose(predicted, task.dataset)
     text = "Held-out scenes, their true objects, and what the model found."
-    if "segmentation" in task.drawn_predictions:
+    if drawing.prediction == "segmentation":
         text += (
             " The outlines of its segments lie over the image, those of the true "
             "objects are white; below, the mask of each slot."
@@ -149,7 +151,7 @@ def _picture(
             "Scenes taken apart",
             text=text,
             figure=picture,
-            caption=f"With {num_slots} slots: {task.drawing}.",
+            caption=f"With {num_slots} slots: {drawing.caption}.",
         )
         for picture in pictures[:1]
     ]

@@ -1,13 +1,12 @@
 """The figures of a study's report, from its rows."""
 
-import functools
 from collections.abc import Mapping, Sequence
 
 import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
-from sanorm_jax.drawing import figures
+from sanorm_jax.drawing import figures, predictions
 from sanorm_jax.metrics import measures
 from sanorm_jax.report import references
 from sanorm_jax.run.folder import workdir as workdir_lib
@@ -191,8 +190,8 @@ def _whole(rows: Sequence[Row], data: Data) -> list[Row]:
 
 def samples(
     jobs: Sequence[Job], data: Data, study: ml_collections.ConfigDict, num_slots: int
-) -> Figure:
-    """Draw the same images as each normalization takes them apart.
+) -> tuple[Figure, str]:
+    """Draw the same images under each normalization; return what is shown, too.
 
     Args:
       jobs: one for each normalization.
@@ -205,9 +204,10 @@ def samples(
         columns, _ = jobs_lib.read_arrays(job.samples_path(data.name, num_slots))
         predicted[measures.normalization(job.normalization)] = columns
         indices = columns["index"]
-    read = functools.partial(data.task.dataset.read, data.settings.split)
-    examples = {field: read(field, indices) for field in data.task.drawn_fields}
-    return data.task.draw(examples, predicted)
+    dataset = data.task.dataset
+    drawing = predictions.choose(columns, dataset)
+    examples = drawing.read(dataset, data.settings.split, indices)
+    return drawing.draw(examples, predicted), drawing.caption
 
 
 def training(jobs: Sequence[Job], measure: str) -> Figure | None:

@@ -25,6 +25,7 @@ from sanorm_jax import evaluate as evaluate_lib
 from sanorm_jax import tasks, train
 from sanorm_jax.core import files, run_data
 from sanorm_jax.core.errors import UserError
+from sanorm_jax.drawing import predictions
 from sanorm_jax.models import normalization
 from sanorm_jax.run.distribution import preemption
 from sanorm_jax.run.distribution.devices import Devices
@@ -263,13 +264,14 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
         )
         predicted = evaluator.predict(
             variables,
-            evaluator.examples(split, indices),
+            split,
+            indices,
             ml_collections.ConfigDict(
                 {"num_slots": num_slots, "num_iterations": num_iterations}
             ),
         )
-        columns = {"index": indices}
-        columns |= {name: predicted[name] for name in task.drawn_predictions}
+        shown = predictions.choose(predicted, task.dataset).prediction
+        columns = {"index": indices, shown: predicted[shown]}
         settings = _expected(job, name, study) | {"num_samples": count}
         _write_arrays(job.samples_path(name, num_slots), columns, settings)
 

@@ -265,12 +265,13 @@ def add_samples(page, study, jobs, data, name, where):
     seed = min(job.seed for job in jobs)
     shown = [job for job in jobs if job.seed == seed]
     for k in study.evaluation.sample_slots if study.evaluation.num_samples else ():
+        figure, caption = charts.samples(shown, data, study, k)
         page.figure(
             charts.titled(f"The same images with {k} slots", where),
             name.format(k),
-            charts.samples(shown, data, study, k),
+            figure,
             f"Held-out images under each normalization, seed {seed}, {k} slots: "
-            f"{data.task.drawing}.",
+            f"{caption}.",
         )
 
 

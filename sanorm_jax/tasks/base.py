@@ -1,7 +1,6 @@
 """What the training loop and the evaluation know of an experiment."""
 
 import abc
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -59,13 +58,6 @@ class Task(abc.ABC):
     input_field: str  # `features` or `image`
     train_fields: ClassVar[tuple[str, ...]]
     evaluation_fields: ClassVar[tuple[str, ...]]
-    # What a figure needs of `predict`, and is kept of it.
-    drawn_predictions: tuple[str, ...] = ("segmentation",)
-    # What `draw` shows, for captions.
-    drawing: str = (
-        "true objects and predicted segments. A segment has the colour of the object "
-        "it is matched with; other colours are segments left over"
-    )
 
     def __init__(
         self,
@@ -115,7 +107,18 @@ class Task(abc.ABC):
         num_slots: int,
         num_iterations: int,
     ) -> dict[str, jax.Array]:
-        """Return `segmentation` [B, H, W] and `masks` [B, K, H, W] for figures."""
+        """Return what figures show of each example: {name: [B, ...]}.
+
+        Among it are `segmentation` [B, H, W] and `masks` [B, K, H, W]. The figure is
+        chosen by the names, see `drawing.predictions`.
+
+        Args:
+          variables: of the model.
+          batch: has `input_field` and `index`, see `forward`.
+          rng: key of the evaluation.
+          num_slots: K.
+          num_iterations: of Slot Attention.
+        """
 
     def inputs(self, batch: Batch) -> jax.Array:
         """Return what the model takes: features, or images in [-1, 1], as float32."""
@@ -181,34 +184,6 @@ class Task(abc.ABC):
                 mutable=["batch_stats"],
             )
         return out, updated.get("batch_stats", {})
-
-    @property
-    def drawn_fields(self) -> tuple[str, ...]:
-        """What `draw` reads of the dataset."""
-        names = ("image", "segmentation")
-        return tuple(name for name in names if name in self.dataset.fields)
-
-    def draw(
-        self,
-        examples: Mapping[str, np.ndarray],
-        predicted: Mapping[str, Mapping[str, np.ndarray]],
-    ) -> Any:
-        """Return a figure of examples, and below each what was predicted.
-
-        Args:
-          examples: has `drawn_fields`, [B, ...].
-          predicted: has `drawn_predictions`, by the name of the model; of a single
-            one also its masks are shown, if they are there.
-        """
-        from sanorm_jax.drawing import figures  # training needs no matplotlib
-
-        first = next(iter(predicted.values()))
-        return figures.segmentation_grid(
-            examples["image"],
-            examples.get("segmentation"),
-            {name: p["segmentation"] for name, p in predicted.items()},
-            first.get("masks") if len(predicted) == 1 else None,
-        )
 
     @property
     def slot_dim(self) -> int:

@@ -19,9 +19,6 @@ from sanorm_jax.metrics.matching import huber_set_loss
 from sanorm_jax.models.set_predictor import SetPredictor
 from sanorm_jax.tasks.base import Task, occupancy_measures
 
-# The camera of figures is fitted to the objects of so many.
-_CAMERA_EXAMPLES = 256
-
 
 class PropertyPredictionTask(Task):
     """Trains `SetPredictor` with a matched Huber loss; measures average precision.
@@ -49,16 +46,6 @@ class PropertyPredictionTask(Task):
         self.evaluation_fields = (self.input_field, "properties", "num_objects")
         if self.has_segmentation:
             self.evaluation_fields += self.label_fields
-        # Without their places in the image objects cannot be drawn on it.
-        self._has_places = "pixel_coords" in dataset.fields
-        if self._has_places:
-            self.drawn_predictions = ("predicted_properties",)
-            self.drawing = (
-                "true and predicted objects. Square: cube, disc: sphere, upright: "
-                "cylinder; a white dot marks metal. A white rim marks what finds its "
-                "object within one unit, a cross what does not, a dotted ring an "
-                "object that none finds"
-            )
         self.model = SetPredictor(
             self.slot_attention(),
             image_size=self.image_size,
@@ -125,32 +112,3 @@ class PropertyPredictionTask(Task):
             "segmentation": jnp.argmax(masks, axis=1),
             "masks": masks,
         }
-
-    @property
-    def drawn_fields(self):
-        """See `Task.drawn_fields`."""
-        if not self._has_places:
-            return super().drawn_fields
-        return ("image", "properties", "pixel_coords")
-
-    def draw(self, examples, predicted):
-        """Draw true and predicted objects as glyphs, see `glyphs.property_grid`."""
-        if not self._has_places:
-            return super().draw(examples, predicted)
-        from sanorm_jax.drawing import glyphs  # training needs no matplotlib
-
-        split = self.config.evaluation_split
-        some = np.arange(min(_CAMERA_EXAMPLES, self.dataset.num_examples(split)))
-        vectors = self.dataset.read(split, "properties", some)
-        pixels = self.dataset.read(split, "pixel_coords", some)
-        real = vectors[..., -1] != 0
-        camera = glyphs.fit_camera(
-            glyphs.positions(vectors[real]), pixels[real][..., :2]
-        )
-        return glyphs.property_grid(
-            examples["image"],
-            examples["properties"],
-            examples["pixel_coords"][..., :2],
-            {name: p["predicted_properties"] for name, p in predicted.items()},
-            camera,
-        )

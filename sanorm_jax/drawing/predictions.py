@@ -1,0 +1,116 @@
+"""Which figure shows what a task predicts: it is chosen by the names of predictions."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sanorm_jax.data import pipeline
+from sanorm_jax.drawing import figures, glyphs
+
+# The camera is fitted to the objects of so many images.
+_CAMERA_EXAMPLES = 256
+
+Examples = dict[str, Any]
+# Arrays `[B, ...]` by name of the prediction, by name of the model.
+Predicted = Mapping[str, Mapping[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A figure of examples and, below each, what models predict for it.
+
+    Attributes:
+      prediction: Name of the prediction that is drawn.
+      needs: Fields of the dataset without which it cannot be drawn.
+      caption: What the figure shows.
+      read: Reads examples, called with the dataset, the split and indices `[B]`.
+      draw: Draws examples that `read` returned, and what is predicted for them.
+    """
+
+    prediction: str
+    needs: tuple[str, ...]
+    caption: str
+    read: Callable[[pipeline.Dataset, str, np.ndarray], Examples]
+    draw: Callable[[Examples, Predicted], Figure]
+
+
+def choose(predictions: Collection[str], dataset: pipeline.Dataset) -> Drawing:
+    """Return how predictions of these names are drawn, for images of a dataset.
+
+    Raises:
+      ValueError: nothing among them can be drawn.
+    """
+    for drawing in DRAWINGS:
+        drawable = all(field in dataset.fields for field in drawing.needs)
+        if drawable and drawing.prediction in predictions:
+            return drawing
+    raise ValueError(f"no figure shows any of {', '.join(predictions)}")
+
+
+def _read_segmentation(dataset, split, indices) -> Examples:
+    fields = ("image", "segmentation")
+    return {
+        field: dataset.read(split, field, indices)
+        for field in fields
+        if field in dataset.fields
+    }
+
+
+def _draw_segmentation(examples: Examples, predicted: Predicted) -> Figure:
+    """Draw segmentations; of a single model also the masks, if they are there."""
+    first = next(iter(predicted.values()))
+    return figures.segmentation_grid(
+        examples["image"],
+        examples.get("segmentation"),
+        {name: p["segmentation"] for name, p in predicted.items()},
+        first.get("masks") if len(predicted) == 1 else None,
+    )
+
+
+def _read_properties(dataset, split, indices) -> Examples:
+    fields = ("image", "properties", "pixel_coords")
+    examples = {field: dataset.read(split, field, indices) for field in fields}
+    some = np.arange(min(_CAMERA_EXAMPLES, dataset.num_examples(split)))
+    vectors = dataset.read(split, "properties", some)
+    pixels = dataset.read(split, "pixel_coords", some)
+    real = vectors[..., -1] != 0
+    camera = glyphs.fit_camera(glyphs.positions(vectors[real]), pixels[real][..., :2])
+    return examples | {"camera": camera}
+
+
+def _draw_properties(examples: Examples, predicted: Predicted) -> Figure:
+    """Draw true and predicted objects as glyphs."""
+    return glyphs.property_grid(
+        examples["image"],
+        examples["properties"],
+        examples["pixel_coords"][..., :2],
+        {name: p["predicted_properties"] for name, p in predicted.items()},
+        examples["camera"],
+    )
+
+
+# The first that fits is drawn.
+DRAWINGS = (
+    Drawing(
+        prediction="predicted_properties",
+        # Without their positions in the image objects cannot be drawn on it.
+        needs=("image", "properties", "pixel_coords"),
+        caption="true and predicted objects. Square: cube, disc: sphere, upright: "
+        "cylinder; a white dot marks metal. A white rim marks what finds its "
+        "object within one unit, a cross what does not, a dotted ring an "
+        "object that none finds",
+        read=_read_properties,
+        draw=_draw_properties,
+    ),
+    Drawing(
+        prediction="segmentation",
+        needs=("image",),
+        caption="true objects and predicted segments. A segment has the colour of the "
+        "object it is matched with; other colours are segments left over",
+        read=_read_segmentation,
+        draw=_draw_segmentation,
+    ),
+)
