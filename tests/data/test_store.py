@@ -276,7 +276,7 @@ def test_a_changed_manifest_is_refused(root, change, message):
 def test_wrong_columns_and_examples_are_refused(root, tmp_path):
     writer = _create(tmp_path / "new")
     good = _content("train", 0, 4)
-    with pytest.raises(UserError, match="needs float16"):
+    with pytest.raises(UserError, match="pass float16"):
         writer.write_shard("train", 0, good | {"features": good["image"]})
     with pytest.raises(UserError, match="has fields"):
         writer.write_shard("train", 0, {"image": good["image"]})

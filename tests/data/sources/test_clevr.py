@@ -118,7 +118,9 @@ def test_damaged_zips_are_named(clevr, tmp_path):
     with pytest.raises(SourceError, match=r"zip/.*CLEVR_val_000001\.png: unreadable"):
         _prepare(path, tmp_path)
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(SourceError, match=r"v1\.0\.zip: truncated, corrupt or no zip"):
+    with pytest.raises(
+        SourceError, match=r"v1\.0\.zip: truncated, corrupt or not a zip"
+    ):
         _prepare(path, tmp_path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "another archive")

@@ -265,7 +265,7 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(seed):
     [
         ("coco", {"source": None}, "--source: required for --dataset=coco"),
         ("voc", {"source": None}, "--source: required for --dataset=voc"),
-        ("coco", {"splits": {"test": 2}}, "coco has train, validation, not test"),
+        ("coco", {"splits": {"test": 2}}, "coco has no split test"),
         ("coco", {"splits": {"train": 9}}, "--splits=train:9: has 6 images"),
         ("coco", {"image_size": 8}, "--image_size=8"),
         ("coco", {"max_objects": 5}, "--max_objects: not used by --dataset=coco"),

@@ -129,7 +129,7 @@ def test_damaged_or_foreign_folders_are_refused(movi_c, copy, tmp_path):
     text = info.read_text()
     for content, message in (
         (text[:200], "copy: not a MOVi builder folder"),
-        (text.replace('"movi_c"', '"mnist"'), "copy: holds mnist, not movi_c"),
+        (text.replace('"movi_c"', '"mnist"'), "copy: contains mnist; pass the folder"),
     ):
         info.write_text(content)
         with pytest.raises(SourceError, match=message):
