@@ -282,7 +282,7 @@ def test_wrong_columns_and_examples_are_refused(root, tmp_path):
         writer.write_shard("train", 0, {"image": good["image"]})
     assert 0 in writer.missing_shards("train")
     store = Store.open(root)
-    with pytest.raises(UserError, match="no examples 3 to 21 in train; .* 0 to 20"):
+    with pytest.raises(UserError, match=r"no examples 3 to 21 in train; .* 0 to 20"):
         store.read("train", "image", [3, 21])
     with pytest.raises(UserError, match="no field depth"):
         store.read("train", "depth", [0])
