@@ -1,4 +1,4 @@
-"""How a field lies in a Zarr v3 array, and a store in groups of them."""
+"""Zarr v3 layout of a store: one array per field, one group per split."""
 
 import contextlib
 import pathlib
@@ -10,25 +10,26 @@ import tensorstore as ts
 
 from sanorm_jax.core import files
 
-# The file of an array, or a group, that says what it is.
+# Metadata file of a Zarr array or group.
 METADATA = "zarr.json"
 
-# Columns of few bytes an example are read whole; one chunk holds a shard of them.
+# Up to this size per example, one chunk holds a whole shard: such columns are always
+# read completely.
 _SMALL_BYTES = 1024
 
 
 def context() -> ts.Context:
     """Return a context without a cache."""
-    # Each example is read once an epoch: a cache would only take memory.
+    # Each example is read once per epoch, so a cache would only cost memory.
     return ts.Context({"cache_pool": {"total_bytes_limit": 0}})
 
 
 def spec(path: pathlib.Path) -> dict[str, Any]:
-    """Return what opens the array in the folder `path`."""
+    """Return the TensorStore spec that opens the array in the folder `path`."""
     return {
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": f"{path.absolute()}/"},
-        # A chunk of zeros is stored like any other; a missing one is an error.
+        # All-zero chunks are stored too, so that a missing chunk is always an error.
         "store_data_equal_to_fill_value": True,
         "fill_missing_data_reads": False,
     }
@@ -40,14 +41,14 @@ def metadata(
     """Return the Zarr metadata of a field.
 
     Args:
-      shape: of an example.
-      dtype: of the field.
-      count: number of examples.
-      per_shard: examples a shard file.
+      shape: Shape of an example.
+      dtype: Dtype of the field.
+      count: Number of examples.
+      per_shard: Number of examples per shard file.
 
     Returns:
-      `shape`, `data_type`, `chunk_grid`, `codecs` and, of floats, `fill_value` of
-      `zarr.json`.
+      The `shape`, `data_type`, `chunk_grid` and `codecs` of `zarr.json`, and the
+      `fill_value` of float fields.
     """
     kind = np.dtype(dtype)
     size = kind.itemsize * int(np.prod(shape, dtype=np.int64))
@@ -57,7 +58,7 @@ def metadata(
         as_bytes["configuration"] = {"endian": "little"}
     codecs = [as_bytes]
     if kind == np.uint8 and per_chunk == 1:
-        # Images and label maps; features do not compress enough to pay for it.
+        # Images and label maps. Features do not compress enough to be worth it.
         codecs.append({"name": "zstd", "configuration": {"level": 3}})
     index = [{"name": "bytes", "configuration": {"endian": "little"}}]
     sharding = {
@@ -65,7 +66,8 @@ def metadata(
         "codecs": [*codecs, {"name": "crc32c"}],
         "index_codecs": [*index, {"name": "crc32c"}],
     }
-    # What other readers return for a missing shard file: zeros could be features.
+    # Other readers return the fill value for a missing shard; zeros would pass for
+    # features.
     fill = {"fill_value": "NaN"} if kind.kind == "f" else {}
     return fill | {
         "shape": [count, *shape],
@@ -81,14 +83,14 @@ def metadata(
 def write_groups(
     root: pathlib.Path, splits: Iterable[str], attributes: Mapping[str, Any]
 ):
-    """Make a store and its splits groups for other readers; what is there stays.
+    """Write the Zarr group metadata of a store and its splits, for other readers.
 
-    A store that can only be read is left as it is.
+    Existing files are kept, and a read-only store is left unchanged.
 
     Args:
-      root: folder of the store.
-      splits: names of the splits.
-      attributes: of the store's group, as JSON.
+      root: Folder of the store.
+      splits: Names of the splits.
+      attributes: JSON attributes of the store's group.
     """
     group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
     groups = {root / split: group for split in splits if (root / split).is_dir()}
@@ -100,6 +102,6 @@ def write_groups(
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of an error of tensorstore."""
-    # tensorstore appends source locations after the first bracketed part.
+    """Return the first line of a TensorStore error."""
+    # TensorStore appends source locations after the first bracketed part.
     return str(error).splitlines()[0].split(" [")[0][:300]

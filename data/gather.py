@@ -1,10 +1,10 @@
-"""Reads uncompressed examples from shard files straight into one array.
+"""Read uncompressed examples from shard files directly into one array.
 
-Tensorstore copies each example twice and maps memory anew for it; on the stores of
-features that is most of the time of a training step's input. A sharded Zarr v3 array
-whose inner chunks are uncompressed is simple enough to read without it: each example's
-bytes lie together, followed by their CRC-32C, and a file ends with an index of offsets
-and lengths with a checksum of its own.
+TensorStore copies each example twice and maps fresh memory for it. For feature stores
+this dominates the input time of a training step. A sharded Zarr v3 array with
+uncompressed inner chunks is simple enough to read directly: the bytes of an example are
+contiguous and followed by their CRC-32C. The file ends with an index of offsets and
+lengths, which has its own checksum.
 """
 
 import collections
@@ -20,10 +20,10 @@ import numpy as np
 
 try:
     import crc32c
-except ImportError:  # `Store` then reads by tensorstore alone.
+except ImportError:  # `Store` then reads with TensorStore only.
     crc32c = None
 
-# Enough requests under way to keep a network file system busy.
+# Enough concurrent requests to keep a network file system busy.
 _THREADS = 16
 _CRC_BYTES = 4
 
@@ -32,11 +32,11 @@ _CRC = {"name": "crc32c"}
 
 
 class DamageError(Exception):
-    """A shard file does not hold what it should."""
+    """A shard file is truncated or corrupt."""
 
 
 class _Lease:
-    """Memory in use: every array made from it holds it; it dies with the last."""
+    """Owner of a memory block, alive as long as any array that views the block."""
 
     def __init__(self, memory: mmap.mmap):
         self._bytes = np.frombuffer(memory, np.uint8)
@@ -44,17 +44,17 @@ class _Lease:
 
 
 class Buffers:
-    """Memory for batches, used again once nobody holds the batch.
+    """Pool of batch memory; a block is reused once no array refers to it.
 
-    Fresh memory is zeroed by the kernel, which costs as much as reading the batch.
+    The kernel zeroes fresh memory, which costs as much as reading the batch.
     """
 
     def __init__(self):
-        # Batches waiting, in use and being read are few: so are the buffers to keep.
+        # Only a few batches are being read, queued or in use at the same time.
         self._free: collections.deque[mmap.mmap] = collections.deque(maxlen=8)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
-        """Return an uninitialised array, aligned so that TF and JAX do not copy it."""
+        """Return an uninitialized array, aligned so that TF and JAX do not copy it."""
         dtype = np.dtype(dtype)
         size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         if not size:
@@ -67,7 +67,7 @@ class Buffers:
                 break
             if len(memory) == size:
                 break
-            memory = None  # Of a batch size no longer in use.
+            memory = None  # From a batch size that is no longer in use.
         if memory is None:
             memory = mmap.mmap(-1, size)
             memory.madvise(mmap.MADV_HUGEPAGE)
@@ -77,7 +77,7 @@ class Buffers:
 
 
 def can_gather(codecs: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bool:
-    """Whether `Gatherer` reads arrays of these codecs with one example a chunk."""
+    """Return whether `Gatherer` supports these codecs, with one example per chunk."""
     if crc32c is None or len(codecs) != 1 or codecs[0]["name"] != "sharding_indexed":
         return False
     sharding = codecs[0]["configuration"]
@@ -91,13 +91,13 @@ def can_gather(codecs: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> boo
 
 
 class Gatherer:
-    """Reads examples of one array in any order, many at once.
+    """Reader of one array's examples, in any order and several at once.
 
     Args:
-      shard_file: gives the file of a shard.
-      shape: of an example.
-      dtype: of the array.
-      examples_per_shard: examples of a file; the last may hold fewer.
+      shard_file: Function that maps a shard number to its file.
+      shape: Shape of an example.
+      dtype: Dtype of the array.
+      examples_per_shard: Number of examples per file; the last file may hold fewer.
     """
 
     def __init__(
@@ -116,11 +116,11 @@ class Gatherer:
         self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
-        """Return the examples [len(indices), *shape].
+        """Return the examples, `[len(indices), *shape]`.
 
         Raises:
-          DamageError: an example is missing, or its checksum does not hold.
-          OSError: a file is missing or unreadable.
+          DamageError: An example is missing, or its checksum does not match.
+          OSError: A file is missing or unreadable.
         """
         out = self._buffers.empty((len(indices), *self._shape), self._dtype)
         # [n, bytes]
@@ -138,21 +138,21 @@ class Gatherer:
             offset, length = self._offsets[shard][place].tolist()
             if length != self._size + _CRC_BYTES:
                 raise DamageError("an example is missing")
-            # Linux reads at most 2 GiB at once; no example comes near.
+            # One call reads at most 2 GiB on Linux; examples are far smaller.
             if os.preadv(file, [row, check], offset) != length:
-                raise DamageError("the file was cut short")
+                raise DamageError("the file is truncated")
         finally:
             os.close(file)
         if crc32c.crc32c(row) != int.from_bytes(check, "little"):
-            raise DamageError("a checksum does not hold")
+            raise DamageError("the checksum of an example does not match")
 
     def _read_offsets(self, file: int) -> np.ndarray:
-        """Return offset and length [examples of a shard, 2] in the file, in bytes."""
+        """Return byte offsets and lengths in the file, `[examples_per_shard, 2]`."""
         size = 16 * self._per_shard
         start = os.fstat(file).st_size - size - _CRC_BYTES
         index = os.pread(file, size + _CRC_BYTES, max(start, 0))
         if start < 0 or len(index) != size + _CRC_BYTES:
-            raise DamageError("the file was cut short")
+            raise DamageError("the file is truncated")
         if crc32c.crc32c(index[:size]) != int.from_bytes(index[size:], "little"):
-            raise DamageError("the checksum of the index does not hold")
+            raise DamageError("the checksum of the index does not match")
         return np.frombuffer(index[:size], "<u8").reshape(-1, 2)

@@ -1,7 +1,7 @@
-"""The manifest of a store: what it was made from, and what it holds.
+"""The manifest of a store: a JSON file that records its origin and its content.
 
-A JSON file; its fingerprint tells whether two stores have the same content, and whether
-it was changed since it was written.
+The fingerprint of a manifest shows whether two stores have the same content, and
+whether the manifest was changed after it was written.
 """
 
 import hashlib
@@ -16,57 +16,57 @@ from sanorm_jax.core.errors import UserError
 FORMAT = "sanorm store"
 VERSION = 1
 MANIFEST = "manifest.json"
-# Beside the manifest of projected features: what they were projected by.
+# Projection matrix of projected features, stored beside the manifest.
 PROJECTION = run_data.PROJECTION
 
 
 def feature_root(data_dir: pathlib.Path, name: str, encoder: str) -> pathlib.Path:
-    """Return the folder of the features that an encoder made of a dataset."""
+    """Return the folder of a dataset's features from an encoder."""
     return pathlib.Path(data_dir) / f"{name}-{encoder.replace('/', '_')}"
 
 
 def create_manifest(root: pathlib.Path, manifest: Mapping[str, Any]):
-    """Write the first manifest of a store; one that another job wrote first stays."""
+    """Write the first manifest of a store, unless another job has written it."""
     files.create(root / MANIFEST, files.to_json(manifest))
 
 
 def comes_before_manifest(path: pathlib.Path) -> bool:
-    """Whether a file may lie in a store that is not begun: what jobs write at first."""
+    """Return whether jobs may write this file before the manifest exists."""
     begun = (f".{MANIFEST}.", f".{PROJECTION}.")
     return path.name == PROJECTION or path.name.startswith(begun)
 
 
 def projection_damage(path: pathlib.Path, sha256: str | None) -> str | None:
-    """Return what is wrong with the file of a projection, or None.
+    """Return an error message about the file of a projection, or None.
 
     Args:
-      path: of the file.
-      sha256: that it has to have; None if any will do.
+      path: File of the projection.
+      sha256: Expected SHA-256; not checked if None.
     """
     try:
         found = files.sha256(path)
     except OSError as error:
         return (
-            f"{path}: unreadable ({error.strerror}); nothing can be projected alike "
+            f"{path}: unreadable ({error.strerror}); new images cannot be projected "
             "without it: restore it, or remove the folder and extract again"
         )
     if sha256 not in (None, found):
         return (
-            f"{path}: damaged, or of another store (its SHA-256 is not the one noted); "
-            "restore it, or remove the folder and extract again"
+            f"{path}: damaged or from another store (SHA-256 differs from the recorded "
+            "one); restore it, or remove the folder and extract again"
         )
     return None
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all in a manifest that defines the content."""
+    """Return the SHA-256 of the manifest entries that define the content."""
     keys = ("format", "version", "dataset", "source", "settings", "fields", "splits")
     content = {key: manifest[key] for key in keys}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Return in one line how two manifests differ; empty if they agree."""
+    """Return the differences of two manifests in one line; empty if they agree."""
     parts = []
     for key in ("dataset", "source", "settings", "fields", "splits"):
         old, new = recorded.get(key), given.get(key)
@@ -80,24 +80,28 @@ def read_manifest(root: pathlib.Path) -> dict[str, Any]:
     """Return the manifest of a store.
 
     Raises:
-      UserError: there is no store, or one of another version.
+      UserError: The store is missing, damaged or of another version.
     """
     path = root / MANIFEST
     try:
         manifest = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{root}: no store there; make it with python -m data.prepare (features: "
+            f"{root}: not a store; create it with python -m data.prepare (features: "
             "python -m feature_extraction.extract)"
         ) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable ({error})") from None
+        raise UserError(
+            f"{path}: unreadable ({error}); restore it or write the store again"
+        ) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{path}: is no manifest of a {FORMAT}")
+        raise UserError(
+            f"{path}: not the manifest of a {FORMAT}; choose another folder"
+        )
     if manifest.get("version") != VERSION:
         raise UserError(
-            f"{path}: is of version {manifest.get('version')}, this code reads "
-            f"{VERSION}; write the store again"
+            f"{path}: version {manifest.get('version')} is not supported (expected "
+            f"{VERSION}); write the store again"
         )
     try:
         intact = manifest["fingerprint"] == fingerprint(manifest)
@@ -106,7 +110,7 @@ def read_manifest(root: pathlib.Path) -> dict[str, Any]:
         intact = False
     if not intact:
         raise UserError(
-            f"{path}: was changed by hand or damaged (its fingerprint does not fit); "
-            "restore it or write the store again"
+            f"{path}: edited or damaged (its fingerprint does not match); restore it "
+            "or write the store again"
         )
     return manifest

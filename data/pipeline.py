@@ -1,7 +1,7 @@
-"""tf.data pipelines over a store: which examples, in which order, on which host.
+"""tf.data pipelines over a store: the examples, their order and their host.
 
-The order of training is a pure function of (seed, step): nothing but the step has to
-be remembered to go on exactly where a run stopped.
+The order of training examples is a pure function of (seed, step). A run is therefore
+resumed exactly from its step alone.
 """
 
 import functools
@@ -18,8 +18,8 @@ from . import properties
 from .manifest import PROJECTION, feature_root
 from .store import Store
 
-# Batches read at once and batches waiting: with the one in use, they bound the memory
-# of the pipeline to this many batches.
+# Batches being read and batches queued. Together with the batch in use, they bound the
+# memory of the pipeline.
 PARALLEL_READS = 2
 PREFETCHED = 2
 
@@ -27,19 +27,19 @@ Batch = dict[str, np.ndarray]
 
 
 class Dataset:
-    """A source store, and the feature store made from it, read as one.
+    """A source store, joined with a feature store if there is one.
 
-    Made by `open_dataset`.
+    Created by `open_dataset`.
 
     Attributes:
-      fields: shape and dtype of an example's fields by name.
-      splits: number of examples by name.
-      settings: of the source store.
-      feature_settings: of the feature store, None without one.
-      projection: file of the features' projection, None if they have none.
-      fingerprints: of the stores, by `source` and `features`.
-      file_names: of the images that the examples were made from, in their order;
-        None if they were not made from image files.
+      fields: Shape and dtype of each field of an example, by name.
+      splits: Number of examples by split.
+      settings: Settings of the source store.
+      feature_settings: Settings of the feature store; None without one.
+      projection: File of the projection of the features; None if not projected.
+      fingerprints: Fingerprints of the stores, under `source` and `features`.
+      file_names: Image files that the examples were made from, in order; None if
+        they were not made from image files.
     """
 
     def __init__(self, source: Store, features: Store | None = None):
@@ -64,23 +64,27 @@ class Dataset:
             self.fields["properties"] = ((most, properties.DIM), "float32")
 
     def num_examples(self, split: str) -> int:
-        """Return the number of examples of a split; UserError if there is none."""
+        """Return the number of examples of a split.
+
+        Raises:
+          UserError: The split does not exist.
+        """
         if split not in self.splits:
             raise UserError(
-                f"{self._all[-1].root}: has no split {split}; it has "
+                f"{self._all[-1].root}: no split {split}; choose from "
                 f"{', '.join(self.splits)}"
             )
         return self.splits[split]
 
     def read(self, split: str, field: str, indices: Sequence[int]) -> np.ndarray:
-        """Return a field of the given examples, [len(indices), ...], in order.
+        """Return a field of the given examples in order, `[len(indices), ...]`.
 
         Raises:
-          UserError: no such field, or what `Store.read` raises.
+          UserError: The field does not exist, or `Store.read` fails.
         """
         if field not in self.fields:
             raise UserError(
-                f"{self._all[0].root}: has no field {field}; it has "
+                f"{self._all[0].root}: no field {field}; choose from "
                 f"{', '.join(self.fields)}"
             )
         if field == "properties":
@@ -96,16 +100,16 @@ def open_dataset(
     name: str,
     encoder: str | None = None,
 ) -> Dataset:
-    """Open `<data_dir>/<name>` and, with an encoder, the features made from it.
+    """Open `<data_dir>/<name>`, joined with an encoder's features if one is given.
 
     Args:
-      data_dir: folder of the stores.
-      name: of the source store.
-      encoder: whose features to join, from `<data_dir>/<name>-<encoder>`.
+      data_dir: Folder of the stores.
+      name: Name of the source store.
+      encoder: Encoder of the features, read from `<data_dir>/<name>-<encoder>`.
 
     Raises:
-      UserError: A store is missing, incomplete, or of another version, or the
-        features were made from other images or by another encoder.
+      UserError: A store is missing, incomplete or of another version, or the
+        features come from other images or another encoder.
     """
     data_dir = pathlib.Path(data_dir)
     source = Store.open(data_dir / name)
@@ -121,13 +125,13 @@ def open_dataset(
 def _check_features(features: Store, source: Store, encoder: str):
     if features.settings.get("source_fingerprint") != source.fingerprint:
         raise UserError(
-            f"{features.root} was not made from the present {source.root}; remove it "
+            f"{features.root}: not extracted from the current {source.root}; remove it "
             "and run python -m feature_extraction.extract again"
         )
     if features.settings.get("encoder") != encoder:
         raise UserError(
-            f"{features.root} holds features of {features.settings.get('encoder')}, "
-            f"not of {encoder}; give it back its name"
+            f"{features.root}: holds features of {features.settings.get('encoder')}, "
+            f"not of {encoder}; rename the folder back"
         )
 
 
@@ -141,20 +145,20 @@ def select(
     num_sequences: int | None = None,
     data_seed: int = 0,
 ) -> np.ndarray:
-    """Return the indices [n] int64, ascending, of the examples to use.
+    """Return the ascending indices of the examples to use, `[n]` int64.
 
     Args:
-      dataset: to choose from.
-      split: name of the split.
-      min_objects: only images of at least so many objects.
-      max_objects: only images of at most so many objects.
-      num_examples: at most so many images, drawn by `data_seed`.
-      num_sequences: images of at most so many videos, drawn by `data_seed`; an
-        image of a dataset without videos is a sequence of its own.
-      data_seed: fixes which examples a limited number keeps.
+      dataset: Dataset to select from.
+      split: Name of the split.
+      min_objects: Minimum number of objects per image.
+      max_objects: Maximum number of objects per image.
+      num_examples: Maximum number of images, sampled with `data_seed`.
+      num_sequences: Maximum number of videos, sampled with `data_seed`. In a dataset
+        without videos, each image is a sequence.
+      data_seed: Seed of the sampling.
 
     Raises:
-      UserError: a limit is not above 0, or none is left.
+      UserError: A limit is not positive, or no example remains.
     """
     limits = {
         "min_objects": min_objects,
@@ -164,7 +168,7 @@ def select(
     }
     for name, value in limits.items():
         if value is not None and value <= 0:
-            raise UserError(f"{name}={value}: must be above 0")
+            raise UserError(f"{name}={value}: not positive; choose at least 1")
     indices = np.arange(dataset.num_examples(split))
     if min_objects is not None or max_objects is not None:
         counts = dataset.read(split, "num_objects", indices)
@@ -184,7 +188,9 @@ def select(
         indices = _draw(indices, num_examples, data_seed)
     if not len(indices):
         given = ", ".join(f"{k}={v}" for k, v in limits.items() if v is not None)
-        raise UserError(f"{given or split}: leaves no example of {split}")
+        raise UserError(
+            f"{given or split}: selects no example of {split}; relax the limits"
+        )
     return indices
 
 
@@ -196,19 +202,19 @@ def _draw(values: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _permutation(seed: int, count: int, epoch: int) -> np.ndarray:
-    # Counter-based: the order of an epoch needs none of the epochs before it.
+    # Counter-based: the order of an epoch does not depend on earlier epochs.
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 
 
 class _Order:
-    """The endless stream of examples: one random permutation after the other.
+    """The infinite stream of examples: one random permutation per epoch.
 
-    Position p of the stream lies in epoch p // len(indices).
+    Position p of the stream belongs to epoch p // len(indices).
     """
 
     def __init__(self, indices: np.ndarray, seed: int):
         self._indices = indices
-        # Batches read at once lie in one epoch or two. Safe to share by threads.
+        # Concurrent batches span at most two epochs. `lru_cache` is thread-safe.
         self._permutation = functools.lru_cache(maxsize=2)(
             functools.partial(_permutation, seed, len(indices))
         )
@@ -226,7 +232,8 @@ class _Order:
 def _host_rows(batch_size: int, host_index: int, num_hosts: int) -> range:
     if batch_size % num_hosts:
         raise UserError(
-            f"batch_size={batch_size}: must be a multiple of the {num_hosts} hosts"
+            f"batch_size={batch_size}: not a multiple of the {num_hosts} hosts; choose "
+            "a multiple"
         )
     rows = batch_size // num_hosts
     return range(host_index * rows, (host_index + 1) * rows)
@@ -243,20 +250,21 @@ def train_reader(
     host_index: int = 0,
     num_hosts: int = 1,
 ) -> Callable[[int], Batch]:
-    """Return `read(step)`, which reads the training batch of a step, on any thread.
+    """Return `read(step)`, a thread-safe function that reads a training batch.
 
-    A batch has the fields [B/hosts, ...] and `position` [B/hosts] int32, the row in
-    the batch of all hosts.
+    A batch holds the fields, `[B/hosts, ...]`, and `position`, `[B/hosts]` int32: the
+    row of each example in the global batch.
 
     Args:
-      dataset: to read.
-      split: name of the split.
-      indices: examples to use, as `select` gives them.
-      fields: to read.
-      batch_size: of all hosts together, B.
-      seed: of the order.
-      host_index: this host, from 0.
-      num_hosts: hosts that share each batch; host h has the rows from h B/hosts on.
+      dataset: Dataset to read.
+      split: Name of the split.
+      indices: Examples to use, as returned by `select`.
+      fields: Names of the fields to read.
+      batch_size: Global batch size B.
+      seed: Seed of the order.
+      host_index: Index of this host, from 0.
+      num_hosts: Number of hosts that share each batch; host h reads the rows from
+        h * B/hosts on.
     """
     rows = _host_rows(batch_size, host_index, num_hosts)
     position = np.arange(rows.start, rows.stop, dtype=np.int32)
@@ -273,17 +281,17 @@ def train_reader(
 def train_batches(
     dataset: Dataset, *args, start_step: int, num_steps: int, **options
 ) -> Iterator[Batch]:
-    """Yield the training batches of `num_steps` steps from `start_step` on.
+    """Yield the training batches of `num_steps` steps, beginning with `start_step`.
 
     Args:
-      dataset: to read.
-      *args: as of `train_reader`.
-      start_step: steps taken before; costs nothing.
-      num_steps: batches to yield.
-      **options: as of `train_reader`.
+      dataset: Dataset to read.
+      *args: Positional arguments of `train_reader`.
+      start_step: First step; earlier batches are not read.
+      num_steps: Number of batches to yield.
+      **options: Keyword arguments of `train_reader`.
 
     Raises:
-      UserError: the store is damaged, missing a field, or gone.
+      UserError: The store is damaged or missing, or lacks a field.
     """
     read = train_reader(dataset, *args, **options)
     fields, extra = options["fields"], {"position": "int32"}
@@ -300,13 +308,14 @@ def eval_batches(
     host_index: int = 0,
     num_hosts: int = 1,
 ) -> Iterator[Batch]:
-    """Yield each example once, over all hosts, in batches of equal shape.
+    """Yield each example once across all hosts, in batches of equal shape.
 
-    Arguments as of `train_reader`. The last batch is filled up with its last example.
+    The arguments are those of `train_reader`. The last batch is padded with its last
+    example.
 
     Yields:
-      the fields [B/hosts, ...], `index` [B/hosts] int32 of the example in its split,
-      and `mask` [B/hosts] bool, False for rows that only fill the batch.
+      The fields, `[B/hosts, ...]`; `index`, `[B/hosts]` int32, of the example in its
+      split; and `mask`, `[B/hosts]` bool, False for padding.
     """
     rows = _host_rows(batch_size, host_index, num_hosts)
     position = np.arange(rows.start, rows.stop)
@@ -332,11 +341,11 @@ def _run(
     start: int,
     count: int,
 ) -> Iterator[Batch]:
-    """Run `read` ahead of its use, in parallel and in order, by tf.data."""
+    """Prefetch the batches of `read` with tf.data, in parallel and in order."""
     for field in fields:
         if field not in dataset.fields:
             raise UserError(
-                f"the data has no field {field}; it has {', '.join(dataset.fields)}"
+                f"dataset: no field {field}; choose from {', '.join(dataset.fields)}"
             )
     tf = lazy.tensorflow()
     dtypes = {field: dataset.fields[field][1] for field in fields} | extra
@@ -364,7 +373,7 @@ def _run(
         try:
             yield from batches.as_numpy_iterator()
         except tf.errors.OpError as error:
-            # TensorFlow wraps what was raised in pages of its own; show the cause.
+            # TensorFlow wraps the exception in pages of its own text; raise the cause.
             raise (failures[0] if failures else error) from None
 
     return iterate()

@@ -1,4 +1,4 @@
-"""Writes a dataset to a store: `python -m data.prepare --dataset=shapes`."""
+"""Write a dataset to a store: `python -m data.prepare --dataset=shapes`."""
 
 import concurrent.futures
 import dataclasses
@@ -25,12 +25,12 @@ from .store import StoreWriter
 
 _DATASET = flags.DEFINE_string("dataset", None, "Name of the dataset.", required=True)
 _DATA_DIR = commands.define_path("data_dir", "datasets", "Folder of the stores.")
-_NAME = flags.DEFINE_string("name", None, "Name of the store, default the dataset's.")
-_SOURCE = commands.define_path("source", None, "File or folder to read it from.")
+_NAME = flags.DEFINE_string("name", None, "Name of the store; the dataset's if unset.")
+_SOURCE = commands.define_path("source", None, "File or folder of the original data.")
 _SPLITS = flags.DEFINE_list(
-    "splits", None, "Examples by split: train:20,validation:5,test:5."
+    "splits", None, "Examples per split, such as train:20,validation:5,test:5."
 )
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side of the images, pixels.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side of the images in pixels.")
 _MIN_OBJECTS = flags.DEFINE_integer(
     "min_objects", None, "shapes, blocks, tabletop: minimum number of objects."
 )
@@ -47,12 +47,12 @@ _FRAMES = flags.DEFINE_integer(
     "frames", None, "tabletop: frames of a video, of objects that fall."
 )
 _BACKGROUND = flags.DEFINE_string(
-    "background", None, "images: colour under transparent pixels, default white."
+    "background", None, "images: colour behind transparent pixels; white if unset."
 )
-_LIKE = commands.define_path(
-    "like", None, "Folder of a run: make images of the size that it was trained on."
+_LIKE = commands.define_path("like", None, "Folder of a run whose image size is used.")
+_NUM_WORKERS = flags.DEFINE_integer(
+    "num_workers", None, "Number of processes; one per core if unset."
 )
-_NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "Processes, default: cores.")
 
 
 def _split_sizes(values: list[str] | None) -> dict[str, int] | None:
@@ -62,9 +62,9 @@ def _split_sizes(values: list[str] | None) -> dict[str, int] | None:
     for value in values:
         name, _, count = value.partition(":")
         if not name or not count.isdigit() or int(count) <= 0:
-            raise UserError(f"--splits={value}: must be name:count, such as train:20")
+            raise UserError(f"--splits={value}: not name:count; write it like train:20")
         if name in sizes:
-            raise UserError(f"--splits={value}: {name} is given twice")
+            raise UserError(f"--splits={value}: {name} is given twice; remove one")
         sizes[name] = int(count)
     return sizes
 
@@ -77,26 +77,28 @@ def _object_ranges(values: list[str] | None) -> dict[str, tuple[int, int]] | Non
         found = re.fullmatch(r"(\w+):(\d+)-(\d+)", value)
         if not found:
             raise UserError(
-                f"--objects={value}: must be split:fewest-most, such as train:3-6"
+                f"--objects={value}: not split:minimum-maximum; write it like train:3-6"
             )
         if found[1] in ranges:
-            raise UserError(f"--objects={value}: {found[1]} is given twice")
+            raise UserError(f"--objects={value}: {found[1]} given twice; remove one")
         ranges[found[1]] = int(found[2]), int(found[3])
     return ranges
 
 
 def _batches(examples: Iterable[Example], sizes: Iterable[int]) -> Iterator[Example]:
-    """Stack examples to shards of the given sizes."""
+    """Yield examples stacked into shards of the given sizes."""
     examples = iter(examples)
     for size in sizes:
         rows = [example for _, example in zip(range(size), examples, strict=False)]
         if len(rows) < size:
-            raise UserError("the source ended before all its examples were read")
+            raise UserError(
+                "--source: fewer examples than expected; ask for fewer with --splits"
+            )
         yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _begin_worker():
-    # An interrupt is the parent's to handle; when it is killed, so are its workers.
+    # The parent handles interrupts; workers exit when the parent is killed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -112,8 +114,8 @@ def _render_shard(source: Source, split: str, start: int, stop: int) -> Example:
 
 
 def _write_parallel(source, writer, advance, num_workers):
-    """Make shards in several processes; few wait to be written at a time."""
-    # Workers are fresh interpreters: nothing of this one's threads is copied.
+    """Render shards in several processes, with a bounded queue for the writer."""
+    # Spawned, not forked: a fork would copy the locks of TensorStore's threads.
     context = multiprocessing.get_context("spawn")
     jobs = [
         (split, shard)
@@ -138,8 +140,8 @@ def _write_parallel(source, writer, advance, num_workers):
             _collect(waiting, writer, advance)
     except BrokenProcessPool:
         raise UserError(
-            f"{writer.root}: a process was killed, perhaps for want of memory; start "
-            "again with fewer --num_workers, finished shards are kept"
+            f"{writer.root}: a worker process was killed, perhaps out of memory; run "
+            "the command again with fewer --num_workers (finished shards are kept)"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -161,7 +163,7 @@ def _collect(waiting, writer, advance):
 
 
 def _write_in_order(source, writer, advance):
-    """Stream each split from its first missing shard to its last."""
+    """Stream each split from its first to its last missing shard."""
     for split in writer.splits:
         missing = writer.missing_shards(split)
         if not missing:
@@ -183,32 +185,32 @@ def prepare(
     name: str | None = None,
     num_workers: int | None = None,
 ) -> pathlib.Path:
-    """Write a dataset to `<data_dir>/<name>`, or what is missing of it.
+    """Write a dataset to `<data_dir>/<name>`, or the missing shards of it.
 
     Args:
-      dataset: a name of `sources.SOURCES`.
-      options: of the source.
-      name: of the store; default the dataset's.
-      num_workers: processes that make examples; default the number of cores.
+      dataset: Key of `sources.SOURCES`.
+      options: Options of the source.
+      name: Name of the store; the dataset's if None.
+      num_workers: Number of processes that render; the number of cores if None.
 
     Returns:
-      the folder of the store.
+      The folder of the store.
 
     Raises:
-      UserError: unknown dataset, bad option, no room, or a store of other settings
-        under that name.
-      SourceError: the source is damaged; a store begun from it is removed again.
+      UserError: The dataset is unknown, an option is invalid, the disk is full, or the
+        store exists with other settings.
+      SourceError: The source is damaged. A store that was begun from it is removed.
     """
     if dataset not in sources.SOURCES:
         raise UserError(
-            f"--dataset={dataset}: must be one of {', '.join(sources.SOURCES)}"
+            f"--dataset={dataset}: unknown; choose from {', '.join(sources.SOURCES)}"
         )
     options = dataclasses.replace(options, dataset=dataset)
     source = importlib.import_module(sources.SOURCES[dataset], sources.__name__).build(
         options
     )
     if num_workers is not None and num_workers < 1:
-        raise UserError(f"--num_workers={num_workers}: must be at least 1")
+        raise UserError(f"--num_workers={num_workers}: not positive; choose at least 1")
     root = options.data_dir / (name or dataset)
     is_new = not root.exists()
     writer = StoreWriter.create(
@@ -221,7 +223,7 @@ def prepare(
         examples_per_shard=source.examples_per_shard,
     )
     if writer.finish():
-        logging.info("complete already, nothing to do: %s", root)
+        logging.info("already complete: %s", root)
         return root
     if source.begin:
         try:
@@ -244,7 +246,7 @@ def prepare(
             else:
                 _write_in_order(source, writer, bar.advance)
     except SourceError:
-        # From a damaged source no whole store can come: leave none half made.
+        # A damaged source never yields a complete store, so do not leave a partial one.
         if is_new and not (source.file_an_example and _has_shards(writer)):
             shutil.rmtree(root)
         raise
@@ -254,7 +256,7 @@ def prepare(
 
 
 def _has_shards(writer: StoreWriter) -> bool:
-    """Return whether any shard is finished, which costs to make again."""
+    """Return whether any shard is finished and would be expensive to lose."""
     return any(
         len(writer.missing_shards(split)) < writer.num_shards(split)
         for split in writer.splits
@@ -265,7 +267,7 @@ def _image_size() -> int | None:
     if _LIKE.value is None:
         return _IMAGE_SIZE.value
     if _IMAGE_SIZE.value is not None:
-        raise UserError("--image_size: given by --like too; leave one of them out")
+        raise UserError("--image_size: also set by --like; remove one of the two")
     return run_data.read(_LIKE.value)["image_size"]
 
 
@@ -287,7 +289,7 @@ def _prepare() -> int:
         prepare(_DATASET.value, options, name=name, num_workers=num_workers)
     except KeyboardInterrupt:
         console.CONSOLE.print(
-            "interrupted; finished shards are kept, the same command goes on"
+            "interrupted; finished shards are kept, run the same command to resume"
         )
         return 130
     return 0

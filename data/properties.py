@@ -1,9 +1,9 @@
-"""The one vocabulary of object properties, for all datasets.
+"""Vocabulary of object properties, shared by all datasets.
 
-Stored indices count from 0; -1 fills up the rows of images with fewer objects. The
-files of CLEVR with masks (DeepMind's multi-object datasets) count from 1, 0 being the
-background, and do not name their classes: their index is stored less one. Datasets with
-names (CLEVR v1.0, the embedded scenes) use the order below.
+Stored indices count from 0; -1 pads the rows of images with fewer objects. The files of
+CLEVR with masks (DeepMind's multi-object datasets) reserve 0 for the background, count
+classes from 1 and do not name them: the store holds their index minus one. Datasets
+with named classes (CLEVR v1.0, the synthetic scenes) use the order below.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ RGB = (
     (255, 238, 51),
 )
 
-# World units that [0, 1] stands for in x, y and z.
+# World coordinates that map to 0 and 1 in x, y and z.
 POSITION_LOW = np.array([-3.0, -3.0, 0.35], np.float32)
 POSITION_HIGH = np.array([3.0, 3.0, 0.7], np.float32)
 
@@ -36,21 +36,22 @@ _ONE_HOT = {
     "material": len(MATERIALS),
     "color": len(COLORS),
 }
-# What a vector is made of, in the store's columns.
+# Columns of the store that make up a property vector.
 COLUMNS = (*_ONE_HOT, "position", "visibility")
 DIM = sum(_ONE_HOT.values()) + 3 + 1
 
 
 def to_vectors(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return property vectors from the columns of a store.
+    """Return property vectors built from the columns of a store.
 
     Args:
-      columns: `shape`, `size`, `material`, `color` [..., M] indices, `position`
-        [..., M, 3] in world units, `visibility` [..., M], 1 for an object.
+      columns: Indices `shape`, `size`, `material` and `color`, `[..., M]`; `position`
+        in world units, `[..., M, 3]`; `visibility`, `[..., M]`, 1 for an object.
 
     Returns:
-      float32 [..., M, 19]: one-hot shape 3, size 2, material 2, color 8; position 3,
-      scaled to [0, 1]; visibility. Rows without an object are zero.
+      Vectors, `[..., M, 19]` float32: one-hot shape (3), size (2), material (2) and
+      color (8); position scaled to [0, 1] (3); visibility (1). Rows without an object
+      are zero.
     """
     real = columns["shape"][..., None] >= 0
     parts = [

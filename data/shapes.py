@@ -1,10 +1,10 @@
-"""The embedded data: scenes of CLEVR's world, cast ray by ray in numpy.
+"""Synthetic scenes in the style of CLEVR, ray-cast in NumPy.
 
 Spheres, cubes and cylinders of two sizes, eight colours and two materials stand on a
-ground plane before a jittered camera, under a key light with shadows and a fill light.
-Scenes, masks and properties are exact, and a function of (seed, split, index) alone.
-World, sizes, colours and lights follow Johnson et al., "CLEVR" (CVPR 2017); nothing
-of theirs is needed to run this.
+ground plane in front of a jittered camera. A key light casts shadows, and a fill light
+softens them. Masks and properties are exact, and a scene is a pure function of (seed,
+split, index). World, sizes, colours and lights follow Johnson et al., "CLEVR" (CVPR
+2017), but none of their code or data is needed.
 """
 
 import dataclasses
@@ -20,18 +20,25 @@ RADIUS = {"small": 0.35, "large": 0.7}
 _LINEAR = (np.array(properties.RGB) / 255.0) ** 2.2
 _CAMERA = np.array([7.2, -6.6, 5.3])
 _TARGET = np.array([0.0, 0.0, 0.2])
-# Half the width of the picture over the distance to it: objects fill 12-20 % of it.
+# Half the image width over the focal length; objects cover 12-20 % of the image.
 _HALF_WIDTH = 0.29
 _KEY_LIGHT = np.array([6.4, -2.9, 6.0])
 _FILL_LIGHT = np.array([-4.7, -4.0, 3.5])
-_MARGIN = 0.15  # least gap between objects, in world units
-_MIN_AREA = 0.001  # of the picture that each object shows
+_MARGIN = 0.15  # minimum gap between objects in world units
+_MIN_AREA = 0.001  # minimum visible area of each object, as a fraction of the image
 SPLITS = {"train": 10_000, "validation": 1_000, "test": 1_000}
 
 
 @dataclasses.dataclass
 class _Scene:
-    """Objects of a scene: indices of their kind, centres [n, 3] and angles [n]."""
+    """Objects of a scene.
+
+    Attributes:
+      kinds: Indices in the vocabularies of `properties`, `[n]` each.
+      centre: Centres in world units, `[n, 3]`.
+      radius: Radii, or half sides of cubes, `[n]`.
+      angle: Rotations about the vertical axis in degrees, `[n]`.
+    """
 
     kinds: dict[str, np.ndarray]
     centre: np.ndarray
@@ -40,7 +47,7 @@ class _Scene:
 
 
 def _draw_scene(rng: np.random.Generator, count: int, camera) -> _Scene:
-    """Place objects that do not touch, in sight; begins anew where one has no room."""
+    """Place visible objects that do not touch; restart if one does not fit."""
     while True:
         kinds = {
             "shape": rng.integers(0, len(properties.SHAPES), count),
@@ -49,7 +56,7 @@ def _draw_scene(rng: np.random.Generator, count: int, camera) -> _Scene:
             "color": rng.integers(0, len(properties.COLORS), count),
         }
         radius = np.array([RADIUS[properties.SIZES[i]] for i in kinds["size"]])
-        # A cube reaches farther in the plane, whichever way it is turned.
+        # Bound a cube by its diagonal, which holds for every rotation.
         cube = kinds["shape"] == properties.SHAPES.index("cube")
         reach = np.where(cube, math.sqrt(2) * radius, radius)
         centre = np.zeros((count, 3))
@@ -73,7 +80,7 @@ def _unit(v: np.ndarray) -> np.ndarray:
 
 
 def _camera(rng: np.random.Generator):
-    """Return the camera's place and its axes: right, up, forward."""
+    """Return the camera's position and its axes: right, up, forward."""
     place = _CAMERA + rng.uniform(-0.5, 0.5, 3)
     forward = _unit(_TARGET - place)
     right = _unit(np.cross(forward, [0.0, 0.0, 1.0]))
@@ -81,7 +88,7 @@ def _camera(rng: np.random.Generator):
 
 
 def _project(camera, points: np.ndarray) -> np.ndarray:
-    """Return where points [..., 3] lie in the picture, [-1, 1], and their depth."""
+    """Return the image coordinates in [-1, 1] and depth of points `[..., 3]`."""
     place, axes = camera
     right, up, depth = (np.asarray((points - place) @ axis) for axis in axes)
     scale = depth * _HALF_WIDTH
@@ -89,13 +96,13 @@ def _project(camera, points: np.ndarray) -> np.ndarray:
 
 
 def _nearest(*distances: np.ndarray) -> np.ndarray:
-    """Return the smallest of the distances ahead, infinite where there is none."""
+    """Return the smallest positive distance, infinite where there is none."""
     ahead = [np.where(d > 1e-4, d, np.inf) for d in distances]
     return functools.reduce(np.minimum, ahead)
 
 
 def _hit(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Return how far along the rays [P, 3] from [P, 3] object i is met, or inf."""
+    """Return the distance along rays `[P, 3]` from `[P, 3]` to object i, or inf."""
     r = scene.radius[i]
     o, d = origin - scene.centre[i], rays
     shape = properties.SHAPES[scene.kinds["shape"][i]]
@@ -111,7 +118,7 @@ def _hit(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray) -> np.ndar
             near = np.minimum(one, two).max(-1)
             far = np.maximum(one, two).min(-1)
             return np.where(near < far, _nearest(near, far), np.inf)
-        # Cylinder: its mantle, cut by the slab between its discs.
+        # Cylinder: lateral surface, clipped by the slab between the caps.
         a = d[:, 0] ** 2 + d[:, 1] ** 2
         b = o[:, 0] * d[:, 0] + o[:, 1] * d[:, 1]
         root = np.sqrt(b * b - a * (o[:, 0] ** 2 + o[:, 1] ** 2 - r * r))
@@ -122,8 +129,8 @@ def _hit(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray) -> np.ndar
 
 
 def _may_meet(scene: _Scene, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Tells which objects' bounding spheres [n, P] unit rays [P, 3] pass, cheaply."""
-    # Single precision and a margin: whoever may meet is looked at exactly later.
+    """Return whether unit rays `[P, 3]` may hit each object, `[n, P]`."""
+    # Bounding spheres in float32 with a margin; `_hit` decides exactly.
     o, d = (np.ascontiguousarray(v.T, np.float32) for v in (origin, rays))
     c = scene.centre.astype(np.float32)
     along = _outer_dot(c, d) - np.einsum("cp,cp->p", o, d)
@@ -133,7 +140,7 @@ def _may_meet(scene: _Scene, origin: np.ndarray, rays: np.ndarray) -> np.ndarray
 
 
 def _outer_dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    # [n, 3], [3, P] -> [n, P]; not BLAS, whose threads would fight over the cores.
+    # [n, 3], [3, P] -> [n, P]. Not BLAS, whose threads compete with the workers.
     return a[:, 0, None] * b[0] + a[:, 1, None] * b[1] + a[:, 2, None] * b[2]
 
 
@@ -144,7 +151,7 @@ def _turn(v: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def _normal(scene: _Scene, i: int, points: np.ndarray) -> np.ndarray:
-    """Return the outward normals [P, 3] of object i at points on it."""
+    """Return the outward normals of object i at points on its surface, `[P, 3]`."""
     o, r = points - scene.centre[i], scene.radius[i]
     shape = properties.SHAPES[scene.kinds["shape"][i]]
     if shape == "sphere":
@@ -163,7 +170,10 @@ def _normal(scene: _Scene, i: int, points: np.ndarray) -> np.ndarray:
 
 
 def _first_hits(scene: _Scene, origin: np.ndarray, rays: np.ndarray):
-    """Return which object [P] each ray meets first (-1 ground, -2 none) and where."""
+    """Return the first object that each ray hits and its distance, `[P]` each.
+
+    The object is -1 for the ground and -2 for none.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         ground = _nearest(-origin[:, 2] / rays[:, 2])
     count = len(scene.radius)
@@ -179,7 +189,7 @@ def _first_hits(scene: _Scene, origin: np.ndarray, rays: np.ndarray):
 
 
 def _lit(scene: _Scene, points: np.ndarray, normals: np.ndarray, light: np.ndarray):
-    """Return the cosine [P] of the light's direction, 0 in shadow; and direction."""
+    """Return the cosine to the light, `[P]`, 0 in shadow, and its direction."""
     way = light - points
     direction = _unit(way)
     cosine = np.maximum(np.sum(normals * direction, -1), 0)
@@ -194,9 +204,9 @@ def _lit(scene: _Scene, points: np.ndarray, normals: np.ndarray, light: np.ndarr
 
 
 def _shade(scene, which, points, rays, lights, ground, mirrors=True) -> np.ndarray:
-    """Return linear colours [P, 3] of the points that the rays met.
+    """Return the linear colours of the points that the rays hit, `[P, 3]`.
 
-    Metal mirrors the scene once; in the mirror image it is dull (`mirrors=False`).
+    Metal reflects the scene once; inside a reflection it is matte (`mirrors=False`).
     """
     normals = np.tile([0.0, 0.0, 1.0], (len(points), 1))
     albedo = np.tile(ground, (len(points), 1))
@@ -227,7 +237,7 @@ def _shade(scene, which, points, rays, lights, ground, mirrors=True) -> np.ndarr
 
 
 def _mirror_image(scene, points, normals, rays, lights, ground) -> np.ndarray:
-    """Return the linear colours [P, 3] that mirrors at the points show."""
+    """Return the linear colours reflected at the points, `[P, 3]`."""
     rays = rays - 2 * np.sum(rays * normals, -1, keepdims=True) * normals
     which, distance = _first_hits(scene, points + 1e-3 * normals, rays)
     color = np.broadcast_to(0.45 + 0.5 * rays[:, 2:], rays.shape).copy()
@@ -251,17 +261,17 @@ def render(
     """Render a scene.
 
     Args:
-      seed: of the dataset.
-      split: name of the split.
-      index: of the example in its split.
-      size: side of the image in pixels.
-      min_objects: fewest objects of a scene; all of them can be seen.
-      max_objects: most objects of a scene.
-      num_rows: M of the per-object columns, default `max_objects`.
+      seed: Seed of the dataset.
+      split: Name of the split.
+      index: Index of the example in its split.
+      size: Side of the image in pixels.
+      min_objects: Minimum number of objects; all of them are visible.
+      max_objects: Maximum number of objects.
+      num_rows: Rows of the per-object columns; `max_objects` if None.
 
     Returns:
-      the fields of `sources.base.object_fields`; positions in world units,
-      `pixel_coords` in pixels and distance, `rotation` in degrees.
+      The fields of `sources.base.object_fields`: positions in world units,
+      `pixel_coords` in pixels and depth, `rotation` in degrees.
     """
     rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
     count = int(rng.integers(min_objects, max_objects + 1))
@@ -281,7 +291,7 @@ def render(
         color = _shade(scene, which, place + far * rays, rays, lights, ground)
         return np.where((which == -2)[:, None], ground, color)
 
-    # Pixel centres, [P, 2]: they decide on the labels.
+    # Pixel centres, [P, 2], determine the labels.
     grid = (np.arange(size) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(grid, -grid)
     centres = np.stack([x.ravel(), y.ravel()], -1)
@@ -294,7 +304,7 @@ def render(
     color = shade(rays, which, distance)
     labels = which.reshape(size, size)
 
-    # Four samples for pixels beside another object or the ground: smooth edges.
+    # Antialiasing: four samples per pixel at label boundaries.
     edge = np.zeros((size, size), bool)
     for axis in (0, 1):
         differs = np.diff(labels, axis=axis) != 0
@@ -310,7 +320,7 @@ def render(
 
 
 def _example(scene, labels, image, camera, num_rows) -> Example:
-    """Number the objects from 1 and fill the per-object columns."""
+    """Number the objects from 1 and pad the per-object columns."""
     size, count = len(labels), len(scene.radius)
 
     def column(values, fill, dtype):

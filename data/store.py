@@ -1,14 +1,14 @@
-"""The store: Zarr v3 arrays by tensorstore, with a manifest that says what they are.
+"""The store: Zarr v3 arrays, read with TensorStore, and a manifest.
 
 A store is a folder:
 
-    manifest.json           what it was made from and holds, and with which settings
-    zarr.json               the same for readers of Zarr groups, once it is complete
+    manifest.json           origin, settings and content
+    zarr.json               the same as a Zarr group, once the store is complete
     <split>/<field>/        one Zarr v3 array [examples, ...]
     <split>/<field>/c/...   its shard files, `examples_per_shard` examples each
 
-A shard file is written at once and appears whole or not at all; each example in it has
-a checksum of its own. The shard files that exist are thus the record of the work done.
+Shard files are written atomically, and each example has its own checksum. The existing
+shard files are therefore the record of finished work.
 """
 
 import json
@@ -39,7 +39,7 @@ Fields = Mapping[str, tuple[Sequence[int], str]]
 
 
 class _Layout:
-    """What reading and writing share: where things lie, given a manifest."""
+    """Paths and sizes that follow from a manifest, shared by reader and writer."""
 
     def __init__(self, root: pathlib.Path, manifest: dict[str, Any]):
         self.root = root
@@ -55,7 +55,7 @@ class _Layout:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that the store was written with."""
+        """Settings that the store was written with."""
         return self.manifest["settings"]
 
     @property
@@ -67,11 +67,11 @@ class _Layout:
         """Return the number of examples of a split.
 
         Raises:
-          UserError: no such split.
+          UserError: The split does not exist.
         """
         if split not in self.splits:
             raise UserError(
-                f"{self.root}: has no split {split}; it has {', '.join(self.splits)}"
+                f"{self.root}: no split {split}; choose from {', '.join(self.splits)}"
             )
         return self.splits[split]
 
@@ -80,7 +80,7 @@ class _Layout:
         return -(-self.num_examples(split) // self.examples_per_shard)
 
     def shard_range(self, split: str, shard: int) -> tuple[int, int]:
-        """Return the first example of a shard and the one after its last."""
+        """Return the range of examples of a shard, as start and stop."""
         start = shard * self.examples_per_shard
         return start, min(start + self.examples_per_shard, self.num_examples(split))
 
@@ -90,7 +90,7 @@ class _Layout:
         return self.root.joinpath(split, field, "c", str(shard), *zeros)
 
     def missing_shards(self, split: str) -> list[int]:
-        """Return the shards of a split of which any field's file is missing."""
+        """Return the shards of a split that lack the file of any field."""
         return [
             shard
             for shard in range(self.num_shards(split))
@@ -101,9 +101,9 @@ class _Layout:
 
 
 class StoreWriter(_Layout):
-    """Writes a store, shard by shard, in any order and from any number of processes.
+    """Writer of a store, shard by shard, in any order and from several processes.
 
-    Made by `StoreWriter.create`.
+    Created by `StoreWriter.create`.
     """
 
     @classmethod
@@ -118,20 +118,21 @@ class StoreWriter(_Layout):
         splits: Mapping[str, int],
         examples_per_shard: int,
     ) -> "StoreWriter":
-        """Begin a store, or goes on with one of the same content.
+        """Create a store, or resume one with the same content.
 
         Args:
-          root: folder of the store; made if absent.
-          dataset: name of the dataset.
-          source: what it is made from, as JSON.
-          settings: what else defines the content, as JSON.
-          fields: shape and dtype of an example's fields by name.
-          splits: number of examples by name.
-          examples_per_shard: examples a file; the last file may hold fewer.
+          root: Folder of the store; created if absent.
+          dataset: Name of the dataset.
+          source: JSON description of the original data.
+          settings: JSON settings that define the content.
+          fields: Shape and dtype of each field of an example, by name.
+          splits: Number of examples by split.
+          examples_per_shard: Number of examples per file; the last file may hold
+            fewer.
 
         Raises:
-          UserError: `root` holds a store of other content (the difference is
-            shown) or something else; or it is not writable.
+          UserError: `root` holds a store with other content (the message shows the
+            difference), holds other files, or is not writable.
         """
         root = pathlib.Path(root)
         given = {
@@ -149,8 +150,8 @@ class StoreWriter(_Layout):
         }
         given = json.loads(json.dumps(given))
         given["fingerprint"] = fingerprint(given)
-        # Other jobs may begin it too: what lies there is looked at before whether the
-        # manifest is missing.
+        # Another job may create the store concurrently: list the folder before checking
+        # for the manifest, or its first files would count as foreign.
         others = (
             [p for p in root.iterdir() if not comes_before_manifest(p)]
             if root.is_dir()
@@ -159,18 +160,21 @@ class StoreWriter(_Layout):
         if not (root / MANIFEST).exists():
             if others:
                 raise UserError(
-                    f"{root} exists and is no store ({MANIFEST} is missing); choose "
-                    "another --name or --data_dir"
+                    f"{root}: exists but is not a store ({MANIFEST} is missing); "
+                    "choose another --name or --data_dir"
                 )
             try:
                 root.mkdir(parents=True, exist_ok=True)
                 create_manifest(root, given | {"complete": False})
             except OSError as error:
-                raise UserError(f"{root}: not writable ({error.strerror})") from None
+                raise UserError(
+                    f"{root}: not writable ({error.strerror}); choose another "
+                    "--data_dir"
+                ) from None
         recorded = read_manifest(root)
         if recorded["fingerprint"] != given["fingerprint"]:
             raise UserError(
-                f"{root} was written by other settings "
+                f"{root}: written with other settings "
                 f"({difference(recorded, given)}); choose another --name or "
                 "--data_dir, or remove it"
             )
@@ -178,7 +182,7 @@ class StoreWriter(_Layout):
 
     @property
     def complete(self) -> bool:
-        """Whether `finish` found all shards there."""
+        """Whether the store is marked complete and no shard is missing."""
         return self.manifest["complete"] and not any(
             self.missing_shards(split) for split in self.splits
         )
@@ -192,28 +196,28 @@ class StoreWriter(_Layout):
         return ts.open(spec, create=True, open=True, context=arrays.context()).result()
 
     def write_shard(self, split: str, shard: int, columns: Mapping[str, np.ndarray]):
-        """Write a shard's file of every field; each appears whole or not at all.
+        """Write one shard of every field; each file is written atomically.
 
         Args:
-          split: name of the split.
-          shard: number of the shard.
-          columns: [examples of the shard, ...] by field, all fields.
+          split: Name of the split.
+          shard: Number of the shard.
+          columns: Values of all fields, `[examples_of_shard, ...]`, by name.
 
         Raises:
-          UserError: wrong fields, shapes or dtypes; or no room on the disk.
+          UserError: Fields, shapes or dtypes are wrong, or the disk is full.
         """
         start, stop = self.shard_range(split, shard)
         if columns.keys() != self.fields.keys():
             raise UserError(
                 f"{self.root}: shard {shard} of {split} has fields "
-                f"{sorted(columns)}, needs {sorted(self.fields)}"
+                f"{sorted(columns)}; pass {sorted(self.fields)}"
             )
         for field, (shape, dtype) in self.fields.items():
             column = np.asarray(columns[field])
             if column.shape != (stop - start, *shape) or column.dtype != dtype:
                 raise UserError(
                     f"{self.root}: {field} of shard {shard} of {split} is "
-                    f"{column.dtype}{list(column.shape)}, needs "
+                    f"{column.dtype}{list(column.shape)}; pass "
                     f"{dtype}{[stop - start, *shape]}"
                 )
         try:
@@ -223,12 +227,12 @@ class StoreWriter(_Layout):
         except (ValueError, OSError) as error:
             raise UserError(
                 f"{self.root}: shard {shard} of {split} not written "
-                f"({arrays.reason(error)}); finished shards are kept, make room or "
-                "mend it and start again"
+                f"({arrays.reason(error)}); fix the cause, such as a full disk, and "
+                "run the command again (finished shards are kept)"
             ) from None
 
     def finish(self) -> bool:
-        """Mark the store complete if no shard is missing; returns whether it is."""
+        """Mark the store complete if no shard is missing; return whether it is."""
         if any(self.missing_shards(split) for split in self.splits):
             return False
         if not self.manifest["complete"]:
@@ -239,12 +243,12 @@ class StoreWriter(_Layout):
 
 
 class Store(_Layout):
-    """Reads a store, any examples in any order. Made by `Store.open`.
+    """Reader of a store's examples, in any order. Created by `Store.open`.
 
     Args:
-      root: folder of the store.
-      manifest: of the store.
-      splits: those that are there; default all.
+      root: Folder of the store.
+      manifest: Manifest of the store.
+      splits: Splits to expose; all if None.
     """
 
     def __init__(
@@ -267,13 +271,13 @@ class Store(_Layout):
         """Open a store.
 
         Args:
-          root: folder of the store.
-          allow_incomplete: also one of which shards are missing; `available` tells
-            what can be read.
+          root: Folder of the store.
+          allow_incomplete: Whether shards may be missing; `available` then returns
+            the readable examples.
 
         Raises:
-          UserError: missing, of another kind or version, or incomplete (says how
-            much is missing).
+          UserError: The store is missing, of another format or version, or
+            incomplete (the message counts the missing shards).
         """
         store = cls(pathlib.Path(root), read_manifest(pathlib.Path(root)))
         missing = {split: len(store.missing_shards(split)) for split in store.splits}
@@ -284,13 +288,13 @@ class Store(_Layout):
                 if count
             ]
             raise UserError(
-                f"{root} is incomplete: missing shards: {', '.join(parts)}; run the "
+                f"{root}: incomplete (missing shards: {', '.join(parts)}); run the "
                 "command that wrote it again"
             )
         return store
 
     def available(self, split: str) -> np.ndarray:
-        """Return the indices [n] int64 of the examples of shards that are there."""
+        """Return the indices of the examples in existing shards, `[n]` int64."""
         indices = np.arange(self.num_examples(split))
         missing = self.missing_shards(split)
         return indices[~np.isin(indices // self.examples_per_shard, missing)]
@@ -301,7 +305,7 @@ class Store(_Layout):
             self.num_examples(split)
             if field not in self.fields:
                 raise UserError(
-                    f"{self.root}: has no field {field}; it has "
+                    f"{self.root}: no field {field}; choose from "
                     f"{', '.join(self.fields)}"
                 )
             path = self.root / split / field
@@ -311,16 +315,17 @@ class Store(_Layout):
                 ).result()
             except (ValueError, OSError) as error:
                 raise UserError(
-                    f"{path}: unreadable ({arrays.reason(error)})"
+                    f"{path}: unreadable ({arrays.reason(error)}); write the store "
+                    "again"
                 ) from None
         return self._arrays[key]
 
     def read(self, split: str, field: str, indices: npt.ArrayLike) -> np.ndarray:
-        """Return the field of the given examples, [len(indices), ...], in order.
+        """Return a field of the given examples in order, `[len(indices), ...]`.
 
         Raises:
-          UserError: no such split, field or example; or a shard is missing or
-            damaged (its file is named).
+          UserError: The split, the field or an example does not exist, or a shard is
+            missing or damaged (the message names its file).
         """
         array = self._array(split, field)
         wanted = np.asarray(indices, np.int64)
@@ -328,8 +333,8 @@ class Store(_Layout):
             return np.zeros((0, *array.shape[1:]), array.dtype.numpy_dtype)
         if wanted.min() < 0 or wanted.max() >= array.shape[0]:
             raise UserError(
-                f"{self.root}: {split} has examples 0 to {array.shape[0] - 1}, not "
-                f"{wanted.min()} to {wanted.max()}"
+                f"{self.root}: no examples {wanted.min()} to {wanted.max()} in "
+                f"{split}; choose from 0 to {array.shape[0] - 1}"
             )
         gatherer = self._gatherer(split, field)
         try:
@@ -340,7 +345,7 @@ class Store(_Layout):
             raise UserError(self._damage(split, field, wanted, error)) from None
 
     def _gatherer(self, split: str, field: str) -> gather.Gatherer | None:
-        """Return the fast reader of a field, None if it needs tensorstore."""
+        """Return the fast reader of a field, or None if it needs TensorStore."""
         key = (split, field)
         if key not in self._gatherers:
             shape, dtype = self.fields[field]
@@ -360,10 +365,13 @@ class Store(_Layout):
             reason = self.check_shard(split, field, shard)
             if reason:
                 return reason
-        return f"{self.root / split / field}: unreadable ({arrays.reason(error)})"
+        return (
+            f"{self.root / split / field}: unreadable ({arrays.reason(error)}); write "
+            "the store again"
+        )
 
     def check_array(self, split: str, field: str) -> str | None:
-        """Return in what a field's array is not what the manifest says, or None."""
+        """Return an error message if an array contradicts the manifest, or None."""
         path = self.root / split / field / arrays.METADATA
         if not path.exists():
             return f"{path}: missing; run the command that wrote the store again"
@@ -376,11 +384,14 @@ class Store(_Layout):
         found = (array.shape, array.dtype.name, chunk.shape[0])
         wanted = ((self.splits[split], *shape), dtype, self.examples_per_shard)
         if found != wanted:
-            return f"{path}: damaged (has {found}, the manifest {wanted})"
+            return (
+                f"{path}: damaged (has {found}, the manifest {wanted}); write the "
+                "store again"
+            )
         return None
 
     def check_shard(self, split: str, field: str, shard: int) -> str | None:
-        """Read a shard's file and returns what is wrong with it, or None."""
+        """Read a shard file; return an error message if it is damaged, or None."""
         path = self.shard_file(split, field, shard)
         if not path.exists():
             return f"{path}: missing; run the command that wrote the store again"
@@ -391,9 +402,9 @@ class Store(_Layout):
             reason = arrays.reason(error)
             return f"{path}: damaged ({reason}); remove it and write it again"
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            return f"{path}: holds values that are not finite; write it again"
+            return f"{path}: contains non-finite values; remove it and write it again"
         return None
 
     def column(self, split: str, field: str) -> np.ndarray:
-        """Return a whole field of a split; for small ones, such as counts."""
+        """Return a complete field of a split; meant for small fields such as counts."""
         return self.read(split, field, np.arange(self.num_examples(split)))

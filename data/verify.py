@@ -1,7 +1,7 @@
-"""Reads a whole store and lists what is wrong: `python -m data.verify --store=DIR`.
+"""Check every file of a store: `python -m data.verify --store=DIR`.
 
-Exit code 0 if the store is whole, 1 if a file is missing or damaged (each is listed),
-2 if there is no store to read.
+The exit code is 0 if the store is intact, 1 if files are missing or damaged (each is
+listed), and 2 if there is no store.
 """
 
 import concurrent.futures
@@ -23,18 +23,18 @@ _STORE = commands.define_path("store", None, "Folder of the store.", required=Tr
 _REMOVE_DAMAGED = flags.DEFINE_bool(
     "remove_damaged",
     False,
-    "Remove damaged shard files, so that the command that wrote the store mends it.",
+    "Remove damaged shard files; the command that wrote the store then replaces them.",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A file of a store that cannot be trusted.
+    """A missing or damaged file of a store.
 
     Attributes:
-      path: the file.
-      reason: what is wrong, in one line that names the file.
-      is_shard: whether it is a shard file, which the writer of the store can mend.
+      path: Path of the file.
+      reason: Error message in one line that names the file.
+      is_shard: Whether it is a shard file, which the writer of the store can replace.
     """
 
     path: pathlib.Path
@@ -47,16 +47,16 @@ def verify(
 ) -> list[Problem]:
     """Read every shard of a store.
 
-    Checks that all shard files are there, that the checksum of each example and of
-    each file's index holds, that arrays are what the manifest says, that floats are
-    finite, and that the file of a projection is the one noted.
+    Check that all shard files exist, that the checksums of examples and indices match,
+    that arrays agree with the manifest, that floats are finite, and that the projection
+    has the recorded SHA-256.
 
     Args:
-      store: opened with `allow_incomplete=True`.
-      advance: called with the number of files read and a note on the bytes.
+      store: Store opened with `allow_incomplete=True`.
+      advance: Progress function of the number of files read and a note on their size.
 
     Returns:
-      the problems by split, field and shard; empty if the store is whole.
+      The problems in the order of split, field and shard; empty if there are none.
     """
     problems, jobs = [], []
     if "projection" in store.settings:
@@ -74,7 +74,7 @@ def verify(
                 path = store.root / split / field / arrays.METADATA
                 problems.append(Problem(path, reason, is_shard=False))
     read = 0
-    # Some shards at once: one is checksummed while another is read.
+    # Several threads, so that checksums overlap with reading.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         reasons = pool.map(lambda job: store.check_shard(*job), jobs)
         for job, reason in zip(jobs, reasons, strict=True):
@@ -90,7 +90,7 @@ def verify(
 def _counts(store: Store) -> str:
     splits = [
         f"{split} {store.num_examples(split)} examples in {store.num_shards(split)} "
-        f"{'file' if store.num_shards(split) == 1 else 'files'} a field"
+        f"{'file' if store.num_shards(split) == 1 else 'files'} per field"
         for split in store.splits
     ]
     return "; ".join(splits)
@@ -106,7 +106,7 @@ def _verify() -> int:
     for problem in problems:
         console.print(problem.reason)
     if not problems:
-        console.print(f"whole: all {files} files read, none missing or damaged")
+        console.print(f"intact: all {files} files read, none missing or damaged")
         return 0
     missing = sum(not problem.path.exists() for problem in problems)
     console.print(
@@ -118,7 +118,7 @@ def _verify() -> int:
             path.unlink()
         console.print(
             f"removed {len(removed)} damaged files; run the command that wrote the "
-            "store again to mend it"
+            "store again to replace them"
         )
     return 1
 

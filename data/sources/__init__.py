@@ -1,4 +1,4 @@
-"""Where datasets come from: a module each, with `build(options) -> Source`."""
+"""Sources of datasets: one module each, with `build(options) -> Source`."""
 
 SOURCES = {
     "shapes": ".shapes",

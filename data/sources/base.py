@@ -1,4 +1,4 @@
-"""What a dataset has to offer to become a store."""
+"""Interface of a dataset that can be written to a store."""
 
 import dataclasses
 import pathlib
@@ -13,20 +13,28 @@ Example = dict[str, np.ndarray]
 
 
 class SourceError(UserError):
-    """What a dataset is read from is damaged or something else: one line naming it."""
+    """The original data is missing, damaged or of another dataset."""
 
 
 def read_text(path: pathlib.Path, hint: str) -> str:
-    """Return a file's text; SourceError if it is missing (with a hint) or no text."""
+    """Return the text of a file.
+
+    Args:
+      path: File to read.
+      hint: Advice for the error if the file is missing.
+
+    Raises:
+      SourceError: The file is missing or unreadable.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SourceError(f"{path}: missing; {hint}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: unreadable ({error})") from None
+        raise SourceError(f"{path}: unreadable ({error}); download it again") from None
 
 
-# Options that some datasets alone have.
+# Options that only some datasets have.
 _OWNERS = {
     "objects": ("shapes", "blocks", "tabletop"),
     "background": ("images",),
@@ -36,20 +44,20 @@ _OWNERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The values of `data.prepare`'s command line; None where not given.
+    """Command-line options of `data.prepare`; None if unset.
 
     Attributes:
-      source: file or folder to read.
-      splits: number of examples by split.
-      image_size: side of the stored images in pixels.
-      min_objects: fewest objects of a scene.
-      max_objects: most objects of a scene.
-      objects: fewest and most objects of a scene by split, instead of these two.
-      seed: of what is made at random.
-      background: colour under transparent pixels, as Pillow names it or `#rrggbb`.
-      frames: frames of a video, of scenes that are rendered as videos.
-      data_dir: folder of the stores; downloads go to `<data_dir>/downloads`.
-      dataset: its name, for a module that offers several.
+      source: File or folder to read.
+      splits: Number of examples by split.
+      image_size: Side of the stored images in pixels.
+      min_objects: Minimum number of objects per scene.
+      max_objects: Maximum number of objects per scene.
+      objects: Minimum and maximum by split, instead of the two options above.
+      seed: Seed of the generated scenes.
+      background: Colour behind transparent pixels, a Pillow name or `#rrggbb`.
+      frames: Number of frames of a video; still scenes if None.
+      data_dir: Folder of the stores; downloads go to `<data_dir>/downloads`.
+      dataset: Name of the dataset, for modules that offer several.
     """
 
     source: pathlib.Path | None = None
@@ -65,31 +73,32 @@ class Options:
     dataset: str | None = None
 
     def refuse(self, dataset: str, *names: str):
-        """Raise `UserError` if an option is given that the dataset does not use."""
+        """Raise `UserError` if an option is set that the dataset does not use."""
         others = [name for name, owners in _OWNERS.items() if dataset not in owners]
         for name in (*names, *others):
             if getattr(self, name) is not None:
-                raise UserError(f"--{name}: not used by --dataset={dataset}")
+                raise UserError(f"--{name}: not used by --dataset={dataset}; remove it")
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A dataset to be written to a store.
+    """A dataset that can be written to a store.
 
     Attributes:
-      dataset: its name.
-      source: what it is read from, for the manifest.
-      settings: what else defines its content; has `image_size` and `max_objects`,
-        the number of rows of the per-object columns.
-      fields: shape and dtype of an example's fields by name.
-      splits: number of examples by name.
-      examples_per_shard: examples of a shard file.
-      begin: Called once before examples are made, where any are missing.
-      examples: `examples(split, start)` yields the examples from `start` on, in
-        order; None if there is `example`.
-      example: `example(split, index)`; picklable, run by many processes.
-      file_an_example: a damaged file can be got again by itself, so that finished
-        shards are kept.
+      dataset: Name of the dataset.
+      source: Description of the original data, for the manifest.
+      settings: Settings that define the content. `image_size` and `max_objects`, the
+        number of rows of the per-object columns, are required.
+      fields: Shape and dtype of each field of an example, by name.
+      splits: Number of examples by split.
+      examples_per_shard: Number of examples per shard file.
+      examples: Generator function `examples(split, start)`, which yields the examples
+        from `start` on in order; None if `example` is given.
+      example: Function `example(split, index)`, picklable and called in several
+        processes.
+      file_an_example: Whether each example has its own source file. A damaged file can
+        then be replaced on its own, and finished shards are kept.
+      begin: Function that runs once before the first example; None if there is none.
     """
 
     dataset: str
@@ -105,12 +114,12 @@ class Source:
 
 
 def class_fields(size: int, max_objects: int, labels: str) -> dict[str, tuple]:
-    """Return the fields of images of `size` pixels whose objects have classes.
+    """Return the fields of images whose objects have classes.
 
     Args:
-      size: of the images.
-      max_objects: rows of the columns of objects.
-      labels: dtype of the label maps.
+      size: Side of the images in pixels.
+      max_objects: Rows of the per-object columns.
+      labels: Dtype of the label maps.
     """
     return {
         "image": ((size, size, 3), "uint8"),
@@ -122,7 +131,7 @@ def class_fields(size: int, max_objects: int, labels: str) -> dict[str, tuple]:
 
 
 def object_fields(size: int, max_objects: int) -> dict[str, tuple]:
-    """Return the fields of images of `size` pixels with CLEVR's properties."""
+    """Return the fields of images of side `size` with CLEVR's object properties."""
     M = (max_objects,)
     kinds = {name: (M, "int8") for name in ("shape", "size", "material", "color")}
     return {

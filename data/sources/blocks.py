@@ -1,9 +1,9 @@
-"""Scenes of tetrominoes, rendered here: of the kind of Kabra et al.'s Tetrominoes.
+"""Synthetic scenes in the style of Tetrominoes.
 
-Three tetrominoes (of 19: seven, mirrored and turned) of 5 x 5 pixels a cell and one of
-six colours each lie on a black ground of 35 x 35 pixels and do not overlap. Scenes are
-a function of (seed, split, index) alone. Source of the kind: Kabra et al.,
-multi-object datasets, 2019, whose own file `--dataset=tetrominoes` reads.
+Three tetrominoes lie on a black background of 35 x 35 pixels without overlap. There are
+19 shapes (seven pieces with their reflections and rotations) of 5 x 5 pixels per cell,
+in six colours. A scene is a pure function of (seed, split, index). The original dataset
+(Kabra et al., multi-object datasets, 2019) is read with `--dataset=tetrominoes`.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ SPLITS = {"train": 60_000, "validation": 320, "test": 320}
 
 
 def _orientations() -> list[np.ndarray]:
-    """Return the cells [rows, columns] of the 19 tetrominoes, each way once."""
+    """Return the cells, `[rows, columns]`, of the 19 distinct tetrominoes."""
     shapes = []
     for picture in _PICTURES:
         cells = np.array([[c == "#" for c in row] for row in picture.split("/")])
@@ -38,7 +38,7 @@ SHAPES = tuple(_orientations())
 
 
 def _place(rng, labels, number, shape) -> tuple[float, float, float] | None:
-    """Draw a shape where the picture is empty; returns its place, None without."""
+    """Draw a shape at a random free position and return it; None if there is none."""
     box = np.array(shape.shape) * _CELL
     cells = np.kron(shape, np.ones((_CELL, _CELL), bool))
     for _ in range(100):
@@ -51,11 +51,11 @@ def _place(rng, labels, number, shape) -> tuple[float, float, float] | None:
 
 
 def render(seed: int, split: str, index: int, least: int, most: int, num_rows: int):
-    """Render a scene of `least` to `most` tetrominoes, numbered as they were placed.
+    """Render a scene of `least` to `most` tetrominoes, numbered in order of placement.
 
     Returns:
-      the fields of `tetrominoes.fields(num_rows)`: `shape` is the index in `SHAPES`,
-      `pixel_coords` the middle of the shape's box in pixels, and 0.
+      The fields of `tetrominoes.fields(num_rows)`: `shape` is an index into `SHAPES`,
+      `pixel_coords` the centre of the bounding box in pixels, and 0.
     """
     rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
     count = int(rng.integers(least, most + 1))
@@ -63,7 +63,7 @@ def render(seed: int, split: str, index: int, least: int, most: int, num_rows: i
     while None in places:
         labels = np.zeros((SIZE, SIZE), np.uint8)
         kinds = rng.integers(len(SHAPES), size=count)
-        # Without room for one of them the scene begins anew.
+        # Restart the scene if one of them does not fit.
         places = [_place(rng, labels, i + 1, SHAPES[k]) for i, k in enumerate(kinds)]
     colors = rng.integers(len(COLORS), size=count)
     palette = np.concatenate([np.zeros((1, 3)), 255 * RGB[colors]]).astype(np.uint8)
@@ -87,10 +87,12 @@ def build(options: Options) -> Source:
     """Return the source of rendered tetrominoes.
 
     Raises:
-      UserError: an option out of range.
+      UserError: An option is out of range.
     """
     if options.image_size not in (None, SIZE):
-        raise UserError(f"--image_size={options.image_size}: must be {SIZE} for blocks")
+        raise UserError(
+            f"--image_size={options.image_size}: blocks has a fixed size; use {SIZE}"
+        )
     return rendered.source(
         options,
         dataset="blocks",

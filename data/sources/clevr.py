@@ -1,7 +1,7 @@
 """CLEVR v1.0 (Johnson et al., CVPR 2017): images and scenes, without masks.
 
-Reads `CLEVR_v1.0.zip` or the folder that it unpacks to. The published test split has no
-scenes and is left out.
+The source is `CLEVR_v1.0.zip` or the unpacked folder. The published test split has no
+scenes and is not used.
 """
 
 import functools
@@ -34,7 +34,7 @@ _PER_SHARD = 64
 
 
 class _Archive:
-    """The files of the dataset, in a zip file or in a folder."""
+    """Files of the dataset in a zip file or a folder."""
 
     def __init__(self, path: pathlib.Path):
         self.path = path
@@ -47,21 +47,27 @@ class _Archive:
                 self._zip = zipfile.ZipFile(path)
             except (zipfile.BadZipFile, OSError):
                 raise SourceError(
-                    f"{path}: truncated, corrupt or no zip file"
+                    f"{path}: truncated, corrupt or not a zip file; download it again"
                 ) from None
             wanted = "scenes/CLEVR_train_scenes.json"
             for name in self._zip.namelist():
                 if name.endswith(wanted):
                     self._prefix = name.removesuffix(wanted)
         else:
-            raise UserError(f"--source={path}: there is no such file or folder")
+            raise UserError(
+                f"--source={path}: not found; pass CLEVR_v1.0.zip or its folder"
+            )
 
     def name(self, inner: str) -> str:
-        """Return how errors call a file."""
+        """Return the name of a file for error messages."""
         return f"{self.path}/{self._prefix}{inner}"
 
     def read(self, inner: str) -> bytes:
-        """Return the content of a file; SourceError if missing or corrupt."""
+        """Return the content of a file.
+
+        Raises:
+          SourceError: The file is missing or corrupt.
+        """
         try:
             if self._zip is None:
                 return (self.path / inner).read_bytes()
@@ -72,11 +78,18 @@ class _Archive:
                 "folder"
             ) from None
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise SourceError(f"{self.name(inner)}: unreadable ({error})") from None
+            raise SourceError(
+                f"{self.name(inner)}: unreadable ({error}); download the dataset again"
+            ) from None
 
 
 def _columns(objects: list[dict]) -> Example:
-    """Return the columns of a scene's objects; KeyError or ValueError if not CLEVR."""
+    """Return the per-object columns of a scene.
+
+    Raises:
+      KeyError: A property is missing.
+      ValueError: A property or the number of objects is not CLEVR's.
+    """
     count = len(objects)
     if count > MAX_OBJECTS:
         raise ValueError(f"{count} objects")
@@ -94,7 +107,7 @@ def _columns(objects: list[dict]) -> Example:
 
 
 class _Split:
-    """The scenes of a split, in memory without what is not stored (1 kB a scene)."""
+    """The scenes of a split; only stored fields are kept (1 kB per scene)."""
 
     def __init__(self, archive: _Archive, split: str):
         self._archive = archive
@@ -107,22 +120,26 @@ class _Split:
                 self._columns.append(_columns(scene["objects"]))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise SourceError(
-                f"{archive.name(file)}: truncated or no scenes of CLEVR "
-                f"(scene {len(self._images)}: {error})"
+                f"{archive.name(file)}: truncated or not CLEVR scenes "
+                f"(scene {len(self._images)}: {error}); download the dataset again"
             ) from None
 
     def __len__(self):
         return len(self._images)
 
     def load(self, index: int, size: int) -> Example:
-        """Return an example; SourceError if its image is missing or corrupt."""
+        """Return an example.
+
+        Raises:
+          SourceError: The image is missing or corrupt.
+        """
         file = f"images/{self._folder}/{self._images[index]}"
         image = files.decode(self._archive.read(file), self._archive.name(file))
         width, height = image.size
         if min(width, height) < _CROP:
             raise SourceError(
-                f"{self._archive.name(file)}: is {width} x {height} pixels, images of "
-                "CLEVR are 480 x 320"
+                f"{self._archive.name(file)}: is {width} x {height} pixels, but CLEVR "
+                "images are 480 x 320; download the dataset again"
             )
         example = dict(self._columns[index], image=files.square(image, _CROP, size))
         real = example["visibility"][:, None] > 0
@@ -143,32 +160,37 @@ def _examples(
 def build(options: Options) -> Source:
     """Return the source of the zip file or folder `--source`.
 
-    `--splits` takes the first scenes of each split. `pixel_coords` are in pixels of the
-    stored image; objects that the crop leaves out keep their rows.
+    `--splits` selects the first scenes of each split. `pixel_coords` are in pixels of
+    the stored image; objects outside the crop keep their rows.
 
     Raises:
-      UserError: an option out of range, or no source given.
-      SourceError: the scenes are missing, truncated or not CLEVR's.
+      UserError: An option is out of range, or the source is not given.
+      SourceError: The scenes are missing, truncated or not CLEVR's.
     """
     options.refuse("clevr", "min_objects", "max_objects", "seed")
     size = 128 if options.image_size is None else options.image_size
     if not 16 <= size <= _CROP:
-        raise UserError(f"--image_size={size}: must be 16 to {_CROP}, the crop's side")
+        raise UserError(
+            f"--image_size={size}: out of range; choose 16 to {_CROP}, the crop size"
+        )
     if options.source is None:
         raise UserError(
-            "--source: must be given for --dataset=clevr: CLEVR_v1.0.zip or its folder "
+            "--source: required for --dataset=clevr; pass CLEVR_v1.0.zip or its folder "
             "(https://cs.stanford.edu/people/jcjohns/clevr)"
         )
     archive = _Archive(options.source)
     wanted = options.splits or dict.fromkeys(_FOLDERS)
     if unknown := [name for name in wanted if name not in _FOLDERS]:
         raise UserError(
-            f"--splits: clevr has scenes for {', '.join(_FOLDERS)}, not {unknown[0]}"
+            f"--splits: clevr has no scenes for {unknown[0]}; choose from "
+            f"{', '.join(_FOLDERS)}"
         )
     scenes = {name: _Split(archive, name) for name in wanted}
     for name, count in wanted.items():
         if count is not None and count > len(scenes[name]):
-            raise UserError(f"--splits={name}:{count}: has {len(scenes[name])} scenes")
+            raise UserError(
+                f"--splits={name}:{count}: too many; choose at most {len(scenes[name])}"
+            )
     splits = {n: len(scenes[n]) if k is None else k for n, k in wanted.items()}
     fields = object_fields(size, MAX_OBJECTS)
     del fields["segmentation"]

@@ -1,12 +1,12 @@
 """CLEVR with masks (Kabra et al., multi-object datasets, 2019): CLEVR6 and CLEVR10.
 
-https://github.com/google-deepmind/multi_object_datasets, one gzip TFRecord file of
+https://github.com/google-deepmind/multi_object_datasets: one gzip TFRecord file of
 100,000 scenes of 240 x 320 pixels. Entity 0 of each scene is the background; entities
-of `visibility` 0 fill up. In `shape`, `size`, `material` and `color` 0 stands for
-neither and objects have codes from 1 on (issue 9 there prints the first scene). What
-the codes mean is not published. Size follows from `z`, an object's radius: 1 is large,
-2 small. The others are numbered by first appearance in the file; they are stored as
-code - 1, so that their indices are those of `properties` in number, not in name.
+with `visibility` 0 are padding. `shape`, `size`, `material` and `color` are 0 for both
+and codes from 1 on for objects (issue 9 there prints the first scene). The meaning of
+the codes is not published. The size follows from `z`, the radius of an object: 1 is
+large, 2 is small. The other codes are numbered by first appearance in the file. They
+are stored as code - 1: the indices have the range of `properties`, but not its names.
 """
 
 import functools
@@ -44,23 +44,23 @@ _INDICES = {
     "material": list(range(len(properties.MATERIALS))),
     "color": list(range(len(properties.COLORS))),
 }
-# Published: training on the first 70,000 scenes (Locatello et al., 2020).
+# Locatello et al. (2020) train on the first 70,000 scenes.
 _SPLITS = {"train": 70_000, "validation": 15_000, "test": 15_000}
 _PER_SHARD = 64
 
 
 def convert(values: dict[str, np.ndarray], size: int) -> Example:
-    """Return an example from the values of a record (`FEATURES`).
+    """Convert the values of a record (`FEATURES`) to an example.
 
-    Image and masks are cropped to the middle 192 x 192 pixels, then of each output
-    pixel i the source pixel floor(i * 192 / size) is taken. Objects are numbered in the
-    file's order, also those that the crop leaves out: CLEVR6 is a matter of the scene.
+    Image and masks are center-cropped to 192 x 192 pixels; output pixel i is source
+    pixel floor(i * 192 / size). Objects keep the order of the file and are counted even
+    if they lie outside the crop, because CLEVR6 is defined by the scene.
 
     Returns:
-      the fields of `base.object_fields`; `pixel_coords` in pixels of the stored image.
+      The fields of `base.object_fields`; `pixel_coords` in pixels of the stored image.
 
     Raises:
-      ValueError: an object's code is out of range.
+      ValueError: The code of an object is out of range.
     """
     index = np.arange(size) * _CROP // size
     rows, columns = _TOP + index, _LEFT + index
@@ -91,15 +91,18 @@ def convert(values: dict[str, np.ndarray], size: int) -> Example:
 
 
 def build(options: Options) -> Source:
-    """Return the source of the file `--source`, or of its download.
+    """Return the source of the file `--source`, downloaded if not given.
 
     Raises:
-      UserError: an option out of range; the file is missing or another's.
+      UserError: An option is out of range, or the file is missing or of another
+        dataset.
     """
     options.refuse("clevr_with_masks", "min_objects", "max_objects", "seed")
     size = 128 if options.image_size is None else options.image_size
     if not 16 <= size <= _CROP:
-        raise UserError(f"--image_size={size}: must be 16 to {_CROP}, the crop's side")
+        raise UserError(
+            f"--image_size={size}: out of range; choose 16 to {_CROP}, the crop size"
+        )
     return records.source(
         options,
         "clevr_with_masks",

@@ -1,6 +1,6 @@
-"""COCO 2017 (Lin et al., ECCV 2014): photographs and instances of 80 classes.
+"""COCO 2017 (Lin et al., ECCV 2014): natural images with instances of 80 classes.
 
-Reads the published folder: `train2017/`, `val2017/` and
+The source is the published folder with `train2017/`, `val2017/` and
 `annotations/instances_{train,val}2017.json`.
 """
 
@@ -35,7 +35,7 @@ class _Annotations:
     """The annotations of a split.
 
     Args:
-      source: Published folder.
+      source: Folder of the dataset.
       split: `train` or `validation`.
       count: Number of images to use; all if None.
     """
@@ -46,8 +46,8 @@ class _Annotations:
         logging.info("reading %s", self.path)
         text = read_text(
             self.path,
-            "--source must be the folder that holds annotations/, train2017/ and "
-            "val2017/",
+            "pass the folder that holds annotations/, train2017/ and val2017/ as "
+            "--source",
         )
         self.sha256 = hashlib.sha256(text.encode()).hexdigest()
         try:
@@ -72,7 +72,7 @@ class _Annotations:
         self._images = content["images"][:count]
 
     def split(self) -> photographs.Split:
-        """Return the images asked for."""
+        """Return the selected images."""
         return photographs.Split(
             num_published=self.num_images,
             num_objects=[
@@ -96,7 +96,7 @@ class _Annotations:
         return next((str(self.folder / n) for n in names if n not in there), None)
 
     def load(self, index: int):
-        """Return image, labels, categories and id of an image."""
+        """Return the image, label map, categories and id of an image."""
         image = self._images[index]
         height, width = image["height"], image["width"]
         labels = np.zeros((height, width), np.int16)
@@ -104,7 +104,7 @@ class _Annotations:
         category = []
         for annotation in self._of(image):
             inside = self._coco.annToMask(annotation)
-            # A crowd counts twice, so that no object wins its pixels.
+            # A crowd counts twice, so that its pixels are ignored.
             claims += inside * (2 if annotation["iscrowd"] else 1)
             if not annotation["iscrowd"]:
                 category.append(self._index[annotation["category_id"]])
@@ -115,20 +115,21 @@ class _Annotations:
 
 
 def check(content: Any) -> int:
-    """Check and normalize the content of an annotation file, in place.
+    """Validate and normalize the content of an annotation file in place.
 
-    `iscrowd` defaults to 0, and polygons of fewer than three points, which have no
-    area, are removed. pycocotools does not check what it reads: it crashes on NaN, and
+    `iscrowd` defaults to 0, and polygons with fewer than three points, which have no
+    area, are removed. pycocotools does not validate its input: it crashes on NaN and
     returns uninitialized memory for run lengths that do not fill the image.
 
     Args:
-      content: What the JSON file holds.
+      content: Parsed JSON of the file.
 
     Returns:
       The number of polygons removed.
 
     Raises:
-      ValueError: The content is malformed; names the element by its id, and the field.
+      ValueError: The content is malformed. The message names the field and the id of
+        the element.
     """
     if not isinstance(content, dict):
         raise ValueError("is not a JSON object")
@@ -165,7 +166,7 @@ def check(content: Any) -> int:
 
 
 def _convert(kind: str, record: Any, converters: Mapping[str, Callable[[Any], Any]]):
-    """Replace fields of a record; ValueError names the record and its field."""
+    """Convert fields of a record in place; a ValueError names the record and field."""
     if not isinstance(record, dict):
         raise ValueError(f"{kind} {record!r:.40} is not an object")
     name = f"{kind} {record.get('id', 'without an id')!r:.40}"
@@ -210,14 +211,14 @@ def _one_of(known: Container[int], value: Any) -> int:
 
 
 def segmentation(value: Any, image: Mapping[str, Any]) -> list | dict[str, Any]:
-    """Return the polygons, or the uncompressed run lengths, of a mask.
+    """Return the polygons or the uncompressed run lengths of a mask.
 
     Args:
-      value: Polygons, or run lengths of either kind.
-      image: The image's `width` and `height`.
+      value: Polygons, or run lengths in either encoding.
+      image: Record with the `width` and `height` of the image.
 
     Raises:
-      ValueError: The mask is malformed, or of another size.
+      ValueError: The mask is malformed or of another size.
     """
     size = [image["height"], image["width"]]
     if isinstance(value, list):
@@ -244,7 +245,7 @@ def _polygon(polygon: Any, size: list[int]) -> list:
         raise ValueError("a polygon is not a list of numbers [x1, y1, x2, y2, ...]")
     if len(polygon) % 2:
         raise ValueError("a polygon has an odd number of coordinates")
-    # Annotators go a little beyond the image, never by as much again.
+    # Annotations may extend slightly beyond the image, but never by its size.
     limit = 2 * max(size)
     if not all(-limit <= value <= 2 * limit for value in polygon):
         raise ValueError("a polygon lies far beyond the image")
@@ -252,11 +253,11 @@ def _polygon(polygon: Any, size: list[int]) -> list:
 
 
 def _runs(text: str) -> list[int]:
-    """Return the run lengths that COCO's compressed string encodes.
+    """Decode the run lengths of COCO's compressed string.
 
-    pycocotools decodes such strings to masks only, without checks, so that the lengths
-    are read here: digits of 5 bits and a bit for "more follow", lowest first, signed;
-    from the fourth on, the difference to the run before the last.
+    pycocotools decodes such strings only to masks and without checks. The encoding is a
+    signed little-endian base-32 number per run, with a continuation bit per digit. From
+    the fourth run on, the number is the difference to the run two before.
     """
     counts, value, shift = [], 0, 0
     for character in text:
@@ -279,27 +280,33 @@ def _runs(text: str) -> list[int]:
 def build(options: Options) -> Source:
     """Return the source of the folder `--source`.
 
-    Images are in the order of the annotations; `category` counts the classes by the
-    order of their ids, whose gaps it leaves out.
+    Images keep the order of the annotations. `category` is the rank of the class id,
+    because COCO's ids have gaps.
 
     Raises:
-      UserError: An option is out of range, or no source is given.
+      UserError: An option is out of range, or the source is not given.
       SourceError: Annotations or images are missing, truncated or malformed.
     """
     size = photographs.check_options(options, "coco", tuple(_FOLDERS))
     if options.source is None:
         raise UserError(
-            "--source: must be given for --dataset=coco: the folder that holds "
+            "--source: required for --dataset=coco; pass the folder that holds "
             "annotations/, train2017/ and val2017/ (https://cocodataset.org)"
         )
     if not options.source.is_dir():
-        raise UserError(f"--source={options.source}: is no folder")
+        raise UserError(
+            f"--source={options.source}: not a folder; pass the one that holds "
+            "annotations/, train2017/ and val2017/"
+        )
     wanted = options.splits or dict.fromkeys(_FOLDERS)
     found = {n: _Annotations(options.source, n, count) for n, count in wanted.items()}
     first = next(iter(found.values())).categories
     for annotations in found.values():
         if annotations.categories != first:
-            raise SourceError(f"{annotations.path}: has categories of its own")
+            raise SourceError(
+                f"{annotations.path}: categories differ from those of the other split; "
+                "download both annotation files again"
+            )
     return photographs.source(
         options,
         "coco",

@@ -1,4 +1,4 @@
-"""Reads image files: checked, cropped to a square and resized, by several threads."""
+"""Read image files: validate, crop to a square and resize, in several threads."""
 
 import concurrent.futures
 import functools
@@ -13,27 +13,26 @@ from PIL import Image, ImageOps
 
 from .base import SourceError
 
-# What `square` and `decode` do, for the settings of stores.
+# Descriptions of `square` and `decode` for the settings of stores.
 RESIZE = "bilinear with antialiasing (Pillow)"
 DEPTH = "8 bits; 16 bits scaled from 0 to 65535"
 WHITE = (255, 255, 255)
 _AT_ONCE = 64
 _T = TypeVar("_T")
 
-# Pillow runs another program to read the first, and has no reader of its own for the
-# others.
+# Pillow calls an external program for EPS and has no decoder for the others.
 _NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 
 
 @functools.cache
 def formats() -> frozenset[str]:
-    """Return the names of the formats that are read."""
+    """Return the names of the supported formats."""
     Image.init()
     return frozenset(Image.OPEN) - _NOT_READ
 
 
 def suffixes() -> set[str]:
-    """Return the suffixes of the files that are read, in lower case."""
+    """Return the suffixes of the supported formats, in lower case."""
     known = formats()
     return {s for s, name in Image.registered_extensions().items() if name in known}
 
@@ -44,17 +43,17 @@ def decode(
     background: tuple[int, int, int] = WHITE,
     upright: bool = True,
 ) -> Image.Image:
-    """Return the RGB image of a file, its first frame, in 8 bits.
+    """Return the first frame of an image file as 8-bit RGB.
 
     Args:
       content: Bytes of the file.
-      name: Name of the file, for the error.
-      background: Colour that transparent pixels are laid over.
-      upright: Whether to turn it as its EXIF data say.
+      name: Name of the file for error messages.
+      background: Colour behind transparent pixels.
+      upright: Whether to apply the EXIF orientation.
 
     Raises:
-      SourceError: The file is corrupt, truncated, no image, too large, or of a kind
-        that is not supported.
+      SourceError: The file is corrupt, truncated, not an image, too large, or of an
+        unsupported format.
     """
     try:
         return _decode(content, name, background, upright)
@@ -62,17 +61,17 @@ def decode(
         raise
     except Image.DecompressionBombError as error:
         raise SourceError(
-            f"{name}: too large ({' '.join(str(error).split())[:120]}); make it "
-            "smaller or remove it"
+            f"{name}: too large ({' '.join(str(error).split())[:120]}); shrink or "
+            "remove it"
         ) from None
     except Image.UnidentifiedImageError:
         raise SourceError(
-            f"{name}: corrupt, truncated or no image; replace or remove it"
+            f"{name}: corrupt, truncated or not an image; replace or remove it"
         ) from None
-    # Pillow raises SyntaxError for broken PNG chunks, others for broken headers.
+    # Pillow raises SyntaxError for broken PNG chunks and the others for broken headers.
     except (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError) as error:
         raise SourceError(
-            f"{name}: corrupt, truncated, or not supported by Pillow "
+            f"{name}: corrupt, truncated or not supported by Pillow "
             f"({' '.join(str(error).split())[:120]}); replace or remove it"
         ) from None
 
@@ -85,10 +84,10 @@ def _decode(content, name, background, upright) -> Image.Image:
         image = _to_8_bits(image)
     elif image.mode in ("I", "F"):
         raise SourceError(
-            f"{name}: has values of 32 bits, whose range is not known; convert it to a "
-            "PNG of 8 or 16 bits, or remove it"
+            f"{name}: 32-bit values have no known range; convert it to a PNG of 8 or "
+            "16 bits, or remove it"
         )
-    # An alpha channel, or a colour that is seen through.
+    # An alpha channel or a transparent colour.
     if {"A", "a"} & {*image.getbands()} or "transparency" in image.info:
         image = image.convert("RGBA")
         under = Image.new("RGBA", image.size, (*background, 255))
@@ -97,7 +96,7 @@ def _decode(content, name, background, upright) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Return grey values of 16 bits in 8 bits; Pillow's own conversion clips them."""
+    """Return 16-bit grey values scaled to 8 bits; Pillow's conversion clips them."""
     values = np.asarray(image)
     grey = Image.fromarray(np.rint(values / 257).astype(np.uint8))
     if "transparency" in image.info:
@@ -107,20 +106,24 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, crop: int | None, size: int) -> np.ndarray:
-    """Return the middle `crop` x `crop` pixels (None: all that fit), [S, S, 3] uint8.
+    """Return the resized center crop, `[size, size, 3]` uint8.
 
-    Rows and columns begin at floor((side - crop) / 2).
+    Args:
+      image: RGB image.
+      crop: Side of the crop in pixels, which begins at floor((side - crop) / 2); the
+        largest square if None.
+      size: Side of the result in pixels.
     """
     width, height = image.size
     crop = min(width, height) if crop is None else crop
     left, top = (width - crop) // 2, (height - crop) // 2
-    # Cropped first: resized by a box, pixels beyond it would weigh in.
+    # Crop first: `resize(box=...)` would filter in pixels outside the box.
     image = image.crop((left, top, left + crop, top + crop))
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.uint8)
 
 
 def load_all(load: Callable[[int], _T], indices: Iterable[int]) -> Iterator[_T]:
-    """Yield `load(index)` in order, some at once: Pillow decodes without the GIL."""
+    """Yield `load(index)` in order; threads help, as Pillow decodes without the GIL."""
     indices = iter(indices)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := list(itertools.islice(indices, _AT_ONCE)):

@@ -1,4 +1,4 @@
-"""Any folder of images, or of frames of a video, as a dataset of one split, `test`."""
+"""A folder of images or video frames as a dataset with one split, `test`."""
 
 import collections
 import functools
@@ -30,7 +30,9 @@ def _examples(
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise UserError(f"{path}: unreadable ({error.strerror})") from None
+            raise UserError(
+                f"{path}: unreadable ({error.strerror}); fix or remove it"
+            ) from None
         image = files.decode(content, str(path), background)
         return {"image": files.square(image, None, size)}
 
@@ -38,24 +40,23 @@ def _examples(
 
 
 def build(options: Options) -> Source:
-    """Return the source of the images in and below `--source`, sorted.
+    """Return the source of the images in and below `--source`, sorted by path.
 
-    Files that Pillow reads count, by their suffix; what is left out is logged. The
-    manifest's `source` has their paths relative to the folder, in the order of the
-    examples.
+    Files with a suffix that Pillow supports are read; the others are logged. The
+    manifest's `source` records the relative paths in the order of the examples.
 
     Raises:
-      UserError: an option out of range, or a folder without images.
+      UserError: An option is out of range, or the folder contains no images.
     """
     options.refuse("images", "splits", "min_objects", "max_objects", "seed")
     folder = options.source
     if folder is None:
-        raise UserError("--source: must be given for --dataset=images, a folder")
+        raise UserError("--source: required for --dataset=images; pass a folder")
     if not folder.is_dir():
-        raise UserError(f"--source={folder}: is no folder")
+        raise UserError(f"--source={folder}: not a folder; pass a folder of images")
     size = 224 if options.image_size is None else options.image_size
     if not 16 <= size <= 4096:
-        raise UserError(f"--image_size={size}: must be 16 to 4096")
+        raise UserError(f"--image_size={size}: out of range; choose 16 to 4096")
     background = _color(options.background or "white")
     known = files.suffixes()
     found = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -68,12 +69,12 @@ def build(options: Options) -> Source:
     said = ", ".join(f"{count} {suffix}" for suffix, count in left_out.most_common())
     if not paths:
         raise UserError(
-            f"--source={folder}: has no images that Pillow reads, such as .png, .jpg "
-            f"or .webp ({said or 'no files at all'})"
+            f"--source={folder}: contains no images ({said or 'no files'}); pass a "
+            "folder of files that Pillow supports, such as .png, .jpg or .webp"
         )
     if left_out:
         logging.warning(
-            "left out %d of %d files, which are no images that Pillow reads: %s",
+            "skipped %d of %d files that Pillow does not support: %s",
             left_out.total(),
             len(found),
             said,
@@ -104,5 +105,5 @@ def _color(name: str) -> tuple[int, int, int]:
         return ImageColor.getrgb(name)[:3]
     except ValueError:
         raise UserError(
-            f"--background={name}: must be a colour, such as white or #808080"
+            f"--background={name}: not a colour; pass one such as white or #808080"
         ) from None

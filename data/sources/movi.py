@@ -1,7 +1,7 @@
 """MOVi-C, D and E (Greff et al., "Kubric", CVPR 2022): videos of scanned objects.
 
-Read by tfds from a builder folder, or from the public bucket. Labels are those of the
-videos: 0 is the background, label i + 1 is row i of the per-object columns.
+TFDS reads a builder folder or the public bucket. Labels are constant over a video: 0 is
+the background, and label i + 1 is row i of the per-object columns.
 """
 
 import functools
@@ -20,12 +20,12 @@ from .base import Example, Options, Source, SourceError, class_fields
 from .records import pad
 
 BUCKET = "kubric-public/tfds"
-# Most objects of a scene: C drops 3 to 10; D and E have 10 to 20 and drop 1 to 3 more.
+# C drops 3 to 10 objects; D and E have 10 to 20 static and drop 1 to 3 more.
 MAX_OBJECTS = {"movi_c": 10, "movi_d": 23, "movi_e": 23}
-# The published default first, which the reference reads.
+# The published default, which the original implementation uses, comes first.
 _SIZES = (256, 128)
 _PROBE_TIMEOUT_S = 20.0
-# The rest (depth, flow, normals, ...) is most of the bytes and is not decoded.
+# Depth, flow, normals and others make up most of the bytes and are not decoded.
 _DECODED = {
     "video": True,
     "segmentations": True,
@@ -35,19 +35,19 @@ _DECODED = {
 
 
 def _folder(options: Options, dataset: str) -> str:
-    """Return the builder folder: `--source`, one below it, or the bucket's."""
+    """Return the builder folder: `--source`, a folder below it, or the bucket."""
     sizes = _SIZES if options.image_size is None else (options.image_size,)
     configs = [f"{size}x{size}" for size in sizes]
     if options.source is None:
         inner = f"{BUCKET}/{dataset}/{configs[0]}/1.0.0"
         url = f"https://storage.googleapis.com/{inner}/dataset_info.json"
-        # TensorFlow's own attempt to reach a bucket takes a minute to fail.
+        # TensorFlow takes a minute to fail on an unreachable bucket.
         try:
             urllib.request.urlopen(url, timeout=_PROBE_TIMEOUT_S).close()
         except (OSError, urllib.error.URLError) as error:
             raise UserError(
-                f"{url}: not reachable ({getattr(error, 'reason', error)}); give the "
-                "folder of the downloaded dataset by --source"
+                f"{url}: not reachable ({getattr(error, 'reason', error)}); pass the "
+                "folder of the downloaded dataset with --source"
             ) from None
         return f"gs://{inner}"
     below = [
@@ -61,8 +61,8 @@ def _folder(options: Options, dataset: str) -> str:
             if (folder / "dataset_info.json").is_file():
                 return str(folder)
     raise UserError(
-        f"--source={options.source}: holds no dataset_info.json; it must be a folder "
-        f"such as {dataset}/{configs[0]}/1.0.0"
+        f"--source={options.source}: contains no dataset_info.json; pass a folder such "
+        f"as {dataset}/{configs[0]}/1.0.0"
     )
 
 
@@ -73,18 +73,23 @@ def _builder(folder: str, dataset: str) -> tfds.core.DatasetBuilder:
         frames, height, *image = features["video"].shape
         found = builder.name
         _ = features["instances"]["category"].names, features["segmentations"]
-    except Exception as error:  # tfds raises what its JSON and plugins raise.
+    except Exception as error:  # TFDS does not wrap the errors of its parsers.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SourceError(f"{folder}: is no MOVi builder folder ({reason})") from None
+        raise SourceError(
+            f"{folder}: not a MOVi builder folder ({reason}); download it again"
+        ) from None
     if found != dataset:
-        raise SourceError(f"{folder}: holds {found}, not {dataset}")
+        raise SourceError(f"{folder}: contains {found}; pass the folder of {dataset}")
     if image != [height, 3] or not frames:
-        raise SourceError(f"{folder}: has frames of {[height, *image]}, not squares")
+        raise SourceError(
+            f"{folder}: frames of shape {[height, *image]} are not square; pass a "
+            "published MOVi folder"
+        )
     return builder
 
 
 def _damaged_file(builder, split: str) -> str:
-    """Return the first record file of a split that cannot be read or is too short."""
+    """Return the first record file of a split that is unreadable or truncated."""
     split_info = builder.info.splits[split]
     files = zip(split_info.filepaths, split_info.shard_lengths, strict=True)
     for path, count in files:
@@ -105,7 +110,7 @@ def _examples(
     dataset: str,
     stop: dict[str, int],
 ) -> Iterator[Example]:
-    """Yield the frames of a split from `start`, the first of a video, on."""
+    """Yield the frames of a split from `start` on, which begins a video."""
     builder = _builder(folder, dataset)
     num_frames = builder.info.features["video"].shape[0]
     first, last = start // num_frames, stop[split] // num_frames
@@ -114,7 +119,7 @@ def _examples(
     videos = builder.as_dataset(
         split=tfds.core.ReadInstruction(split, from_=first, to=last, unit="abs"),
         decoders=tfds.decode.PartialDecoding(_DECODED),
-        # In the files' order, one after another, or frames could not be resumed.
+        # Sequential reading in file order makes the frames resumable.
         read_config=tfds.ReadConfig(
             options=options, interleave_cycle_length=1, try_autocache=False
         ),
@@ -129,12 +134,12 @@ def _examples(
         reason = str(error) if type(error) is ValueError else "unreadable"
         raise SourceError(
             f"{_damaged_file(builder, split)}: damaged (video {number} of {split}: "
-            f"{reason}); get it again"
+            f"{reason}); download it again"
         ) from None
     if number < last:
         raise SourceError(
-            f"{_damaged_file(builder, split)}: cut short ({split} ends after {number} "
-            f"of {last} videos); get it again"
+            f"{_damaged_file(builder, split)}: truncated ({split} ends after {number} "
+            f"of {last} videos); download it again"
         )
 
 
@@ -162,26 +167,29 @@ def _frames(video: dict, number: int, most: int) -> Iterator[Example]:
 
 
 def build(options: Options) -> Source:
-    """Return the source of a builder folder; each frame of each video is an example.
+    """Return the source of a builder folder; each video frame is an example.
 
-    The bucket has images of 256 (the default) and of 128 pixels.
+    The bucket has images of 256 (default) and 128 pixels.
 
     Raises:
-      UserError: an option out of range; no folder there, or no network.
-      SourceError: the folder is damaged, or another dataset's.
+      UserError: An option is out of range, the folder is missing, or the bucket is not
+        reachable.
+      SourceError: The folder is damaged or of another dataset.
     """
     dataset = options.dataset
     options.refuse(dataset, "min_objects", "max_objects", "seed")
     wanted = options.image_size
     if wanted not in (None, *_SIZES):
-        raise UserError(f"--image_size={wanted}: {dataset} comes in 256 and 128")
+        raise UserError(
+            f"--image_size={wanted}: not available for {dataset}; choose 256 or 128"
+        )
     folder = _folder(options, dataset)
     builder = _builder(folder, dataset)
     num_frames, size, *_ = builder.info.features["video"].shape
     if wanted not in (None, size):
         raise UserError(
             f"--image_size={wanted}: {folder} has frames of {size} x {size} pixels, "
-            f"not {wanted} x {wanted} pixels; leave the option out"
+            f"not {wanted} x {wanted} pixels; remove the option"
         )
     published = {
         name: split.num_examples * num_frames
@@ -191,12 +199,13 @@ def build(options: Options) -> Source:
     for name, count in splits.items():
         if count > published.get(name, 0):
             raise UserError(
-                f"--splits={name}:{count}: {folder} has {published.get(name, 0)} frames"
+                f"--splits={name}:{count}: too many; {folder} has "
+                f"{published.get(name, 0)} frames"
             )
         if count % num_frames:
             raise UserError(
-                f"--splits={name}:{count}: must be a multiple of {num_frames}, the "
-                "frames of a video"
+                f"--splits={name}:{count}: videos cannot be split; choose a multiple "
+                f"of their {num_frames} frames"
             )
     most = MAX_OBJECTS[dataset]
     return Source(

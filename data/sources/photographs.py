@@ -1,8 +1,8 @@
-"""What COCO and Pascal VOC share: label maps of photographs, cropped and numbered.
+"""Label maps of natural images, shared by COCO and Pascal VOC.
 
-A pixel that the annotators left open, or that two objects claim, is -1: it is in no
-measure. That no object wins follows the evaluation of DINOSAUR's authors, whose code
-has it as `ignore_overlaps`.
+Pixels that are unlabelled by the annotators or claimed by two objects are -1 and
+ignored by every metric. Ignoring overlaps follows the evaluation of DINOSAUR's authors
+(`ignore_overlaps` in their code).
 """
 
 import dataclasses
@@ -21,18 +21,18 @@ from .base import Example, Options, Source, SourceError, class_fields
 from .records import pad
 
 IGNORED = -1
-# Of the images and labels of the evaluations that mBO is compared by (SPOT, CVPR 2024).
+# Resolution of the evaluations that published mBO values use (SPOT, CVPR 2024).
 DEFAULT_SIZE = 320
-# A label is a byte with a sign.
+# Labels are int8.
 MOST_OBJECTS = 127
 _PER_SHARD = 64
 
 
 def middle(labels: np.ndarray, size: int) -> np.ndarray:
-    """Return the middle square of labels [H, W], of each pixel's centre, [S, S].
+    """Return the center crop of labels `[H, W]`, resized to `[size, size]`.
 
-    The square is that of `files.square`; the source of pixel i of S is
-    floor((i + 1/2) side / S).
+    The crop matches `files.square`. The resampling is nearest-neighbour: pixel i is
+    source pixel floor((i + 1/2) * side / size).
     """
     height, width = labels.shape
     side = min(height, width)
@@ -50,22 +50,23 @@ def example(
     size: int,
     max_objects: int,
 ) -> Example:
-    """Return the fields of a photograph.
+    """Return the fields of a natural image.
 
-    Objects of which no pixel is left, beyond the middle square or ignored, are left out
-    and the others numbered anew, in their order.
+    Objects without a visible pixel in the center crop are removed, and the others are
+    renumbered in order.
 
     Args:
-      image: RGB, of the labels' size.
-      labels: [H, W], 0 the background, i + 1 object i, -1 ignored.
-      category: of each object, an index.
-      image_id: the dataset's number of the image.
-      size: of the result, S pixels a side.
-      max_objects: rows of the columns of objects.
+      image: RGB image of the size of the labels.
+      labels: Label map, `[H, W]`: 0 for the background, i + 1 for object i, -1 for
+        ignored pixels.
+      category: Class index of each object.
+      image_id: Identifier of the image in the dataset.
+      size: Side of the result in pixels.
+      max_objects: Rows of the per-object columns.
     """
     labels = middle(labels, size)
     kept = [i for i in range(len(category)) if np.any(labels == i + 1)]
-    # By old label, the background and, at the end, -1 included.
+    # Indexed by old label, from the background to -1 at the end.
     number = np.zeros(len(category) + 2, np.int8)
     number[[i + 1 for i in kept]] = np.arange(1, len(kept) + 1)
     number[-1] = IGNORED
@@ -82,38 +83,46 @@ def example(
 
 
 def read_image(path: pathlib.Path, width: int, height: int) -> Image.Image:
-    """Return an image as its labels see it, of `width` x `height` pixels.
+    """Return an image in the orientation of its labels.
 
-    They are of the pixels as stored; only where these have other sides than the labels
-    and the image turned upright has the same, it is that.
+    Labels usually refer to the stored pixels. The EXIF orientation is applied only if
+    the stored pixels do not have the size of the labels and the rotated ones do.
+
+    Args:
+      path: File of the image.
+      width: Width of the labels.
+      height: Height of the labels.
 
     Raises:
-      SourceError: missing, corrupt, or of another size.
+      SourceError: The image is missing, corrupt or of another size.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise SourceError(
-            f"{path}: unreadable ({error.strerror}); get it again"
+            f"{path}: unreadable ({error.strerror}); download it again"
         ) from None
     for upright in (False, True):
         image = files.decode(content, str(path), upright=upright)
         if image.size == (width, height):
             return image
     found = " x ".join(map(str, image.size))
-    raise SourceError(f"{path}: is {found} pixels, its labels {width} x {height}")
+    raise SourceError(
+        f"{path}: is {found} pixels, but its labels are {width} x {height}; download "
+        "both again"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A split, as far as it is asked for.
+    """The selected images of a split.
 
     Attributes:
-      num_published: images that the dataset has in it.
-      num_objects: of each image asked for.
-      missing: the first file of these that is not there, None if all are.
-      version: what tells its labels from others, and what of them is left out.
-      load: `load(index)` returns image, labels, categories and number of an image.
+      num_published: Number of images in the published split.
+      num_objects: Number of objects of each selected image.
+      missing: First missing file; None if all exist.
+      version: Identity of the annotations, for the manifest.
+      load: Function `load(index)` that returns image, labels, categories and id.
     """
 
     num_published: int
@@ -124,14 +133,21 @@ class Split:
 
 
 def check_options(options: Options, dataset: str, splits: Sequence[str]) -> int:
-    """Return the side of the stored images; UserError for options out of range."""
+    """Return the side of the stored images in pixels.
+
+    Raises:
+      UserError: An option is out of range or not used by the dataset.
+    """
     options.refuse(dataset, "min_objects", "max_objects", "seed")
     size = DEFAULT_SIZE if options.image_size is None else options.image_size
     if not 16 <= size <= 1024:
-        raise UserError(f"--image_size={size}: must be 16 to 1024")
+        raise UserError(f"--image_size={size}: out of range; choose 16 to 1024")
     for name in options.splits or ():
         if name not in splits:
-            raise UserError(f"--splits: {dataset} has {', '.join(splits)}, not {name}")
+            raise UserError(
+                f"--splits: {dataset} has no split {name}; choose from "
+                f"{', '.join(splits)}"
+            )
     return size
 
 
@@ -145,36 +161,38 @@ def source(
     version: Mapping[str, Any],
     rules: Mapping[str, str],
 ) -> Source:
-    """Return the source of the splits that were read.
+    """Return the source of the given splits.
 
     Args:
-      options: may limit the splits, to their first images.
-      dataset: its name.
-      splits: by name.
-      size: of the stored images.
-      categories: names of the classes, by index.
-      version: what it is read from, for the manifest.
-      rules: which pixels are ignored, and what of the dataset is left out.
+      options: Command-line options; `splits` limits each split to its first images.
+      dataset: Name of the dataset.
+      splits: Splits by name.
+      size: Side of the stored images in pixels.
+      categories: Class names by index.
+      version: Identity of the original data, for the manifest.
+      rules: Description of the ignored pixels, for the settings.
 
     Raises:
-      UserError: more examples asked for than there are.
-      SourceError: a file is missing, or an image has more objects than labels hold.
+      UserError: More examples are requested than exist.
+      SourceError: A file is missing, or an image has more objects than labels can
+        represent.
     """
     for name, split in splits.items():
         if (options.splits or {}).get(name, 0) > split.num_published:
             raise UserError(
-                f"--splits={name}:{options.splits[name]}: has {split.num_published} "
-                "images"
+                f"--splits={name}:{options.splits[name]}: too many; choose at most "
+                f"{split.num_published}"
             )
         if split.missing:
             raise SourceError(
-                f"{split.missing}: missing, though {name} names it; get it again"
+                f"{split.missing}: missing, although split {name} lists it; download "
+                "it again"
             )
     most = max(1, *(max(split.num_objects, default=0) for split in splits.values()))
     if most > MOST_OBJECTS:
         raise SourceError(
-            f"--source={options.source}: an image has {most} objects, {MOST_OBJECTS} "
-            "can be labelled"
+            f"--source={options.source}: an image has {most} objects, but labels hold "
+            f"{MOST_OBJECTS}; remove it from the annotations"
         )
     counts = {name: len(split.num_objects) for name, split in splits.items()}
     return Source(

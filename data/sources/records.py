@@ -1,9 +1,9 @@
-"""Reads the published multi-object datasets: gzip TFRecords, streamed.
+"""Stream the published multi-object datasets from gzip TFRecord files.
 
-Format: https://github.com/google-deepmind/multi_object_datasets, `clevr_with_masks.py`
-and `tetrominoes.py`. Each pixel is a byte string of its own there, so that TensorFlow's
-parser takes 70 ms for a scene of CLEVR; here the list is taken as one field of bytes,
-and every third byte is a pixel.
+The format is defined by `clevr_with_masks.py` and `tetrominoes.py` in
+https://github.com/google-deepmind/multi_object_datasets. Each pixel is a separate byte
+string, and TensorFlow's parser takes 70 ms per CLEVR scene. This module declares the
+list as a single bytes field, in which every third byte is a pixel.
 """
 
 import functools
@@ -29,7 +29,7 @@ from .base import Example, Options, Source, SourceError
 
 URL = "https://storage.googleapis.com/multi-object-datasets"
 
-# Features by name: shape and what its values are, `byte` or `float`.
+# Shape and value type (`byte` or `float`) of each feature, by name.
 Features = Mapping[str, tuple[Sequence[int], str]]
 
 _BUFFER_BYTES = 8 << 20
@@ -38,7 +38,7 @@ _PREFETCHED = 4
 
 
 def _example_class():
-    """Return `tf.train.Example` with its lists of values left as bytes."""
+    """Return a `tf.train.Example` message class that keeps value lists as bytes."""
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="raw_example.proto", package="raw_example", syntax="proto3"
@@ -72,27 +72,27 @@ _Example = _example_class()
 
 
 def _values(feature, kind: str) -> np.ndarray:
-    """Return the values [n] of a feature; ValueError if they are of another kind."""
+    """Return the values of a feature, `[n]`; ValueError if the type is wrong."""
     if kind == "byte":
         # [n, 3]: tag, length 1, the byte.
         rows = np.frombuffer(feature.bytes_list, np.uint8).reshape(-1, 3)
         if not ((rows[:, 0] == 0x0A) & (rows[:, 1] == 1)).all():
-            raise ValueError("are no single bytes")
+            raise ValueError("are not single bytes")
         return rows[:, 2]
     packed = lazy.tensorflow().train.FloatList.FromString(feature.float_list)
     return np.asarray(packed.value, np.float32)
 
 
 def parse(record: bytes, features: Features) -> dict[str, np.ndarray]:
-    """Return the values of a serialized example, uint8 or float32, by name.
+    """Return the values of a serialized example by name, as uint8 or float32.
 
     Raises:
-      ValueError: a feature is missing or of another shape or kind.
+      ValueError: A feature is missing or has another shape or type.
     """
     try:
         found = _Example.FromString(record).features.feature
     except message.DecodeError:
-        raise ValueError("is no tf.train.Example") from None
+        raise ValueError("is not a tf.train.Example") from None
     values = {}
     for name, (shape, kind) in features.items():
         if name not in found:
@@ -105,7 +105,7 @@ def parse(record: bytes, features: Features) -> dict[str, np.ndarray]:
 
 
 def find(options: Options, dataset: str) -> pathlib.Path:
-    """Return the file of a dataset: `--source`, or its download."""
+    """Return the file of a dataset: `--source`, downloaded if not given."""
     name = f"{dataset}_train.tfrecords"
     path = options.source
     if path is None:
@@ -113,25 +113,25 @@ def find(options: Options, dataset: str) -> pathlib.Path:
     if path.is_dir():
         path = path / name
     if not path.is_file():
-        raise UserError(f"--source={path}: there is no such file")
+        raise UserError(f"--source={path}: not found; pass {dataset}_train.tfrecords")
     return path
 
 
 def _download(url: str, folder: pathlib.Path) -> pathlib.Path:
-    """Return a file, downloaded unless it is there; it appears once it is complete."""
+    """Download a file atomically unless it exists, and return its path."""
     name = url.rsplit("/", 1)[1]
-    logging.info("downloading %s to %s, unless it is there", url, folder)
+    logging.info("downloading %s to %s unless present", url, folder)
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(
         progressbar=console.CONSOLE.is_terminal, chunk_size=_CHUNK_BYTES
     )
     try:
         pooch.retrieve(url, None, fname=name, path=folder, downloader=downloader)
-    except OSError as error:  # those of requests among them
+    except OSError as error:  # The base class of requests' errors too.
         raise UserError(
-            f"{url}: not downloaded to {folder} ({error.strerror or error}); start "
-            f"again, or download it by other means (`curl -C - -O {url}` resumes) and "
-            "pass the file by --source"
+            f"{url}: not downloaded to {folder} ({error.strerror or error}); run the "
+            f"command again, or download it yourself (`curl -C - -O {url}` resumes) "
+            "and pass the file with --source"
         ) from None
     return folder / name
 
@@ -139,12 +139,13 @@ def _download(url: str, folder: pathlib.Path) -> pathlib.Path:
 def read(
     path: pathlib.Path, features: Features, start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yield number and values of the records from `start` to before `stop`.
+    """Yield the indices and values of the records in `range(start, stop)`.
 
-    Memory does not grow with the file.
+    Memory use is independent of the file size.
 
     Raises:
-      SourceError: truncated or corrupt, of another dataset, or of fewer records.
+      SourceError: The file is truncated, corrupt or of another dataset, or has too few
+        records.
     """
     for index, record in _records(path, start, stop):
         yield index, _parse_at(path, index, record, features)
@@ -155,7 +156,7 @@ def _parse_at(path, index, record, features):
         return parse(record, features)
     except ValueError as error:
         raise SourceError(
-            f"{path}: record {index} {error}; this is another dataset's file"
+            f"{path}: record {index} {error}; pass the file of the dataset"
         ) from None
 
 
@@ -172,21 +173,21 @@ def _records(path, start, stop) -> Iterator[tuple[int, bytes]]:
             index += 1
     except tf.errors.OpError:
         raise SourceError(
-            f"{path}: truncated, corrupt or no gzip TFRecord file (after {index} "
-            "records); get it again"
+            f"{path}: truncated, corrupt or not a gzip TFRecord file (after {index} "
+            "records); download it again"
         ) from None
     if index < stop:
         raise SourceError(
-            f"{path}: has {index} records, the splits need {stop}; get it again, or "
-            "ask for fewer by --splits"
+            f"{path}: has {index} records, but the splits need {stop}; download it "
+            "again, or request fewer with --splits"
         )
 
 
 def identify(path: pathlib.Path, features: Features) -> dict[str, str | int]:
-    """Return what tells the file from others, having read its first record.
+    """Return the identity of a file, from its size and first record.
 
     Raises:
-      SourceError: this is not a file of the dataset.
+      SourceError: The file is not of the dataset.
     """
     ((_, record),) = _records(path, 0, 1)
     _parse_at(path, 0, record, features)
@@ -206,35 +207,37 @@ def examples(
     convert: Callable[[dict[str, np.ndarray]], Example],
     splits: Mapping[str, int],
 ) -> Iterator[Example]:
-    """Yield a split's examples from `start` on; splits follow each other in the file.
+    """Yield the examples of a split from `start` on.
 
     Raises:
-      SourceError: what `read` raises, or `convert` refuses a record by ValueError.
+      SourceError: `read` fails, or `convert` raises ValueError for a record.
     """
     first = offsets(splits)[split]
     for index, values in read(path, features, first + start, first + splits[split]):
         try:
             example = convert(values)
         except ValueError as error:
-            raise SourceError(f"{path}: record {index} has {error}") from None
+            raise SourceError(
+                f"{path}: record {index} has {error}; download the file again"
+            ) from None
         yield example
 
 
 def offsets(splits: Mapping[str, int]) -> dict[str, int]:
-    """Return the first record of each split; they follow each other in the file."""
+    """Return the first record of each split; splits are consecutive in the file."""
     ends = np.cumsum([0, *splits.values()]).tolist()
     return dict(zip(splits, ends, strict=False))
 
 
 def pad(values: np.ndarray, count: int, fill: float, dtype: str) -> np.ndarray:
-    """Return values [n, ...] as a column [count, ...], filled up."""
+    """Return values `[n, ...]` padded to `[count, ...]`."""
     column = np.full((count, *values.shape[1:]), fill, dtype)
     column[: len(values)] = values
     return column
 
 
 def visible_objects(values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the entities [M] that are objects, and each entity's label from 0 on."""
+    """Return the entities that are objects, `[M]`, and the label of each entity."""
     visible = 1 + np.flatnonzero(values["visibility"][1:] > 0.5)
     labels = np.zeros(len(values["visibility"]), np.uint8)
     labels[visible] = np.arange(1, len(visible) + 1)
@@ -250,19 +253,19 @@ def source(
     settings: dict[str, Any],
     **rest,
 ) -> Source:
-    """Return the source of one file of records.
+    """Return the source of a TFRecord file.
 
     Args:
-      options: may name the file and the splits.
-      dataset: its name.
-      features: of a record.
-      splits: as published.
-      convert: of a record's values.
-      settings: of the dataset.
-      **rest: of `Source`.
+      options: Command-line options; `source` and `splits` override the defaults.
+      dataset: Name of the dataset.
+      features: Features of a record.
+      splits: Published number of examples by split.
+      convert: Function that converts the values of a record to an example.
+      settings: Settings of the dataset.
+      **rest: Other attributes of `Source`.
 
     Raises:
-      UserError: the file is missing or another's.
+      UserError: The file is missing or of another dataset.
     """
     path = find(options, dataset)
     splits = dict(options.splits or splits)

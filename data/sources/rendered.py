@@ -1,4 +1,4 @@
-"""What datasets that are rendered here share: their options, checked."""
+"""Validated options of the synthetic datasets."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -22,23 +22,24 @@ def source(
     examples_per_shard: int,
     example: Callable[..., Example],
 ) -> Source:
-    """Return a dataset that is rendered example by example.
+    """Return the source of a dataset that is rendered example by example.
 
     Args:
-      options: of the command line.
-      dataset: its name.
-      generator: module that renders it.
-      renderer: another number for another picture: stores of both are not mixed.
-      image_size: side of the images in pixels.
-      splits: examples by split that the dataset knows.
-      default: fewest and most objects where nothing is given.
-      most: objects that a scene has room for.
-      fields: of a store, by the most objects of a scene.
-      examples_per_shard: examples of a shard file.
-      example: `example(split, index, settings=...)`.
+      options: Command-line options.
+      dataset: Name of the dataset.
+      generator: Name of the module that renders it.
+      renderer: Version of the renderer, changed with its output, so that stores of
+        different versions are never mixed.
+      image_size: Side of the images in pixels.
+      splits: Default number of examples by split.
+      default: Default minimum and maximum number of objects.
+      most: Maximum number of objects that fit in a scene.
+      fields: Function from the maximum number of objects to the fields of the store.
+      examples_per_shard: Number of examples per shard file.
+      example: Function `example(split, index, settings=...)`.
 
     Raises:
-      UserError: an option out of range.
+      UserError: An option is out of range.
     """
     found = settings(
         options, dataset=dataset, splits=splits, default=default, most=most
@@ -66,22 +67,24 @@ def settings(
     """Return `seed`, `min_objects`, `max_objects` and, if given, `objects` by split.
 
     Args:
-      options: of the command line.
-      dataset: its name.
-      splits: examples by split that the dataset knows.
-      default: fewest and most objects where nothing is given.
-      most: objects that a scene has room for.
+      options: Command-line options.
+      dataset: Name of the dataset.
+      splits: Default number of examples by split.
+      default: Default minimum and maximum number of objects.
+      most: Maximum number of objects that fit in a scene.
 
     Raises:
-      UserError: an option out of range.
+      UserError: An option is out of range.
     """
     options.refuse(dataset, "source")
     seed = 0 if options.seed is None else options.seed
     if seed < 0:
-        raise UserError(f"--seed={seed}: must not be negative")
+        raise UserError(f"--seed={seed}: negative; choose 0 or more")
     for split in options.splits or splits:
         if split not in splits:
-            raise UserError(f"--splits={split}: must be of {', '.join(splits)}")
+            raise UserError(
+                f"--splits={split}: unknown; choose from {', '.join(splits)}"
+            )
     if options.objects is not None:
         return {"seed": seed} | _ranges(options, options.splits or splits, most)
     given = (options.min_objects, options.max_objects)
@@ -90,33 +93,33 @@ def settings(
     )
     if not 1 <= least <= largest <= most:
         raise UserError(
-            f"--min_objects={least} --max_objects={largest}: must be 1 to {most}, in "
-            "this order"
+            f"--min_objects={least} --max_objects={largest}: not an ascending range in "
+            f"1 to {most}; change one of them"
         )
     return {"seed": seed, "min_objects": least, "max_objects": largest}
 
 
 def limits(settings: Mapping, split: str) -> tuple[int, int]:
-    """Return the fewest and most objects of a split's scenes."""
+    """Return the minimum and maximum number of objects per scene of a split."""
     everywhere = settings["min_objects"], settings["max_objects"]
     return tuple(settings.get("objects", {}).get(split, everywhere))
 
 
 def _ranges(options: Options, splits: Mapping[str, int], most: int) -> dict:
-    """Return the settings of ranges of objects that differ by split."""
+    """Return the settings for ranges of objects that differ by split."""
     for name in ("min_objects", "max_objects"):
         if getattr(options, name) is not None:
-            raise UserError(f"--{name}: given by --objects too; leave one of them out")
+            raise UserError(f"--{name}: also set by --objects; remove one of the two")
     if options.objects.keys() != splits.keys():
         raise UserError(
-            f"--objects: has {', '.join(options.objects)}, needs a range for each of "
-            f"{', '.join(splits)}"
+            f"--objects: has ranges for {', '.join(options.objects)}; give one for "
+            f"each of {', '.join(splits)}"
         )
     for split, (least, largest) in options.objects.items():
         if not 1 <= least <= largest <= most:
             raise UserError(
-                f"--objects={split}:{least}-{largest}: must be 1 to {most}, in this "
-                "order"
+                f"--objects={split}:{least}-{largest}: not an ascending range in 1 to "
+                f"{most}; change it"
             )
     return {
         "objects": {split: list(limits) for split, limits in options.objects.items()},

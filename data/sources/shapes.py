@@ -1,4 +1,4 @@
-"""The embedded scenes as a dataset: see `data.shapes`, which renders them."""
+"""The synthetic scenes of `data.shapes` as a dataset."""
 
 import functools
 
@@ -27,11 +27,11 @@ def build(options: Options) -> Source:
     """Return the source of rendered scenes.
 
     Raises:
-      UserError: an option out of range.
+      UserError: An option is out of range.
     """
     image_size = options.image_size or 128
     if not 16 <= image_size <= 1024:
-        raise UserError(f"--image_size={image_size}: must be 16 to 1024")
+        raise UserError(f"--image_size={image_size}: out of range; choose 16 to 1024")
     return rendered.source(
         options,
         dataset="shapes",

@@ -1,8 +1,8 @@
 """Tetrominoes (Kabra et al., multi-object datasets, 2019).
 
-https://github.com/google-deepmind/multi_object_datasets, one gzip TFRecord file of
-1,000,000 images of 35 x 35 pixels with three tetrominoes each, of 17 shapes (with their
-orientations, codes from 1 on) and six colours. Entity 0 is the background.
+https://github.com/google-deepmind/multi_object_datasets: one gzip TFRecord file of
+1,000,000 images of 35 x 35 pixels. Each shows three tetrominoes of 17 shapes (codes
+from 1 on, one per orientation) and six colours. Entity 0 is the background.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ FEATURES = {
     "color": ((_ENTITIES, 3), "float"),
     "visibility": ((_ENTITIES,), "float"),
 }
-# In the store a colour is its index here; the file has red, green, blue in [0, 1].
+# The store holds the index of a colour; the file holds RGB values in [0, 1].
 COLORS = ("red", "green", "blue", "yellow", "magenta", "cyan")
 RGB = np.array(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], np.float32
@@ -34,7 +34,7 @@ _PER_SHARD = 1024
 
 
 def fields(max_objects: int) -> dict[str, tuple]:
-    """Return shape and dtype of the fields of images with up to so many objects."""
+    """Return shape and dtype of each field, with `max_objects` per-object rows."""
     M = (max_objects,)
     return {
         "image": ((SIZE, SIZE, 3), "uint8"),
@@ -50,7 +50,7 @@ def fields(max_objects: int) -> dict[str, tuple]:
 def example(
     image, segmentation, shape, color, pixel_coords, visibility, max_objects
 ) -> Example:
-    """Return the fields of an image; columns of objects are filled to so many rows."""
+    """Return the fields of an image, with columns padded to `max_objects` rows."""
     columns = {
         "shape": (shape, -1, "int8"),
         "color": (color, -1, "int8"),
@@ -68,15 +68,15 @@ def example(
 
 
 def convert(values: dict[str, np.ndarray]) -> Example:
-    """Return an example from the values of a record (`FEATURES`).
+    """Convert the values of a record (`FEATURES`) to an example.
 
     Returns:
-      image, segmentation, `num_objects`; by object, in the file's order: `shape`, its
-      code - 1; `color`, index in `COLORS`; `pixel_coords`, x and y in pixels and 0;
-      `visibility`.
+      The `image`, `segmentation` and `num_objects`, and per object in the order of the
+      file: `shape`, its code - 1; `color`, an index into `COLORS`; `pixel_coords`, x
+      and y in pixels, and 0; and `visibility`.
 
     Raises:
-      ValueError: an object's colour is none of the six.
+      ValueError: The colour of an object is none of the six.
     """
     visible, labels = records.visible_objects(values)
     # [objects, colors]
@@ -97,16 +97,17 @@ def convert(values: dict[str, np.ndarray]) -> Example:
 
 
 def build(options: Options) -> Source:
-    """Return the source of the file `--source`, or of its download.
+    """Return the source of the file `--source`, downloaded if not given.
 
     Raises:
-      UserError: an option out of range; the file is missing or another's.
+      UserError: An option is out of range, or the file is missing or of another
+        dataset.
     """
     options.refuse("tetrominoes", "min_objects", "max_objects", "seed")
     if options.image_size not in (None, SIZE):
         raise UserError(
-            f"--image_size={options.image_size}: must be {SIZE} for tetrominoes, "
-            "which are not resized"
+            f"--image_size={options.image_size}: tetrominoes are not resized; use "
+            f"{SIZE}"
         )
     return records.source(
         options,

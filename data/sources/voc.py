@@ -1,10 +1,9 @@
-"""Pascal VOC 2012 (Everingham et al., 2010): photographs and objects of 20 classes.
+"""Pascal VOC 2012 (Everingham et al., 2010): natural images, objects of 20 classes.
 
-Reads `VOC2012` of the published VOCdevkit: of `ImageSets/Segmentation` the lists
-`train` and `val`. If the Semantic Boundaries Dataset (Hariharan et al., ICCV 2011, the
-published `benchmark_RELEASE/dataset`) lies beside it, its images join training: those
-of its own lists that are not of VOC's `val`, 10,582 with VOC's, which the field calls
-`trainaug`.
+The source is `VOC2012` of the published VOCdevkit, with the lists `train` and `val` of
+`ImageSets/Segmentation`. If the Semantic Boundaries Dataset (SBD, Hariharan et al.,
+ICCV 2011, published as `benchmark_RELEASE/dataset`) lies beside it, its images outside
+VOC's `val` are added to training. The 10,582 images are known as `trainaug`.
 """
 
 import hashlib
@@ -45,7 +44,7 @@ CATEGORIES = (
     "tvmonitor",
 )
 _LISTS = {"train": "train", "validation": "val"}
-# Where SBD lies, of the folder above VOC2012 and of `--source`.
+# Candidate folders of SBD, relative to `--source` and the parents of VOC2012.
 _SBD = ("benchmark_RELEASE/dataset", "SBD/dataset", "SBD", "sbd")
 _BORDER = 255
 _NAME = re.compile(r"[0-9]{4}_[0-9]{6}")
@@ -56,19 +55,21 @@ def _names(path: pathlib.Path, hint: str) -> list[str]:
     names = read_text(path, hint).split()
     for name in names:
         if not _NAME.fullmatch(name):
-            raise SourceError(f"{path}: {name!r} is no name of an image of VOC")
+            raise SourceError(
+                f"{path}: {name!r} is not a VOC image name; download it again"
+            )
     return names
 
 
 def _labels(path: pathlib.Path, most: int) -> np.ndarray:
-    """Return the indices [H, W] of a palette image; SourceError if it is none."""
+    """Return the indices of a palette image, `[H, W]`; SourceError if invalid."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             if image.mode not in ("P", "L"):
-                raise ValueError(f"is {image.mode}, no palette image")
+                raise ValueError(f"mode {image.mode}, not a palette image")
             labels = np.array(image)
     except FileNotFoundError:
-        raise SourceError(f"{path}: missing; get it again") from None
+        raise SourceError(f"{path}: missing; download it again") from None
     except (
         OSError,
         ValueError,
@@ -76,34 +77,38 @@ def _labels(path: pathlib.Path, most: int) -> np.ndarray:
         UnidentifiedImageError,
         Image.DecompressionBombError,
     ) as error:
-        raise SourceError(f"{path}: corrupt or no label image ({error})") from None
+        raise SourceError(
+            f"{path}: corrupt or not a label image ({error}); download it again"
+        ) from None
     wrong = labels[(labels > most) & (labels != _BORDER)]
     if wrong.size:
-        raise SourceError(f"{path}: has label {wrong.max()}, above {most}")
+        raise SourceError(
+            f"{path}: has label {wrong.max()}, above {most}; download it again"
+        )
     return labels.astype(np.int16)
 
 
 class _Objects:
-    """Where the objects of images are read from: VOC's own, of the others SBD's.
+    """Reader of the objects of images, from VOC's annotations or else SBD's.
 
     Args:
-      voc: folder of VOC2012.
-      sbd: folder of SBD, or None.
-      own: names of the images that VOC labels.
+      voc: Folder of VOC2012.
+      sbd: Folder of SBD, or None.
+      own: Names of the images that VOC annotates.
     """
 
     def __init__(self, voc: pathlib.Path, sbd: pathlib.Path | None, own: set[str]):
         self._voc, self._sbd, self._own = voc, sbd, own
 
     def image(self, name: str) -> pathlib.Path:
-        """Return the file of an image: VOC's, else SBD's."""
+        """Return the file of an image, from VOC or else SBD."""
         path = self._voc / "JPEGImages" / f"{name}.jpg"
         if self._sbd and not path.exists():
             return self._sbd / "img" / f"{name}.jpg"
         return path
 
     def files(self, name: str) -> list[pathlib.Path]:
-        """Return the files that an image takes."""
+        """Return the files of an image and its annotations."""
         if name in self._own:
             return [self.image(name), *self._of_voc(name)]
         return [self.image(name), self._of_sbd(name)]
@@ -116,20 +121,24 @@ class _Objects:
         return self._sbd / "inst" / f"{name}.mat"
 
     def load(self, name: str) -> tuple[np.ndarray, list[int]]:
-        """Return labels [H, W], -1 for the border, and the objects' categories."""
+        """Return labels `[H, W]`, -1 on borders, and the categories of the objects."""
         if name not in self._own:
             return self._load_sbd(name)
         path, class_path = self._of_voc(name)
         objects, classes = _labels(path, 254), _labels(class_path, len(CATEGORIES))
         if objects.shape != classes.shape:
-            raise SourceError(f"{class_path}: is of another size than {path}")
+            raise SourceError(
+                f"{class_path}: differs in size from {path}; download both again"
+            )
         category = []
         labels = np.where(objects == _BORDER, photographs.IGNORED, 0)
         for value in sorted(set(np.unique(objects)) - {0, _BORDER}):
             inside = objects == value
             found = classes[inside & (classes > 0) & (classes != _BORDER)]
             if not found.size:
-                raise SourceError(f"{class_path}: has no class of object {value}")
+                raise SourceError(
+                    f"{class_path}: no class for object {value}; download it again"
+                )
             category.append(int(np.bincount(found).argmax()) - 1)
             labels[inside] = len(category)
         return labels, category
@@ -146,29 +155,30 @@ class _Objects:
                 )
             if classes.size and not 1 <= classes.min() <= classes.max() <= 20:
                 raise ValueError(f"classes {classes.tolist()}")
-        except Exception as error:  # whatever a damaged file makes scipy raise
+        except Exception as error:  # SciPy raises various types for damaged files.
             raise SourceError(
-                f"{path}: corrupt or no objects of SBD ({error!r})"
+                f"{path}: corrupt or not SBD annotations ({error!r}); download it again"
             ) from None
         return objects.astype(np.int16), (classes - 1).tolist()
 
 
 def _folders(source: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
-    """Return the folders of VOC2012 and of SBD, None where there is none."""
+    """Return the folders of VOC2012 and SBD; the latter is None if absent."""
     source = source.resolve()
     inner = ("", "VOC2012", "VOCdevkit/VOC2012")
     found = [source / name for name in inner if (source / name / "ImageSets").is_dir()]
     if not found:
         raise SourceError(
-            f"--source={source}: holds no VOC2012 with ImageSets/Segmentation"
+            f"--source={source}: contains no VOC2012 with ImageSets/Segmentation; pass "
+            "the folder VOCdevkit"
         )
     voc = found[0]
     for above in (source, voc.parent, voc.parent.parent):
         for name in _SBD:
             if (above / name / "inst").is_dir():
-                logging.info("with the images of SBD in %s", above / name)
+                logging.info("using SBD in %s", above / name)
                 return voc, above / name
-    logging.info("without SBD, which would lie in %s", voc.parent.parent / _SBD[0])
+    logging.info("SBD not found, such as in %s", voc.parent.parent / _SBD[0])
     return voc, None
 
 
@@ -176,12 +186,12 @@ def _read_split(
     split: str, count: int | None, voc: pathlib.Path, sbd: pathlib.Path | None
 ) -> photographs.Split:
     lists = voc / "ImageSets" / "Segmentation"
-    hint = "--source must be VOCdevkit, its VOC2012, or the folder above"
+    hint = "pass VOCdevkit, its VOC2012 or the folder above as --source"
     names = _names(lists / f"{_LISTS[split]}.txt", hint)
     objects = _Objects(voc, sbd, set(names))
     if sbd and split == "train":
         held_out = {*names, *_names(lists / "val.txt", hint)}
-        hint = "SBD is not whole; get it again, or take it away"
+        hint = "SBD is incomplete; download it again or remove it"
         more = {
             name for n in _LISTS.values() for name in _names(sbd / f"{n}.txt", hint)
         }
@@ -221,13 +231,13 @@ def build(options: Options) -> Source:
     """Return the source of the folder `--source`.
 
     Raises:
-      UserError: an option out of range, or no source given.
-      SourceError: lists, images or labels are missing or not VOC's.
+      UserError: An option is out of range, or the source is not given.
+      SourceError: Lists, images or labels are missing or not VOC's.
     """
     size = photographs.check_options(options, "voc", tuple(_LISTS))
     if options.source is None:
         raise UserError(
-            "--source: must be given for --dataset=voc: the folder VOCdevkit of VOC "
+            "--source: required for --dataset=voc; pass the folder VOCdevkit of VOC "
             "2012 (http://host.robots.ox.ac.uk/pascal/VOC/voc2012)"
         )
     voc, sbd = _folders(options.source)

@@ -143,9 +143,9 @@ def test_filters_keep_what_they_promise(dataset):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_objects": 0}, "max_objects=0: must be above 0"),
-        ({"num_examples": -1}, "num_examples=-1: must be above 0"),
-        ({"min_objects": 99}, "min_objects=99: leaves no example of train"),
+        ({"max_objects": 0}, "max_objects=0: not positive"),
+        ({"num_examples": -1}, "num_examples=-1: not positive"),
+        ({"min_objects": 99}, "min_objects=99: selects no example of train"),
     ],
 )
 def test_limits_out_of_range_are_named(dataset, options, message):
@@ -172,7 +172,7 @@ def test_features_of_other_images_are_refused(tmp_path):
     stores.write_source(other, SPLITS, size=32)
     (tmp_path / "random").rename(tmp_path / "first")
     other.rename(tmp_path / "random")
-    with pytest.raises(UserError, match="was not made from the present"):
+    with pytest.raises(UserError, match="not extracted from the current"):
         pipeline.open_dataset(tmp_path, "random", encoder="random")
 
 
@@ -192,7 +192,7 @@ def test_an_incomplete_store_is_rejected(tmp_path):
 
 
 def test_a_missing_store_and_field_are_named(tmp_path, dataset):
-    with pytest.raises(UserError, match="no store there"):
+    with pytest.raises(UserError, match="not a store"):
         pipeline.open_dataset(tmp_path, "absent")
     with pytest.raises(UserError, match="no field absent"):
         next(

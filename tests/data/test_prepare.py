@@ -87,7 +87,7 @@ def test_killed_midway_resumed_then_recognised(tmp_path):
     code, err = _run(tmp_path, splits)
     assert code == 0
     assert len(err.splitlines()) == 1
-    assert "complete already" in err
+    assert "already complete" in err
     assert _files(root) == after
 
     code, err = _run(tmp_path, "--splits=train:600,validation:5", "--seed=1")
@@ -110,7 +110,7 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
-    assert "the same command goes on" in err.splitlines()[-1]
+    assert "run the same command to resume" in err.splitlines()[-1]
     assert "Traceback" not in err
     store = Store.open(tmp_path / "shapes", allow_incomplete=True)
     assert 0 < len(store.available("train")) < 3000
@@ -119,11 +119,11 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--dataset=nothing"], "--dataset=nothing: must be one of shapes"),
-        (["--splits=train"], "--splits=train: must be name:count"),
-        (["--splits=train:0"], "--splits=train:0: must be name:count"),
+        (["--dataset=nothing"], "--dataset=nothing: unknown; choose from shapes"),
+        (["--splits=train"], "--splits=train: not name:count"),
+        (["--splits=train:0"], "--splits=train:0: not name:count"),
         (["--splits=train:1,train:2"], "train is given twice"),
-        (["--num_workers=0"], "--num_workers=0: must be at least 1"),
+        (["--num_workers=0"], "--num_workers=0: not positive; choose at least 1"),
         (["--source=here"], "--source: not used by --dataset=shapes"),
         (["--data_dir=/proc"], "/proc/shapes: not writable"),
     ],
@@ -169,7 +169,7 @@ def _prepare_numbers(monkeypatch, tmp_path, source):
 
 def test_a_stream_is_taken_up_at_its_first_missing_shard(monkeypatch, tmp_path):
     asked = []
-    with pytest.raises(UserError, match="ended before all its examples"):
+    with pytest.raises(UserError, match="fewer examples than expected"):
         _prepare_numbers(monkeypatch, tmp_path, _stream(asked, broken_at=14))
     store = Store.open(tmp_path / "numbers", allow_incomplete=True)
     np.testing.assert_array_equal(store.available("train"), np.arange(12))
@@ -213,5 +213,5 @@ def _die(split, index):
 
 def test_a_killed_worker_is_an_error_of_one_line(monkeypatch, tmp_path):
     source = _numbers(example=_die)
-    with pytest.raises(UserError, match="a process was killed"):
+    with pytest.raises(UserError, match="a worker process was killed"):
         _prepare_numbers(monkeypatch, tmp_path, source)

@@ -77,7 +77,7 @@ def test_values_that_are_not_finite_are_found(tmp_path):
     writer.write_shard("train", 1, {"features": bad})
     (problem,) = _problems(tmp_path / "nan")
     assert problem.path == writer.shard_file("train", "features", 1)
-    assert "not finite" in problem.reason
+    assert "non-finite" in problem.reason
 
 
 @pytest.mark.parametrize("change", ['"int32"', "[151]", None])

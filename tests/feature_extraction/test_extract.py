@@ -238,7 +238,7 @@ def test_a_full_disk_keeps_finished_shards(source, expected, small_disk):
         assert code == 2
         line = err.splitlines()[-1]
         assert line.startswith(f"error: {disk}/random-patches: shard ")
-        assert "finished shards are kept, make room" in line
+        assert "such as a full disk, and run the command again" in line
         found = _files(disk / "random-patches")
         shards = _shards(found)
         assert 0 < len(shards) < NUM_SHARDS
@@ -262,8 +262,8 @@ def test_bad_input_is_answered_by_one_line(data_dir):
         ("--layer=1",): "--layer=1: means nothing to --encoder=patches",
         ("--no-final-norm",): "--final_norm=False: means nothing to",
         ("--dataset=else", "--name=random"): "--dataset=else: ",
-        ("--name=absent",): f"{data_dir}/absent: no store there",
-        ("--name=short",): f"{data_dir}/short is incomplete",
+        ("--name=absent",): f"{data_dir}/absent: not a store",
+        ("--name=short",): f"{data_dir}/short: incomplete",
     }
     jobs = {flags: _start(data_dir, *flags) for flags in bad}
     for flags, job in jobs.items():

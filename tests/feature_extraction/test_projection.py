@@ -169,7 +169,7 @@ def test_a_store_keeps_its_kind_of_features(data_dir):
     shutil.rmtree(root)
     extract(data_dir, "random", "patches", OPTIONS)
     before = (root / "manifest.json").read_bytes(), (root / PROJECTION).read_bytes()
-    with pytest.raises(UserError, match="was written by other settings"):
+    with pytest.raises(UserError, match="written with other settings"):
         extract(data_dir, "random", "patches", plain)
     for changes in ({"components": 2}, {"whitening": 1.0}, {"projection_images": 9}):
         options = Options(**vars(OPTIONS) | changes)

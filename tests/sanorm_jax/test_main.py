@@ -37,7 +37,7 @@ def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/shapes.py", "--config.data_dir=/none"], "no store there"),
+        (["--config=configs/shapes.py", "--config.data_dir=/none"], "not a store"),
         (["--mode=evaluate", "--workdir=/none"], "no run there"),
         ([], "--config"),
     ],

@@ -160,7 +160,7 @@ def test_features_made_otherwise_are_refused(run, photos, tmp_path):
     assert "patch_size: 4 there, 8 now" in message
     assert "mean: " in message and "--like" in message
     assert "\n" not in message
-    with pytest.raises(UserError, match="no store there"):
+    with pytest.raises(UserError, match="not a store"):
         segment.segment(config, workdir, dataset="photos", data_dir=str(tmp_path))
 
 

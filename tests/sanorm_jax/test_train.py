@@ -132,7 +132,7 @@ def test_another_config_in_the_folder_is_shown(finished, data_dir):
 
 
 def test_a_start_that_failed_leaves_the_folder_to_the_next(data_dir, tmp_path):
-    with pytest.raises(train.UserError, match="leaves no example"):
+    with pytest.raises(train.UserError, match="selects no example"):
         train.train(tiny.config(data_dir, min_objects=11), tmp_path)
     config = tiny.config(data_dir, num_train_steps=2)
     assert train.train(config, tmp_path) == 0
@@ -304,7 +304,7 @@ def test_bad_options_are_named_in_one_line(changes, message, data_dir, tmp_path)
     ("changes", "message"),
     [
         ({"evaluation_split": "test"}, "config.evaluation_split=test"),
-        ({"evaluation_min_objects": 99}, "min_objects=99: leaves no example"),
+        ({"evaluation_min_objects": 99}, "min_objects=99: selects no example"),
         ({"evaluation_resolution": 0}, "config.evaluation_resolution=0"),
         ({"evaluation_seed": -1}, "config.evaluation_seed=-1"),
         ({"num_figure_examples": -1}, "config.num_figure_examples=-1"),
@@ -345,6 +345,6 @@ def test_an_incomplete_store_is_rejected(tmp_path):
         (data_dir / f"random-random/train/features/c/{shard}/0/0").unlink()
     with pytest.raises(UserError) as caught:
         train.train(tiny.config(data_dir), tmp_path / "run")
-    assert "is incomplete: missing shards: train 2 of 5;" in str(caught.value)
+    assert "incomplete (missing shards: train 2 of 5);" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -118,7 +118,9 @@ def test_damaged_zips_are_named(clevr, tmp_path):
     with pytest.raises(SourceError, match=r"zip/.*CLEVR_val_000001\.png: unreadable"):
         _prepare(path, tmp_path)
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(SourceError, match=r"v1\.0\.zip: truncated, corrupt or no zip"):
+    with pytest.raises(
+        SourceError, match=r"v1\.0\.zip: truncated, corrupt or not a zip"
+    ):
         _prepare(path, tmp_path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "another archive")
@@ -152,12 +154,16 @@ def test_damaged_or_foreign_scenes_are_named(copy, tmp_path, change):
 
 def test_bad_options_are_refused(clevr, tmp_path):
     for path, options, message in (
-        (None, {}, "--source: must be given"),
-        (tmp_path / "absent", {}, "absent: there is no such file or folder"),
+        (None, {}, "--source: required"),
+        (tmp_path / "absent", {}, "absent: not found; pass CLEVR_v1.0.zip"),
         (tmp_path, {}, "train_scenes.json: missing"),
-        (clevr[0], {"splits": {"test": 1}}, "--splits: clevr has scenes for train"),
-        (clevr[0], {"splits": {"train": 9}}, "--splits=train:9: has 5 scenes"),
-        (clevr[0], {"image_size": 193}, "--image_size=193: must be 16 to 192"),
+        (clevr[0], {"splits": {"test": 1}}, "clevr has no scenes for test"),
+        (
+            clevr[0],
+            {"splits": {"train": 9}},
+            "--splits=train:9: too many; choose at most 5",
+        ),
+        (clevr[0], {"image_size": 193}, "--image_size=193: out of range"),
         (clevr[0], {"max_objects": 6}, "--max_objects: not used"),
     ):
         with pytest.raises(UserError, match=message):

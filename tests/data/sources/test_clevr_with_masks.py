@@ -42,9 +42,9 @@ def test_other_sizes_take_the_pixels_that_the_settings_name(size):
 def test_options_out_of_range_are_refused(scenes, tmp_path):
     path, _ = scenes
     for image_size, source, message in (
-        (200, path, "--image_size=200: must be 16 to 192"),
+        (200, path, "--image_size=200: out of range; choose 16 to 192"),
         (8, path, "--image_size=8"),
-        (64, tmp_path / "absent", "absent: there is no such file"),
+        (64, tmp_path / "absent", "absent: not found; pass"),
     ):
         options = Options(source=source, image_size=image_size, data_dir=tmp_path)
         with pytest.raises(UserError, match=message):

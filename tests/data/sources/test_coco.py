@@ -142,7 +142,7 @@ def _image(**changes):
         (
             INSTANCES,
             lambda p: _edit(p, lambda c: c["categories"].append({"id": 91, "name": 1})),
-            "categories of its own",
+            "categories differ from those of the other split",
         ),
         (
             INSTANCES,
@@ -240,7 +240,7 @@ def test_a_damaged_image_costs_no_finished_shard(copy, tmp_path, monkeypatch):
     annotations = copy / INSTANCES
     before = annotations.read_text()
     _edit(annotations, lambda c: c["annotations"][0].update(id=77))
-    with pytest.raises(UserError, match="written by other settings"):
+    with pytest.raises(UserError, match="written with other settings"):
         shared.write_store("coco", copy, tmp_path)
     annotations.write_text(before)
     assert Store.open(shared.write_store("coco", copy, tmp_path)).splits["train"] == 6
@@ -263,9 +263,9 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(seed):
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [
-        ("coco", {"source": None}, "--source: must be given for --dataset=coco"),
-        ("voc", {"source": None}, "--source: must be given for --dataset=voc"),
-        ("coco", {"splits": {"test": 2}}, "coco has train, validation, not test"),
+        ("coco", {"source": None}, "--source: required for --dataset=coco"),
+        ("voc", {"source": None}, "--source: required for --dataset=voc"),
+        ("coco", {"splits": {"test": 2}}, "coco has no split test"),
         ("coco", {"splits": {"train": 9}}, "--splits=train:9: has 6 images"),
         ("coco", {"image_size": 8}, "--image_size=8"),
         ("coco", {"max_objects": 5}, "--max_objects: not used by --dataset=coco"),

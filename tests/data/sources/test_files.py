@@ -120,7 +120,7 @@ def test_cmyk_is_converted():
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_pixels_of_32_bits_are_rejected(dtype):
-    with pytest.raises(SourceError, match=r"x\.TIFF: has values of 32 bits.*; convert"):
+    with pytest.raises(SourceError, match=r"x\.TIFF: 32-bit values.*; convert"):
         _decode(Image.fromarray(np.array([[0, 1]], dtype)), "TIFF")
 
 
@@ -190,7 +190,7 @@ def test_what_is_left_out_is_told_and_the_manifest_says_how(tmp_path, caplog):
     with caplog.at_level("WARNING"):
         store = Store.open(prepare("images", options))
     assert store.splits == {"test": 6}
-    assert "left out 4 of 10 files" in caplog.text
+    assert "skipped 4 of 10 files" in caplog.text
     assert "2 .txt, 1 no suffix, 1 .json" in caplog.text
     assert store.settings["transparency"] == "over #ff0000"
     assert "65535" in store.settings["depth"]

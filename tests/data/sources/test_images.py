@@ -112,23 +112,23 @@ def test_the_store_of_a_mended_folder_is_written(folder, tmp_path):
 def test_a_changed_folder_is_another_source(folder, tmp_path):
     _prepare(folder, tmp_path, image_size=32)
     (folder / "a.jpeg").rename(folder / "z.jpeg")
-    with pytest.raises(UserError, match="written by other settings"):
+    with pytest.raises(UserError, match="written with other settings"):
         _prepare(folder, tmp_path, image_size=32)
 
 
 def test_bad_options_are_refused(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     for source, options, message in (
-        (None, {}, "--source: must be given"),
-        (tmp_path / "absent", {}, "absent: is no folder"),
+        (None, {}, "--source: required"),
+        (tmp_path / "absent", {}, "absent: not a folder"),
         (
             tmp_path / "empty",
             {},
-            r"empty: has no images .*\(no files at all",
+            r"empty: contains no images \(no files",
         ),
-        (folder, {"image_size": 8}, "--image_size=8: must be 16 to"),
+        (folder, {"image_size": 8}, "--image_size=8: out of range; choose 16 to"),
         (folder, {"splits": {"train": 1}}, "--splits: not used"),
-        (folder, {"background": "whitish"}, "--background=whitish: must be a colour"),
+        (folder, {"background": "whitish"}, "--background=whitish: not a colour"),
     ):
         with pytest.raises(UserError, match=message):
             _prepare(source, tmp_path / "data", **options)

@@ -117,7 +117,7 @@ def _remove(path):
 @pytest.mark.parametrize("damage", [_cut, _flip, _empty, _remove])
 def test_damaged_record_files_are_named_and_leave_no_store(copy, tmp_path, damage):
     damage(_record_file(copy))
-    with pytest.raises(SourceError, match="get it again") as error:
+    with pytest.raises(SourceError, match="download it again") as error:
         _prepare("movi_c", copy, tmp_path)
     assert str(_record_file(copy)) in str(error.value)
     assert "\n" not in str(error.value)
@@ -128,19 +128,19 @@ def test_damaged_or_foreign_folders_are_refused(movi_c, copy, tmp_path):
     info = copy / "dataset_info.json"
     text = info.read_text()
     for content, message in (
-        (text[:200], "copy: is no MOVi builder folder"),
-        (text.replace('"movi_c"', '"mnist"'), "copy: holds mnist, not movi_c"),
+        (text[:200], "copy: not a MOVi builder folder"),
+        (text.replace('"movi_c"', '"mnist"'), "copy: contains mnist; pass the folder"),
     ):
         info.write_text(content)
         with pytest.raises(SourceError, match=message):
             _prepare("movi_c", copy, tmp_path)
     info.unlink()
     for path, dataset, options, message in (
-        (copy, "movi_c", {}, "copy: holds no dataset_info.json"),
-        (movi_c, "movi_d", {}, "holds movi_c, not movi_d"),
+        (copy, "movi_c", {}, "copy: contains no dataset_info.json"),
+        (movi_c, "movi_d", {}, "contains movi_c; pass the folder of movi_d"),
         (movi_c, "movi_c", {"image_size": 256}, "not 256 x 256 pixels"),
-        (movi_c, "movi_c", {"image_size": 64}, "--image_size=64: movi_c comes in"),
-        (movi_c, "movi_c", {"splits": {"train": 30}}, "must be a multiple of 24"),
+        (movi_c, "movi_c", {"image_size": 64}, "=64: not available for movi_c"),
+        (movi_c, "movi_c", {"splits": {"train": 30}}, "choose a multiple of their 24"),
         (movi_c, "movi_c", {"splits": {"train": 2400}}, "has 72 frames"),
         (movi_c, "movi_c", {"splits": {"extra": 24}}, "has 0 frames"),
         (movi_c, "movi_c", {"seed": 1}, "--seed: not used"),
@@ -165,6 +165,6 @@ def test_without_a_network_source_is_advised(tmp_path, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(movi.urllib.request, "urlopen", refuse)
-    with pytest.raises(UserError, match=r"no route to host.*by --source") as error:
+    with pytest.raises(UserError, match=r"no route to host.*with --source") as error:
         _prepare("movi_e", None, tmp_path)
     assert "kubric-public/tfds/movi_e/256x256/1.0.0" in str(error.value)

@@ -137,7 +137,7 @@ def test_damaged_files_are_named_and_leave_nothing(damage, tetrominoes, tmp_path
     path, _ = tetrominoes
     bad = tmp_path / "bad.tfrecords"
     damage(path, bad)
-    with pytest.raises(UserError, match=r"bad\.tfrecords.*get it again") as caught:
+    with pytest.raises(UserError, match=r"bad\.tfrecords.*download it again") as caught:
         _prepare("tetrominoes", bad, tmp_path, splits={"train": 9})
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "tetrominoes").exists()
@@ -148,7 +148,7 @@ def test_a_damaged_file_costs_no_finished_store(tetrominoes, tmp_path):
     there = _prepare("tetrominoes", path, tmp_path, splits={"train": 9})
     bad = tmp_path / path.name
     _truncated(path, bad)
-    with pytest.raises(UserError, match="was written by other settings"):
+    with pytest.raises(UserError, match="written with other settings"):
         _prepare("tetrominoes", bad, tmp_path, splits={"train": 9})
     assert Store.open(there.root).manifest["complete"]
 
@@ -182,7 +182,7 @@ def test_options_without_meaning_are_refused(options, message, tetrominoes, tmp_
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere.*no such file"):
+    with pytest.raises(UserError, match=r"nowhere.*not found"):
         _prepare("tetrominoes", tmp_path / "nowhere.tfrecords", tmp_path)
 
 

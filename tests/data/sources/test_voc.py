@@ -86,15 +86,15 @@ def _palette(path, value):
     [
         (OBJECT, lambda p: p.unlink(), r"2007_000039\.png: missing"),
         (OBJECT, shared.truncate, r"2007_000039\.png: corrupt"),
-        (OBJECT, lambda p: Image.new("RGB", (45, 60)).save(p), "is RGB, no palette"),
-        (OBJECT, lambda p: Image.new("P", (45, 59)).save(p), "another size"),
-        (SBD_LIST, lambda p: p.unlink(), r"train\.txt: missing; SBD is not whole"),
+        (OBJECT, lambda p: Image.new("RGB", (45, 60)).save(p), "RGB, not a palette"),
+        (OBJECT, lambda p: Image.new("P", (45, 59)).save(p), "differs in size"),
+        (SBD_LIST, lambda p: p.unlink(), r"train\.txt: missing; SBD is incomplete"),
         (VAL, lambda p: p.write_text("²007_000001"), "no name of an image"),
         (OBJECT, _many_objects, "an image has 200 objects, 127 can be labelled"),
-        (OBJECT, _bomb, r"2007_000039\.png: corrupt or no label image"),
+        (OBJECT, _bomb, r"2007_000039\.png: corrupt or not a label image"),
         (CLASS, lambda p: _palette(p, 21), "has label 21, above 20"),
-        (CLASS, lambda p: _palette(p, 0), "has no class of object 1"),
-        (f"{VOC_FILES}/ImageSets", shutil.rmtree, "holds no VOC2012"),
+        (CLASS, lambda p: _palette(p, 0), "no class for object 1"),
+        (f"{VOC_FILES}/ImageSets", shutil.rmtree, "contains no VOC2012"),
         (
             VAL,
             lambda p: p.unlink(),
@@ -109,7 +109,7 @@ def _palette(path, value):
         (
             "benchmark_RELEASE/dataset/inst/2008_000002.mat",
             lambda p: p.write_bytes(b"no MATLAB file"),
-            r"2008_000002\.mat: corrupt or no objects of SBD",
+            r"2008_000002\.mat: corrupt or not SBD annotations",
         ),
         (
             "benchmark_RELEASE/dataset/inst/2008_000002.mat",
