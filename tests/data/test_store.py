@@ -258,7 +258,7 @@ def test_a_file_system_without_links_holds_a_store(tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"version": 99}, "version 99 is not supported"),
-        ({"format": "else"}, "not a sanorm store manifest"),
+        ({"format": "else"}, "not the manifest of a sanorm store"),
         ({"settings": {"image_size": 7}}, "its fingerprint does not match"),
         ({"splits": None}, "its fingerprint does not match"),
     ],

@@ -98,5 +98,6 @@ def test_arrays_that_are_not_what_the_manifest_says_are_found(root, change):
 def test_no_store_is_one_line_and_exit_code_2(tmp_path):
     code, out, err = _run(tmp_path / "absent")
     assert (code, out) == (2, "")
-    assert err.splitlines()[-1].startswith(f"error: {tmp_path / 'absent'}: no store")
+    absent = tmp_path / "absent"
+    assert err.splitlines()[-1].startswith(f"error: {absent}: not a store;")
     assert "Traceback" not in err

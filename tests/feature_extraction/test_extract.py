@@ -136,7 +136,7 @@ def _kill_and_resume(data_dir, expected, num_kills, seed):
             continue
         done.append(len(shards))
         if len(shards) < NUM_SHARDS:
-            with pytest.raises(UserError, match=r"incomplete: missing shards"):
+            with pytest.raises(UserError, match=r"incomplete \(missing shards: train"):
                 Store.open(root)
     code, err = _run(data_dir)
     assert code == 0, err

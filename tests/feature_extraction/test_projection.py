@@ -108,7 +108,7 @@ def test_repair_needs_the_very_fit(data_dir):
     assert shard.read_bytes() == good
     kept = (root / PROJECTION).read_bytes()
     (root / PROJECTION).write_bytes(kept[:-1] + b"?")
-    with pytest.raises(UserError, match=rf"{PROJECTION}: damaged, or of another"):
+    with pytest.raises(UserError, match=rf"{PROJECTION}: damaged or from another"):
         extract(data_dir, "random", "patches", OPTIONS)
     (problem,) = verify(Store.open(root, allow_incomplete=True))
     assert problem.path == root / PROJECTION and not problem.is_shard

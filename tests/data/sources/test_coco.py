@@ -190,7 +190,7 @@ def _image(**changes):
         (
             INSTANCES,
             _image(width=81),
-            r"000000006000\.jpg: is 80 x 60 pixels, its labels 81 x 60",
+            r"000000006000\.jpg: is 80 x 60 pixels, but its labels are 81 x 60",
         ),
         (FIRST, lambda p: p.unlink(), r"000000006000\.jpg: missing"),
         (FIRST, shared.truncate, r"000000006000\.jpg: corrupt"),
@@ -266,7 +266,7 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(seed):
         ("coco", {"source": None}, "--source: required for --dataset=coco"),
         ("voc", {"source": None}, "--source: required for --dataset=voc"),
         ("coco", {"splits": {"test": 2}}, "coco has no split test"),
-        ("coco", {"splits": {"train": 9}}, "--splits=train:9: has 6 images"),
+        ("coco", {"splits": {"train": 9}}, "--splits=train:9: too many; .* at most 6"),
         ("coco", {"image_size": 8}, "--image_size=8"),
         ("coco", {"max_objects": 5}, "--max_objects: not used by --dataset=coco"),
     ],
@@ -280,5 +280,5 @@ def test_bad_options_are_named(coco, tmp_path, dataset, options, message):
 
 def test_an_image_of_too_many_objects_is_refused(coco, monkeypatch, tmp_path):
     monkeypatch.setattr(photographs, "MOST_OBJECTS", 1)
-    with pytest.raises(SourceError, match="has 2 objects, 1 can be labelled"):
+    with pytest.raises(SourceError, match="has 2 objects, but labels hold 1"):
         shared.write_store("coco", coco, tmp_path)

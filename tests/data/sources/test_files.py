@@ -174,7 +174,7 @@ def test_an_image_too_large_is_called_that(monkeypatch):
 
 def test_no_other_program_is_run():
     assert "EPS" not in files.formats() and ".eps" not in files.suffixes()
-    with pytest.raises(SourceError, match="no image"):
+    with pytest.raises(SourceError, match="not an image; replace or remove it"):
         files.decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "x.png")
     assert {".webp", ".tif", ".tiff", ".bmp", ".gif", ".jpg"} <= files.suffixes()
 

@@ -154,16 +154,17 @@ def test_a_damaged_file_costs_no_finished_store(tetrominoes, tmp_path):
 
 
 def test_another_datasets_file_is_refused(tetrominoes, scenes, tmp_path):
-    with pytest.raises(UserError, match=r"tetrominoes_train.*another dataset"):
+    message = r"%s_train.*: record 0 .*; pass the file of the dataset"
+    with pytest.raises(UserError, match=message % "tetrominoes"):
         _prepare("clevr_with_masks", tetrominoes[0], tmp_path)
-    with pytest.raises(UserError, match=r"clevr_with_masks_train.*another dataset"):
+    with pytest.raises(UserError, match=message % "clevr_with_masks"):
         _prepare("tetrominoes", scenes[0], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_more_examples_than_records_are_refused(tetrominoes, tmp_path):
     path, _ = tetrominoes
-    with pytest.raises(UserError, match=r"has 9 records, the splits need 12"):
+    with pytest.raises(UserError, match=r"has 9 records, but the splits need 12"):
         _prepare("tetrominoes", path, tmp_path, splits={"train": 8, "test": 4})
     assert not (tmp_path / "tetrominoes").exists()
 

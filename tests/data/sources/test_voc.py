@@ -89,8 +89,8 @@ def _palette(path, value):
         (OBJECT, lambda p: Image.new("RGB", (45, 60)).save(p), "RGB, not a palette"),
         (OBJECT, lambda p: Image.new("P", (45, 59)).save(p), "differs in size"),
         (SBD_LIST, lambda p: p.unlink(), r"train\.txt: missing; SBD is incomplete"),
-        (VAL, lambda p: p.write_text("²007_000001"), "no name of an image"),
-        (OBJECT, _many_objects, "an image has 200 objects, 127 can be labelled"),
+        (VAL, lambda p: p.write_text("²007_000001"), "is not a VOC image name"),
+        (OBJECT, _many_objects, "an image has 200 objects, but labels hold 127"),
         (OBJECT, _bomb, r"2007_000039\.png: corrupt or not a label image"),
         (CLASS, lambda p: _palette(p, 21), "has label 21, above 20"),
         (CLASS, lambda p: _palette(p, 0), "no class for object 1"),
@@ -103,7 +103,7 @@ def _palette(path, value):
         (
             VAL,
             lambda p: p.write_text("../../x"),
-            "no name of an image",
+            "is not a VOC image name",
         ),
         (f"{VOC_FILES}/JPEGImages/2007_000039.jpg", lambda p: p.unlink(), "missing"),
         (
