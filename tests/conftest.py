@@ -29,6 +29,8 @@ os.environ.setdefault("XLA_FLAGS", _QUICKLY)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# First: after TensorFlow, mitsuba makes the process abort at its end.
+import mitsuba  # noqa: E402, F401
 import psutil  # noqa: E402 - what is set above is read at import
 import pytest  # noqa: E402
 
