@@ -242,7 +242,7 @@ def evaluate(
     max_objects: Sequence[int] = (),
     step: int | None = None,
 ) -> pathlib.Path:
-    """Evaluate a finished or running run and writes JSON, CSV and figures.
+    """Evaluate a finished or running run and write JSON, CSV and figures.
 
     Args:
       config: the run's config.

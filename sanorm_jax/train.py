@@ -215,7 +215,7 @@ class Evaluation:
             self.run(step)
 
     def run(self, step: int):
-        """Evaluate all named settings and writes scalars and figures.
+        """Evaluate all named settings and write scalars and figures.
 
         Raises:
           Preempted: the run must stop; the evaluation is done after the restart.

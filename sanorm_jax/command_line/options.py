@@ -90,5 +90,4 @@ def run(command: Callable[[], int], config: flags.FlagHolder):
     commands.main(
         command,
         parse=lambda argv: _parse_flags(config, argv),
-        errors=UserError,
     )

@@ -80,20 +80,16 @@ def fail(reason: object) -> int:
     return BAD_INPUT
 
 
-def run(
-    work: Callable[[], int | None],
-    errors: tuple[type[Exception], ...] = (UserError,),
-) -> int:
+def run(work: Callable[[], int | None]) -> int:
     """Do the work and return its exit code (None: 0); `BAD_INPUT` after an error line.
 
     Args:
       work: Work of the command.
-      errors: Exceptions whose message is the line.
     """
     console.setup()
     try:
         return work() or 0
-    except errors as error:
+    except UserError as error:
         return fail(error)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
@@ -116,7 +112,6 @@ def main(
     *,
     arguments: Sequence[str] = (),
     parse: Callable[[list[str]], list[str]] = parse_flags,
-    errors: tuple[type[Exception], ...] = (UserError,),
 ):
     """Parse the command line, do the work and exit.
 
@@ -124,13 +119,12 @@ def main(
       work: Work of the command; takes the arguments that are no flags.
       arguments: Names of these arguments.
       parse: Parser of the command line, which ends the process on bad flags.
-      errors: Exceptions that are bad input.
     """
 
     def start(argv: Sequence[str]) -> int:
         given = argv[1:]
         if len(given) == len(arguments):
-            return run(lambda: work(*given), errors)
+            return run(lambda: work(*given))
         if arguments:
             return fail(f"usage: {pathlib.Path(argv[0]).stem} {' '.join(arguments)}")
         return fail(f"unknown argument {given[0]}; flags are --name=value")

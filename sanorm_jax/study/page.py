@@ -121,7 +121,7 @@ def write(
     record["jobs"] = {
         job.name: {"finished": job in done} | jobs_lib.times(job, study) for job in jobs
     }
-    files.write(directory / "study.json", json.dumps(record, indent=2) + "\n")
+    files.write(directory / "study.json", files.to_json(record))
     path = html_page.write_report(
         directory / "report.html",
         study.title,

@@ -170,7 +170,7 @@ class _Session:
         if now or time.time() - self._noted >= _NOTE_S:
             self._noted = time.time()
             this = {"started": self._started, "seconds": self._noted - self._started}
-            text = json.dumps([*self._before, this], indent=2) + "\n"
+            text = files.to_json([*self._before, this])
             files.write(self._path, text)
 
 

@@ -1,6 +1,5 @@
 """A study from its config to its last job, in one or several starts."""
 
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(workdir_lib.config_to_dict(study), indent=2) + "\n"
+        text = files.to_json(workdir_lib.config_to_dict(study))
         files.write(workdir / CONFIG_FILE, text)
     except OSError as error:
         raise UserError(

@@ -58,7 +58,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, meta: dict[str, Any], *, wait=False) -> bool:
-        """Save in the background; returns False, and says why, if that failed.
+        """Save in the background; log why and return False if that fails.
 
         A failure (a full disk) leaves the checkpoints before it untouched; the run
         goes on and tries again at the next one.

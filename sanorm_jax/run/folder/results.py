@@ -47,7 +47,7 @@ def merge(
             earlier = []
         merged = {_setting(row): row for row in (*earlier, *rows)}
         rows = [merged[setting] for setting in sorted(merged)]
-        files.write(note, json.dumps(made_with, indent=2) + "\n")
+        files.write(note, files.to_json(made_with))
         return write_results(directory, rows)
 
 
@@ -76,7 +76,7 @@ def write_results(
         }
         for row in rows
     ]
-    files.write(directory / f"{name}.json", json.dumps(rows, indent=2) + "\n")
+    files.write(directory / f"{name}.json", files.to_json(rows))
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, names)

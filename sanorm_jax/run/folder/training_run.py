@@ -97,7 +97,7 @@ class TrainingRun:
             )
 
     def begin(self, state: Any, stack: contextlib.ExitStack):
-        """Open the folder and puts the state to start from on the devices."""
+        """Open the folder and put the state to start from on the devices."""
         hosts = self.devices.hosts
         with hosts.agree():
             opened = self._open_folder(state, stack)
