@@ -10,7 +10,6 @@ What is below is imported when it is first used, so `import sanorm_jax` costs no
 """
 
 import importlib
-import pathlib
 
 __version__ = "0.3.0"
 
@@ -20,12 +19,6 @@ _NAMES = {
     "Store": ("sanorm_jax.data.store", "Store"),
 }
 __all__ = ["SlotAttention", "Store", "load"]
-
-# In a checkout `data`, `configs` and `feature_extraction` lie beside this folder; an
-# installed package has them within. Both ways they are `sanorm_jax.data` and so on.
-_CHECKOUT = pathlib.Path(__file__).parent.parent
-if (_CHECKOUT / "data/store.py").exists() and (_CHECKOUT / "pyproject.toml").exists():
-    __path__.append(str(_CHECKOUT))
 
 
 def __getattr__(name: str):

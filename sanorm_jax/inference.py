@@ -151,6 +151,6 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> TrainedRun:
         name: (tuple(shape), dtype) for name, (shape, dtype) in noted["fields"].items()
     }
     dataset = _Description(fields, {"image_size": noted["image_size"]})
-    task = tasks.create(config, dataset)
+    task = tasks.create(config, dataset)  # ty: ignore[invalid-argument-type]
     variables, step = load_variables(task, workdir, step)
     return TrainedRun(config, task, variables, step)

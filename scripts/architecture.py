@@ -14,7 +14,7 @@ import pathlib
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "```mermaid\n", "```\n"
-# Packages of the repository's top, which are imported as `sanorm_jax.data` and so on.
+# Folders at the top, linked into `sanorm_jax` and imported from there.
 TOP = ("data", "feature_extraction", "configs")
 BANDS = {
     "commands": ("command_line", "main", "paper", "study"),

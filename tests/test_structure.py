@@ -54,6 +54,29 @@ def test_the_packages_within_are_told_apart(tmp_path):
     assert _imports(path) == {"data", "configs", "sanorm_jax", "torch"}
 
 
+LINKED = ("configs", "data", "feature_extraction")
+
+
+def test_the_folders_at_the_top_are_linked_into_the_package():
+    for name in LINKED:
+        assert (ROOT / "sanorm_jax" / name).readlink() == pathlib.Path("..", name)
+
+
+def test_no_module_has_two_names():
+    # `data.store` would be a second module beside `sanorm_jax.data.store`.
+    for folder in ("sanorm_jax", "benchmarks", "scripts", "tests", *LINKED):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    names = [node.module or ""]
+                else:
+                    continue
+                short = {name.split(".")[0] for name in names} & set(LINKED)
+                assert not short, f"{path}: import sanorm_jax.{short.pop()} instead"
+
+
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_arrows_between_packages(package):
     files = list((ROOT / package).rglob("*.py"))
