@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
         shapes.get_config(),
         "More slots and objects than trained with: synthetic scenes",
     )
+    config.base.slot_share_penalty = ((0, 0.0),)
     config.base.batch_size = 32
     config.base.num_train_steps = 2_000
     config.base.optimizer.cosine_steps = 2_000
