@@ -74,8 +74,6 @@ class Task(abc.ABC):
                 f"config.matmul_precision={config.matmul_precision}: must be one of "
                 f"{', '.join(MATMUL_PRECISIONS)}"
             )
-        for name in ("num_slots", "num_iterations"):
-            check_positive(f"config.{name}", config[name])
 
     @abc.abstractmethod
     def init(self, rng: jax.Array) -> dict[str, Any]:
@@ -275,12 +273,6 @@ def occupancy_measures(out: dict[str, jax.Array], *names: str) -> dict[str, jax.
         for name in names
         for measure, value in occupancy.slot_occupancy(out[name]).items()
     }
-
-
-def check_positive(name: str, value: int):
-    """Raise `UserError` unless `value` is a whole number above zero."""
-    if not isinstance(value, int) or value <= 0:
-        raise UserError(f"{name}={value}: must be a whole number above 0")
 
 
 def check_dtype(name: str) -> jnp.dtype:

@@ -109,7 +109,7 @@ def test_a_training_says_one_line_a_thing(data_dir, tmp_path):
     patterns = (
         r"a model of [\d,]+ parameters",
         r"training on 40 examples",
-        r"the first step was done [\d.]+ s after the process began",
+        r"the first step finished [\d.]+ s after process start",
         r"step 4, default: masks: FG-ARI -?[\d.]+, ARI -?[\d.]+, mBO [\d.]+",
         r"step 6, default: masks: FG-ARI -?[\d.]+, ARI -?[\d.]+, mBO [\d.]+",
         r"finished: 6 steps in \d+ s",
