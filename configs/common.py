@@ -32,13 +32,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.dtype = "float32"
     # Precision of float32 products: default or high (TF32 on GPUs), highest (float32).
     config.matmul_precision = "default"
-    config.init_from = ""  # a workdir, or a converted PyTorch checkpoint
+    config.init_from = ""  # workdir or converted PyTorch checkpoint
     config.model = ml_collections.ConfigDict()  # options of the task's model
     config.model.slot_dim = 64
     config.model.hidden_dim = 128
     config.model.common_dim = ml_collections.config_dict.placeholder(int)
     config.model.gru = "tf"
-    config.model.implicit = False  # True: gradient through the last iteration only
+    config.model.implicit = False  # implicit differentiation, first-order approximation
 
     # Optimization.
     config.num_train_steps = 500_000
@@ -62,14 +62,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate_every_steps = 10_000
     config.num_figure_examples = 8
 
-    # A restart may change these: none affects the result (run/folder/workdir.py).
+    # Fields that a restart may change, see `FREE_FIELDS` in run/folder/workdir.py.
     config.log_every_steps = 100
     config.checkpoint_every_steps = 1_000
     config.num_checkpoints = 3
-    config.time_limit_h = 0.0  # 0: none
+    config.time_limit_h = 0.0  # 0: no limit
     config.parallelism = "auto"
     config.wandb = ""  # project on Weights & Biases; needs `wandb`
-    config.compilation_cache = True  # kept beside the workdir for later starts
+    config.compilation_cache = True  # in `.jax_cache`, next to the workdir
     return config
 
 

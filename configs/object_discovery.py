@@ -27,13 +27,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.feature_dim = 64
     config.model.encoder_kernel_size = 5
     config.model.decoder = "expanding"
-    for name in ("encoder_position", "decoder_position"):
-        config.model[name] = {
-            "concat": False,
-            "normalize": False,
-            "learnable_dim": 0,
-            "weight": 1.0,
-        }
+    position = {"concat": False, "normalize": False, "learnable_dim": 0, "weight": 1.0}
+    config.model.encoder_position = dict(position)
+    config.model.decoder_position = dict(position)
 
     common.train_as_on_clevr(config)
 

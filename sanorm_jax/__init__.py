@@ -1,10 +1,10 @@
 """Slot Attention and its attention normalizations in JAX and Flax.
 
-What is below is imported when it is first used, so `import sanorm_jax` costs nothing:
+These names are imported on first use, so `import sanorm_jax` is fast:
 
-    SlotAttention        the module, with `update_normalization`
-    load                 a trained run, to segment images with
-    Store                a store of images or features, to read
+    SlotAttention        Flax module, with `update_normalization`
+    load                 function that loads a trained run, to segment images
+    Store                reader of a store of images or features
 
 `sanorm_jax.metrics.segmentation` has FG-ARI, ARI, mBO and mIoU of label maps.
 """

@@ -21,7 +21,7 @@ from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.folder import compilation_cache, results
 from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.run.parameters.init_from import load, load_variables
-from sanorm_jax.tasks.base import Task, check_positive
+from sanorm_jax.tasks.base import Task
 
 DIRECTORY = "evaluations"
 
@@ -366,7 +366,6 @@ def check_evaluations(config: ml_collections.ConfigDict):
                     f"config.evaluations.{name}: has no {field}; give "
                     f"--config.evaluations.{name}.num_slots and .num_iterations"
                 )
-            check_positive(f"config.evaluations.{name}.{field}", setting[field])
 
 
 def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):

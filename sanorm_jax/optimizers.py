@@ -1,7 +1,7 @@
-"""Optimizers and schedules, as the reference has them.
+"""Optimizers and schedules of the original implementation.
 
-A step's learning rate and loss weight depend on its number alone, so a restart
-needs no further state for them.
+Learning rate and loss weight depend on the number of the step alone, so a restart
+needs no state for them.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sanorm_jax.core import fields
 from sanorm_jax.core.errors import UserError
 
-# Share of the base that a cosine ends at.
+# Fraction of the base rate at the end of a cosine decay.
 COSINE_END = 0.1
 
 Schedule = Callable[[jax.Array | int], jax.Array]
@@ -26,15 +27,15 @@ def warmup_decay(
     half_life_steps: int,
     warmup_start: float = 0.0,
 ) -> Schedule:
-    """Return the schedule of linear warm-up and exponential decay.
+    """Return a schedule of linear warm-up and exponential decay.
 
-    `base (s + (1 - s) t / W)` for t < W, then `base 0.5^((t - W) / H)`.
+    At step t it is `base (s + (1 - s) t / W)` for t < W, then `base 0.5^((t - W) / H)`.
 
     Args:
-      learning_rate: base, reached after the warm-up.
-      warmup_steps: W; 0 for no warm-up.
-      half_life_steps: H, steps in which the rate halves; 0 for no decay.
-      warmup_start: s, share of the base that the warm-up starts from.
+      learning_rate: Base rate, reached after the warm-up.
+      warmup_steps: Length W of the warm-up; 0 for none.
+      half_life_steps: Number H of steps that halve the rate; 0 for no decay.
+      warmup_start: Fraction s of the base rate at step 0.
     """
 
     def schedule(step):
@@ -50,14 +51,14 @@ def warmup_decay(
 
 
 def warmup_cosine(learning_rate: float, warmup_steps: int, end_step: int) -> Schedule:
-    """Return the schedule of linear warm-up from 0 and half a cosine to a tenth.
+    """Return a schedule of linear warm-up from 0 and cosine decay to a tenth.
 
     Loshchilov and Hutter, "SGDR" (ICLR 2017), equation 5, without restarts.
 
     Args:
-      learning_rate: reached after the warm-up.
-      warmup_steps: of the warm-up; 0 for none.
-      end_step: from which on the rate stays a tenth.
+      learning_rate: Base rate, reached after the warm-up.
+      warmup_steps: Length of the warm-up; 0 for none.
+      end_step: Step at which the decay ends.
     """
     return optax.warmup_cosine_decay_schedule(
         0.0 if warmup_steps else learning_rate,
@@ -69,14 +70,14 @@ def warmup_cosine(learning_rate: float, warmup_steps: int, end_step: int) -> Sch
 
 
 def piecewise_linear(knots: float | Sequence[Sequence[float]]) -> Schedule:
-    """Return a constant, or lines between knots.
+    """Return a constant schedule, or one that is linear between knots.
 
     Args:
-      knots: a number, or pairs (step, value) in the order of rising steps. Before
-        the first and after the last knot, their values hold.
+      knots: Number, or pairs `(step, value)` with rising steps. The schedule is
+        constant before the first and after the last knot.
 
     Raises:
-      UserError: no knot, no pairs, or steps that do not rise.
+      UserError: There are no pairs, or their steps do not rise.
     """
     if isinstance(knots, int | float):
         return optax.constant_schedule(float(knots))
@@ -87,18 +88,17 @@ def piecewise_linear(knots: float | Sequence[Sequence[float]]) -> Schedule:
         raise UserError(message) from error
     if table.ndim != 2 or table.shape[1] != 2 or (np.diff(table[:, 0]) <= 0).any():
         raise UserError(message)
-    return lambda step: jnp.interp(
-        jnp.asarray(step, jnp.float32), table[:, 0], table[:, 1]
-    )
+    steps, values = table.T
+    return lambda step: jnp.interp(jnp.asarray(step, jnp.float32), steps, values)
 
 
 def scale_by_adam_tf(
     b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """Return Adam's scaling with epsilon where TensorFlow has it.
+    """Return Adam's scaling with TensorFlow's epsilon.
 
-    It is added to the root of the second moment before the correction of its bias:
-    "epsilon hat" of Kingma and Ba, "Adam" (ICLR 2015), end of section 2.
+    Epsilon is added to the root of the second moment before bias correction: "epsilon
+    hat" of Kingma and Ba, "Adam" (ICLR 2015), end of section 2.
     """
 
     def init(params):
@@ -122,11 +122,11 @@ def scale_by_adam_tf(
     return optax.GradientTransformation(init, update)
 
 
-# Each takes epsilon and returns the scaling of the gradient.
+# Functions from epsilon to the scaling of the gradient, by name.
 OPTIMIZERS = {
     "adam_tf": lambda eps: scale_by_adam_tf(eps=eps),
     "adam": lambda eps: optax.scale_by_adam(eps=eps),
-    # PyTorch's decay, and epsilon outside the root as there.
+    # As in PyTorch: its decay, and epsilon outside the root.
     "rmsprop": lambda eps: optax.scale_by_rms(decay=0.99, eps=eps, eps_in_sqrt=False),
     "sgd": lambda eps: optax.identity(),
 }
@@ -136,27 +136,20 @@ def create(config: Any) -> tuple[optax.GradientTransformation, Schedule]:
     """Return the optimizer and its learning rate by step.
 
     Args:
-      config: `name` (`adam_tf`, `adam`, `rmsprop`, `sgd`), `learning_rate`,
-        `warmup_steps`, `warmup_start`, `half_life_steps` (0: no decay),
-        `cosine_steps` (step at which a cosine ends; 0: none), `epsilon` and
-        `clip_norm` (largest global norm of the gradient; 0: no clipping).
+      config: Options `name` (key of `OPTIMIZERS`), `learning_rate`, `warmup_steps`,
+        `warmup_start`, `half_life_steps` (0: no decay), `cosine_steps` (end of a cosine
+        decay; 0: none), `epsilon` and `clip_norm` (maximum global norm of the gradient;
+        0: no clipping).
 
     Raises:
-      UserError: unknown name, or a number out of range.
+      UserError: The name is unknown, or a number is out of range.
     """
     if config.name not in OPTIMIZERS:
         raise UserError(
-            f"config.optimizer.name={config.name}: must be one of "
+            f"config.optimizer.name={config.name}: is unknown; use one of "
             f"{', '.join(OPTIMIZERS)}"
         )
-    for name in ("learning_rate", "epsilon"):
-        if config[name] <= 0:
-            raise UserError(f"config.optimizer.{name}={config[name]}: must be above 0")
-    for name in ("warmup_steps", "warmup_start", "half_life_steps", "clip_norm"):
-        if config[name] < 0:
-            raise UserError(
-                f"config.optimizer.{name}={config[name]}: must not be negative"
-            )
+    fields.check(config, "config.optimizer")
     cosine_steps = config.get("cosine_steps", 0)
     if cosine_steps:
         if config.half_life_steps or not cosine_steps > config.warmup_steps:
@@ -175,11 +168,9 @@ def create(config: Any) -> tuple[optax.GradientTransformation, Schedule]:
             config.warmup_start,
         )
     clip = optax.clip_by_global_norm(config.clip_norm)
-    return (
-        optax.chain(
-            clip if config.clip_norm else optax.identity(),
-            OPTIMIZERS[config.name](config.epsilon),
-            optax.scale_by_learning_rate(schedule),
-        ),
-        schedule,
+    tx = optax.chain(
+        clip if config.clip_norm else optax.identity(),
+        OPTIMIZERS[config.name](config.epsilon),
+        optax.scale_by_learning_rate(schedule),
     )
+    return tx, schedule

@@ -1,10 +1,10 @@
-"""The one training loop, for every task."""
+"""Training loop of all tasks."""
 
-import concurrent.futures
 import contextlib
 import functools
 import pathlib
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -22,83 +22,89 @@ from sanorm_jax.evaluate import Evaluator, check_evaluations
 from sanorm_jax.metrics import measures
 from sanorm_jax.run.distribution import preemption
 from sanorm_jax.run.distribution.devices import Devices
-from sanorm_jax.run.folder import compilation_cache, wandb_writer
+from sanorm_jax.run.folder import compilation_cache, training_run, wandb_writer, writers
 from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.run.folder.rates import Rates
-from sanorm_jax.run.folder.training_run import (
-    TrainingRun,
-    is_evaluated,
-    is_finished,
-    open_run,
-)
+from sanorm_jax.run.folder.training_run import TrainingRun
 from sanorm_jax.train_step import create_state, make_train_step
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
-    """Train until the end, the time limit or a signal.
+    """Train until the last step, the time limit or a signal.
 
     Args:
-      config: of the experiment.
-      workdir: folder of the run; a run found there goes on where it stopped.
+      config: Config of the experiment.
+      workdir: Folder of the run. A run found there is resumed.
 
     Returns:
-      the exit code: 0 finished, 124 stopped to be started again.
+      The exit code: 0 if finished, 124 if stopped and to be started again.
 
     Raises:
-      UserError: bad input; the message is one line for the user.
+      UserError: The input is invalid.
     """
-    _check(config)
+    fields.check(config)
+    check_evaluations(config)
+    wandb_writer.check(config)
+
     # ---- Devices ----------------------------------------------------------------
     compilation_cache.enable(config, workdir)
     devices = Devices(config.parallelism)
-    devices.check_batch_size("batch_size", config.batch_size)
-    devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
+    for name in ("batch_size", "evaluation_batch_size"):
+        devices.check_batch_size(name, config[name])
     hosts = devices.hosts
-    # Asked before any data is opened.
+    # Fail, or finish, before opening any data.
     with hosts.agree():
         workdir_lib.check_config(workdir, config)
-    if hosts.on_main(lambda: is_finished(workdir, config)):
+    if hosts.on_main(lambda: training_run.is_finished(workdir, config)):
         logging.info("finished: %s has taken all its steps", workdir)
         return 0
+
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(preemption.Preemption(config.time_limit_h))
-        # ---- Data, model, optimizer -----------------------------------------------
+
+        # ---- Data, model and optimizer ------------------------------------------
         with hosts.agree():
             dataset = tasks.open_dataset(config)
         hosts.check_same({"config.data_dir": dataset.fingerprints})
         task = tasks.create(config, dataset, devices.axis_name)
         tx, schedule = optimizers.create(config.optimizer)
-        new = functools.partial(create_state, task, tx, config.seed)
-        # ---- The run --------------------------------------------------------------
+        train_step = devices.compile_train_step(make_train_step(task, tx, schedule))
         evaluator = Evaluator(task, devices)
         with hosts.agree():
             evaluator.check()
-        run = stack.enter_context(open_run(config, workdir, devices, task, new, stop))
-        drawing = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
-        evaluation = Evaluation(run, evaluator, drawing)
-        train_step = devices.compile_train_step(make_train_step(task, tx, schedule))
+
+        # ---- State and outputs --------------------------------------------------
+        new_state = functools.partial(create_state, task, tx, config.seed)
+        run = stack.enter_context(
+            training_run.open_run(config, workdir, devices, task, new_state, stop)
+        )
+        # Figures are drawn in a thread, next to training.
+        drawing = stack.enter_context(futures.ThreadPoolExecutor(1))
+        evaluate = functools.partial(_evaluate, run, evaluator, drawing)
+
+        # ---- Steps --------------------------------------------------------------
         try:
-            _loop(run, train_step, evaluation)
+            _take_steps(run, train_step, evaluate)
         except preemption.Preempted as reason:
-            logging.info("stopping: %s; start it again to go on", reason)
+            logging.info("stopping: %s; run the same command to resume", reason)
             return preemption.EXIT_CODE
-        return 0
+    return 0
 
 
-def _check(config: ml_collections.ConfigDict):
-    fields.check(config)
-    check_evaluations(config)
-    wandb_writer.check(config)
-
-
-def _loop(run: TrainingRun, train_step: Callable, evaluation: "Evaluation"):
-    """Take all steps that are left, saves, evaluates and tells on the way."""
-    config, step = run.config, run.step
+def _take_steps(run: TrainingRun, train_step: Callable, evaluate: Callable):
+    """Take the remaining steps; log, save and evaluate when due."""
+    config, hosts, step = run.config, run.devices.hosts, run.step
+    # An earlier start may have saved this step without evaluating it.
     if step and run.is_due("evaluate_every_steps", step):
-        evaluation.make_up(step)
-    with run.devices.hosts.agree():
+        is_evaluated = functools.partial(
+            training_run.is_evaluated, run.workdir, config, step
+        )
+        if not hosts.on_main(is_evaluated):
+            evaluate(step)
+
+    with hosts.agree():
         batches = run.devices.prefetch(_batches(run))
-        # Without asking whether to stop: each start takes at least one step.
+        # Requests to stop are not heeded here, so each start takes at least one step.
         batch = next(batches, None)
     rates, note = Rates(step), ""
     title = f"training {run.workdir.name}"
@@ -115,9 +121,11 @@ def _loop(run: TrainingRun, train_step: Callable, evaluation: "Evaluation"):
             rates.took_step(step, scalars)
             with rates.waiting(scalars):
                 batch, reason = _next_batch(run, batches)
-            log_due = run.is_due("log_every_steps", step)
-            save_due = run.is_due("checkpoint_every_steps", step)
-            evaluate_due = run.is_due("evaluate_every_steps", step)
+
+            log_due, save_due, evaluate_due = (
+                run.is_due(f"{what}_every_steps", step)
+                for what in ("log", "checkpoint", "evaluate")
+            )
             if log_due or save_due or evaluate_due or reason:
                 scalars = jax.device_get(scalars)
                 if scalars.pop("failed"):
@@ -128,20 +136,22 @@ def _loop(run: TrainingRun, train_step: Callable, evaluation: "Evaluation"):
                 rates.restart(step)
                 note = f"loss {scalars['loss']:.4g}"
             if save_due or evaluate_due or reason:
-                last = step == config.num_train_steps
-                run.save(step, wait=last or reason is not None)
+                is_last = step == config.num_train_steps
+                run.save(step, wait=is_last or reason is not None)
             if reason:
                 raise reason
             if evaluate_due:
-                evaluation.run(step)
+                evaluate(step)
                 rates.restart(step)
-    run.save(step, wait=True)  # again, if the disk was full
-    with run.devices.hosts.agree():
+
+    run.save(step, wait=True)  # A second attempt, if the disk was full.
+    with hosts.agree():
         run.check_saved(step)
     logging.info("finished: %d steps in %.0f s", step, run.wall_time_s)
 
 
 def _batches(run: TrainingRun) -> Iterator[dict[str, np.ndarray]]:
+    """Return the batches of the remaining steps, on this host."""
     config, dataset = run.config, run.task.dataset
     indices = pipeline.select(
         dataset,
@@ -168,7 +178,7 @@ def _batches(run: TrainingRun) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _next_batch(run: TrainingRun, batches: Iterator) -> tuple[Any, Exception | None]:
-    """Return the next batch, or why the run must stop; all hosts agree on it."""
+    """Return the next batch, or the reason to stop, the same on all hosts."""
     try:
         with run.devices.hosts.agree():
             run.preemption.check()
@@ -178,78 +188,50 @@ def _next_batch(run: TrainingRun, batches: Iterator) -> tuple[Any, Exception | N
 
 
 def _stop_at_nan(run: TrainingRun):
+    """Save the state before the failed step and raise `UserError`."""
     step = int(run.devices.get_state(run.state.step))
     run.state = run.state.replace(failed=jax.tree.map(jnp.zeros_like, run.state.failed))
     run.save(step, wait=True)
     raise UserError(
         f"loss or gradient is not finite at step {step + 1}; the checkpoint of step "
-        f"{step} was saved; lower config.optimizer.learning_rate, or look at the data"
+        f"{step} was saved; lower config.optimizer.learning_rate, or check the data"
     )
 
 
-class Evaluation:
-    """Evaluates the named settings of a run in training.
+def _evaluate(
+    run: TrainingRun, evaluator: Evaluator, drawing: futures.Executor, step: int
+):
+    """Evaluate all named settings, and write scalars and figures.
 
-    Args:
-      run: the run.
-      evaluator: evaluates its task.
-      drawing: where figures are drawn, beside the training.
+    Raises:
+      Preempted: The run must stop. The next start evaluates the step.
     """
+    config, scalars = run.config, {}
+    for name, setting in config.evaluations.items():
+        table = evaluator.run(
+            run.state.variables,
+            config.evaluation_split,
+            num_slots=setting.num_slots,
+            num_iterations=setting.num_iterations,
+            check=run.preemption.check,
+        )
+        values = run.task.summarize(table.columns())
+        logging.info("step %d, %s: %s", step, name, measures.brief(values))
+        values.pop("num_objects", None)
+        scalars |= {f"{name}/{metric}": value for metric, value in values.items()}
+        if config.num_figure_examples:
+            with run.devices.hosts.agree():
+                if run.writer:
+                    variables = run.devices.get_state(run.state.variables)
+                    draw = evaluator.figure(variables, config.evaluation_split, setting)
+                    drawing.submit(_write_figure, run.writer, step, name, draw)
+    if run.writer:
+        run.writer.write_scalars(step, scalars)
 
-    def __init__(
-        self,
-        run: TrainingRun,
-        evaluator: Evaluator,
-        drawing: concurrent.futures.Executor,
-    ):
-        self._run = run
-        self._evaluator = evaluator
-        self._drawing = drawing
 
-    def make_up(self, step: int):
-        """Evaluate a step that an earlier start saved and did not evaluate."""
-        run = self._run
-        if not run.devices.hosts.on_main(
-            lambda: is_evaluated(run.workdir, run.config, step)
-        ):
-            self.run(step)
-
-    def run(self, step: int):
-        """Evaluate all named settings and write scalars and figures.
-
-        Raises:
-          Preempted: the run must stop; the evaluation is done after the restart.
-        """
-        run, scalars = self._run, {}
-        for name, setting in run.config.evaluations.items():
-            table = self._evaluator.run(
-                run.state.variables,
-                run.config.evaluation_split,
-                num_slots=setting.num_slots,
-                num_iterations=setting.num_iterations,
-                check=run.preemption.check,
-            )
-            values = run.task.summarize(table.columns())
-            scalars |= {f"{name}/{metric}": v for metric, v in values.items()}
-            logging.info("step %d, %s: %s", step, name, measures.brief(values))
-            if run.config.num_figure_examples:
-                with run.devices.hosts.agree():
-                    self._draw(step, name, setting)
-            scalars.pop(f"{name}/num_objects", None)
-        if run.writer:
-            run.writer.write_scalars(step, scalars)
-
-    def _draw(self, step: int, name: str, setting: ml_collections.ConfigDict):
-        run = self._run
-        if not run.writer:
-            return
-        variables = run.devices.get_state(run.state.variables)
-        draw = self._evaluator.figure(variables, run.config.evaluation_split, setting)
-        self._drawing.submit(self._write_figure, step, name, draw)
-
-    def _write_figure(self, step: int, name: str, draw: Callable):
-        try:
-            image = figures.to_array(draw())
-            self._run.writer.write_images(step, {f"{name}/segmentation": image})
-        except Exception:  # a thread's error is heard by nobody
-            logging.exception("no figure of %s at step %d", name, step)
+def _write_figure(writer: writers.Writer, step: int, name: str, draw: Callable):
+    try:
+        images = {f"{name}/segmentation": figures.to_array(draw())}
+        writer.write_images(step, images)
+    except Exception:  # The executor would swallow it.
+        logging.exception("no figure of %s at step %d", name, step)

@@ -1,4 +1,4 @@
-"""The state of training and the step that every task takes."""
+"""Training state and the training step of all tasks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,15 +13,15 @@ from sanorm_jax.tasks.base import Task
 
 @flax.struct.dataclass
 class TrainState:
-    """All that training depends on besides the config and the data.
+    """Everything that training depends on besides the config and the data.
 
     Attributes:
-      step: [] int32, number of steps taken; also the position in the data.
-      rng: [2] uint32, key of the run; a step uses `fold_in(rng, step)`.
-      failed: [] bool, the next step has no finite loss; nothing changes any more.
-      params: parameters of the model.
-      batch_stats: running statistics, empty without batch norm.
-      opt_state: state of the optimizer.
+      step: Number of steps taken, `[]` int32; also the position in the data.
+      rng: Key of the run, `[2]` uint32. A step uses `fold_in(rng, step)`.
+      failed: Whether the next step is not finite, `[]` bool. The state is then frozen.
+      params: Parameters of the model.
+      batch_stats: Running statistics; empty without batch norm.
+      opt_state: State of the optimizer.
     """
 
     step: jax.Array
@@ -54,10 +54,10 @@ def create_state(task: Task, tx: optax.GradientTransformation, seed: int) -> Tra
 def make_train_step(
     task: Task, tx: optax.GradientTransformation, schedule: optax.Schedule
 ) -> Callable:
-    """Return `step(state, batch) -> (state, scalars)` for one device's batch.
+    """Return `step(state, batch) -> (state, scalars)` for the batch of one device.
 
-    A loss or gradient that is not finite freezes the state before that step, so that
-    the host, which looks only now and then, still finds the last good one.
+    A step whose loss or gradient is not finite leaves the state frozen. The host, which
+    checks only when it logs or saves, then still finds the last finite state.
     """
     axis_name = task.axis_name
 
@@ -67,19 +67,14 @@ def make_train_step(
         def loss_fn(params):
             return task.loss(params, state.batch_stats, batch, rng, state.step)
 
-        (loss, (batch_stats, scalars)), grads = jax.value_and_grad(
-            loss_fn, has_aux=True
-        )(state.params)
+        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (batch_stats, scalars)), grads = value_and_grad(state.params)
         if axis_name:
             grads, loss, scalars = jax.lax.pmean((grads, loss, scalars), axis_name)
         grad_norm = optax.global_norm(grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & ~state.failed
-        new = (
-            optax.apply_updates(state.params, updates),
-            batch_stats,
-            opt_state,
-        )
+        new = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
         old = (state.params, state.batch_stats, state.opt_state)
         params, batch_stats, opt_state = jax.tree.map(
             lambda n, o: jnp.where(good, n, o), new, old

@@ -1,4 +1,4 @@
-"""What the numbers of a config may be, whatever config they are in."""
+"""Ranges of the numbers in a config, by the name of the field."""
 
 import math
 import numbers
@@ -85,7 +85,7 @@ for _names, _rule in (
 def walk(
     config: ml_collections.ConfigDict, prefix: str = "config"
 ) -> Iterator[tuple[str, ml_collections.ConfigDict, str, Any]]:
-    """Yield (path, group, name, value) of every field, those of groups within it too.
+    """Yield `(path, group, name, value)` of every field, nested ones included.
 
     Args:
       config: Config of an experiment, a study or a paper.
@@ -99,11 +99,11 @@ def walk(
 
 
 def check(config: ml_collections.ConfigDict, prefix: str = "config"):
-    """Raise `UserError`, which names the field, for a number out of its range.
+    """Raise `UserError` if a number of the config is out of its range.
 
     Args:
       config: Config of an experiment, a study or a paper.
-      prefix: Path of the config itself, for the message.
+      prefix: Path of the config itself.
     """
     for path, _, name, value in walk(config, prefix):
         if name not in _RULES or (value is None and name in MAY_BE_EMPTY):
@@ -118,7 +118,7 @@ def check(config: ml_collections.ConfigDict, prefix: str = "config"):
 
 
 def _entries(value: Any) -> Iterator[Any]:
-    """Yield the entries of a tuple, those of tuples within it too, or a value alone."""
+    """Yield the leaves of nested tuples, or the value itself."""
     if isinstance(value, tuple | list):
         for entry in value:
             yield from _entries(entry)

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, whoever else writes or dies meanwhile."""
+"""Atomic files, and comparison of their contents."""
 
 import contextlib
 import hashlib
@@ -27,27 +27,27 @@ def _written_beside(path: pathlib.Path, content: Content) -> Iterator[pathlib.Pa
             os.fsync(file.fileno())
         yield temporary
     except OSError as error:
-        # A full disk names no file.
+        # The error of a full disk lacks the path.
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write(path: pathlib.Path, content: Content):
-    """Write a file such that a reader sees the old or the new one, complete."""
+    """Write a file atomically: a reader sees the old or the new content."""
     with _written_beside(path, content) as temporary:
         temporary.replace(path)
 
 
 def create(path: pathlib.Path, content: Content):
-    """Write a file unless it exists: the first of several writers wins."""
+    """Create a file atomically unless it exists: the first of several writers wins."""
     with _written_beside(path, content) as temporary:
         try:
-            # Unlike a renamed file, a link never replaces another writer's.
+            # Unlike a rename, a link never replaces the file of another writer.
             path.hardlink_to(temporary)
         except FileExistsError:
             pass
-        except OSError:  # a file system without links
+        except OSError:  # The file system has no hard links.
             temporary.replace(path)
 
 
@@ -67,7 +67,7 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings by their dotted names."""
+    """Return the leaves of nested mappings, by dotted name."""
     flat = {}
     for name, value in mapping.items():
         if isinstance(value, Mapping):
@@ -80,7 +80,7 @@ def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 ) -> list[str]:
-    """Return how two nested mappings differ, field by field, by dotted names."""
+    """Return one line for each differing leaf of two nested mappings."""
     parts = []
     for name in sorted(old.keys() | new.keys()):
         one, two = old.get(name), new.get(name)

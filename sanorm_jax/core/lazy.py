@@ -1,4 +1,4 @@
-"""Libraries that take seconds to import, imported where they are needed."""
+"""TensorFlow, imported on first use because the import takes seconds."""
 
 import functools
 import types
@@ -6,10 +6,7 @@ import types
 
 @functools.cache
 def tensorflow() -> types.ModuleType:
-    """Return TensorFlow, kept from the GPUs.
-
-    JAX needs a GPU's whole memory; TensorFlow would take it at its first operation.
-    """
+    """Return TensorFlow with all GPUs hidden: it would reserve the memory JAX needs."""
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")

@@ -1,4 +1,4 @@
-"""File locks that tell a lock that another process holds from a disk without locks."""
+"""File locks, including file systems without support for them."""
 
 import errno
 import fcntl
@@ -8,14 +8,14 @@ _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 class LocksUnsupportedError(OSError):
-    """The file system has no locks, as Lustre mounted without `flock`."""
+    """The file system has no locks, such as Lustre mounted without `flock`."""
 
 
 def try_lock(file: IO, kind: int = fcntl.LOCK_EX) -> bool:
-    """Return whether this process now holds a lock; it lasts while the file is open.
+    """Return whether this process obtained the lock, which lasts until `file` closes.
 
     Args:
-      file: File to lock. NFS needs it open for writing, or for reading if the lock is
+      file: File to lock. On NFS, open it for writing, or for reading if the lock is
         shared.
       kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
 

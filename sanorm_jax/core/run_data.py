@@ -1,7 +1,7 @@
-"""What data a run was trained on, noted in its folder.
+"""Record of the data that a run was trained on, in the run's folder.
 
-By it, other images are made to fit the run: of the same size, with features of the same
-encoder under the same settings.
+New images are prepared by it to fit the run: to the same size, with features of the
+same encoder and settings.
 """
 
 import json
@@ -13,11 +13,10 @@ from sanorm_jax.core import files
 from sanorm_jax.core.errors import UserError
 
 FILE = "data.json"
-# File of the features' projection, in their store and, as a copy, in the run's folder.
+# Projection of the features, in their store and, as a copy, in the run's folder.
 PROJECTION = "projection.npz"
 
-# What does not change the features: which images they are of, and the version of the
-# library that computed them.
+# Settings that do not change the features of an image.
 _NOT_COMPARED = ("source_fingerprint", "timm")
 
 
@@ -28,17 +27,17 @@ def note(
     projection: pathlib.Path | None = None,
     fields: Mapping[str, Any] | None = None,
 ):
-    """Write `data.json` in the folder of a run, and a copy of the projection's file.
+    """Write the record and a copy of the projection.
 
     Args:
-      workdir: folder of the run.
-      image_size: side of the images in pixels.
-      features: settings of the feature store; None if the run reads images.
-      projection: file of the features' projection; None if they have none.
-      fields: shape and dtype of an example's fields, by name.
+      workdir: Folder of the run.
+      image_size: Side of the images in pixels.
+      features: Settings of the feature store; None if the run reads images.
+      projection: File of the features' projection; None if there is none.
+      fields: Shape and dtype of each field of an example.
 
     Raises:
-      UserError: the projection's file is missing.
+      UserError: The projection is unreadable.
     """
     if projection is not None and not (workdir / PROJECTION).exists():
         try:
@@ -49,46 +48,41 @@ def note(
                 "the features again"
             ) from None
         files.create(workdir / PROJECTION, content)
-    noted = {"image_size": image_size, "features": features, "fields": fields}
-    files.write(workdir / FILE, files.to_json(noted))
+    record = {"image_size": image_size, "features": features, "fields": fields}
+    files.write(workdir / FILE, files.to_json(record))
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
-    """Return `image_size`, `features` and `fields` as noted.
+    """Return the record's `image_size`, `features` and `fields`.
 
     Raises:
-      UserError: there is no such note.
+      UserError: The record is missing or unreadable.
     """
     path = workdir / FILE
     try:
-        noted = json.loads(path.read_text())
-        return {
-            "image_size": noted["image_size"],
-            "features": noted["features"],
-            "fields": noted["fields"],
-        }
+        record = json.loads(path.read_text())
+        return {name: record[name] for name in ("image_size", "features", "fields")}
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{path}: not there; {workdir} must be the folder of a run that has begun"
+            f"{path}: missing; give the folder of a run that has started training"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: unreadable ({error})") from None
+        raise UserError(f"{path}: unreadable ({error}); restore it") from None
 
 
-def check_features(noted: Mapping[str, Any], given: Mapping[str, Any], where: str):
-    """Raise `UserError` if features are made otherwise than those noted.
+def check_features(recorded: Mapping[str, Any], given: Mapping[str, Any], where: str):
+    """Raise `UserError` if features were extracted with other settings than the run's.
 
     Args:
-      noted: settings of the features that a run was trained on.
-      given: settings of other features.
-      where: these, for the error.
+      recorded: Settings of the features that the run was trained on.
+      given: Settings of the other features.
+      where: Option or folder of the other features.
     """
-    noted, given = (
+    recorded, given = (
         {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
-        for settings in (noted, given)
+        for settings in (recorded, given)
     )
-    parts = files.differences(noted, given)
-    if parts:
+    if parts := files.differences(recorded, given):
         raise UserError(
             f"{where}: not the features that the run was trained on "
             f"({'; '.join(parts)}); extract them with --like=WORKDIR of the run"
@@ -96,20 +90,20 @@ def check_features(noted: Mapping[str, Any], given: Mapping[str, Any], where: st
 
 
 def check_projection(workdir: pathlib.Path, features: Mapping[str, Any] | None):
-    """Raise `UserError` if features are projected otherwise than those of a run.
+    """Raise `UserError` if features are projected differently from those of a run.
 
     Args:
-      workdir: folder of the run; without a note of its data nothing is checked.
-      features: settings of the feature store; None if images are read.
+      workdir: Folder of the run. Nothing is checked if it holds no record.
+      features: Settings of the feature store; None if images are read.
     """
     if not (workdir / FILE).exists():
         return
-    noted = read(workdir)["features"]
-    old, new = ((settings or {}).get("projection") for settings in (noted, features))
-    parts = files.differences({"projection": old}, {"projection": new})
-    if parts:
+    old, new = (
+        {"projection": (settings or {}).get("projection")}
+        for settings in (read(workdir)["features"], features)
+    )
+    if parts := files.differences(old, new):
         raise UserError(
-            f"{workdir}: was trained on features projected otherwise "
-            f"({'; '.join(parts)}); "
-            "point config.data_dir to those features"
+            f"{workdir}: was trained on features with another projection "
+            f"({'; '.join(parts)}); set config.data_dir to the folder of those features"
         )

@@ -1,10 +1,9 @@
-"""Figures fit for print and for colour-blind readers.
+"""Figures for print and for color-blind readers.
 
-Lines use the palette of Okabe and Ito ("Color universal design", 2008) together with
-markers and line styles, segments the same palette continued by Paul Tol's "muted"
-(2021) together with white outlines, heat maps "cividis" together with their numbers:
-no figure needs its colours to be read. They are made without pyplot, so that they
-may be drawn in any thread and are freed when done with.
+Lines use the palette of Okabe and Ito ("Color universal design", 2008), markers and
+line styles. Segments add Paul Tol's "muted" palette (2021) and white outlines. Heat
+maps use "cividis" and print their numbers. Figures are made without pyplot, so that
+any thread may draw them.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ from sanorm_jax.core import files
 from sanorm_jax.drawing import painting
 
 _DPI = 200
-# Inches: the text width of a page, and the height that leaves room for a caption.
+# Text width of a page, and its height without a caption, in inches.
 _PAGE_WIDTH = 6.9
 _PAGE_HEIGHT = 9.0
 _RC = {
@@ -44,23 +43,23 @@ def segmentation_grid(
     predicted: Mapping[str, np.ndarray],
     masks: np.ndarray | None = None,
 ) -> Figure:
-    """Show scenes side by side; below each its segmentations and slots.
+    """Show scenes side by side, with segmentations and slots below each.
 
-    Rows: image, true segmentation, each predicted one, the outlines of a single one
-    over the image (true objects in white), each slot's mask (the image fading to
-    white). A predicted segment has the colour of the true object that it is matched
-    with, the background is grey; a mask is framed in the colour that its slot has in
-    the first predicted segmentation. All fits on one page.
+    The rows are image, true segmentation, predicted segmentations, outlines over the
+    image if there is one prediction (true objects in white), and the mask of each slot
+    (the image fades to white). A predicted segment has the color of the true object
+    that it is matched with; the background is gray. The frame of a mask has the slot's
+    color in the first prediction. The figure fits on one page.
 
     Args:
-      images: `[B, H, W, 3]`, uint8 or floats in [0, 1].
-      true: Integer labels `[B, h, w]`, 0 for the background, -1 (white) for pixels
-        without a label; None leaves them out.
-      predicted: Integer labels `[B, h, w]` by name. Sides may differ.
-      masks: `[B, K, h, w]` in [0, 1]; None leaves them out.
+      images: Images `[B, H, W, 3]`, uint8 or floats in [0, 1].
+      true: Integer labels `[B, h, w]`, 0 for the background and -1 (white) for
+        unlabeled pixels; None to leave them out.
+      predicted: Integer labels `[B, h, w]` by name. Sizes may differ.
+      masks: Masks `[B, K, h, w]` in [0, 1]; None to leave them out.
 
     Raises:
-      ValueError: for arrays of different numbers of images.
+      ValueError: The numbers of images differ.
     """
     images = painting.as_floats(images)
     B = len(images)
@@ -70,14 +69,9 @@ def segmentation_grid(
     rows = {"image": list(images)}
     if true is not None:
         count = int(np.max(true, initial=0)) + 1
-        # The last is that of label -1.
-        colors = np.concatenate(
-            [
-                painting.BACKGROUND[None],
-                painting.segment_colors(count - 1),
-                painting.IGNORED[None],
-            ]
-        )
+        objects = painting.segment_colors(count - 1)
+        # Label -1 takes the last color.
+        colors = np.vstack([painting.BACKGROUND, objects, painting.IGNORED])
         rows["true"] = [painting.paint(labels, colors) for labels in np.asarray(true)]
     frames = None
     for name, labels in predicted.items():
@@ -85,16 +79,14 @@ def segmentation_grid(
         count = int(np.max(labels, initial=0)) + 1
         if frames is None and masks is not None:
             count = max(count, masks.shape[1])
+        objects = [None] * B if true is None else np.asarray(true)
         colors = [
-            painting.matched_colors(
-                None if true is None else np.asarray(true[b]), s, count
-            )
-            for b, s in enumerate(labels)
+            painting.matched_colors(t, s, count)
+            for t, s in zip(objects, labels, strict=True)
         ]
         frames = colors if frames is None else frames
         rows[name] = [painting.paint(s, c) for s, c in zip(labels, colors, strict=True)]
         if len(predicted) == 1:
-            objects = [None] * B if true is None else np.asarray(true)
             rows["outlines"] = [
                 painting.outline(*each)
                 for each in zip(images, labels, colors, objects, strict=True)
@@ -115,7 +107,7 @@ def segmentation_grid(
 
 
 def picture_grid(rows: Mapping[str, Sequence[np.ndarray]]) -> tuple[Figure, np.ndarray]:
-    """Return rows of pictures, named on the left, on a page; and their axes."""
+    """Return a figure of named rows of pictures, and its axes `[rows, columns]`."""
     columns = len(next(iter(rows.values())))
     label_width = 0.15 + 0.08 * max(map(len, rows))
     cell = min((_PAGE_WIDTH - label_width) / columns, _PAGE_HEIGHT / len(rows), 1.6)
@@ -147,10 +139,10 @@ def picture_grid(rows: Mapping[str, Sequence[np.ndarray]]) -> tuple[Figure, np.n
 
 
 def segmentation_overlay(image: np.ndarray, labels: np.ndarray) -> Figure:
-    """Show an image, and beside it the same tinted by its segments, with their labels.
+    """Show an image, and next to it the image tinted by its labeled segments.
 
     Args:
-      image: `[H, W, 3]`, uint8 or floats in [0, 1].
+      image: Image `[H, W, 3]`, uint8 or floats in [0, 1].
       labels: Integer labels `[H, W]`.
     """
     image = painting.as_floats(image)
@@ -162,7 +154,7 @@ def segmentation_overlay(image: np.ndarray, labels: np.ndarray) -> Figure:
         for axis, picture in zip(
             figure.subplots(1, 2, gridspec_kw=edges), pictures, strict=True
         ):
-            # Both in the pixels of the image
+            # Both pictures use the pixels of `labels`.
             extent = (-0.5, labels.shape[1] - 0.5, labels.shape[0] - 0.5, -0.5)
             axis.imshow(picture, interpolation="nearest", extent=extent)
             axis.set_axis_off()
@@ -187,18 +179,17 @@ def sweep_plot(
     references: Mapping[str, float | Mapping[float, float]] | None = None,
     mark: tuple[str, float] | None = None,
 ) -> Figure:
-    """Plot a metric against, say, the number of slots, a line for each variant.
+    """Plot a metric against, for example, the number of slots, one line per variant.
 
-    Lines join the means over seeds; a band reaches from the least to the largest
-    seed, which are drawn as small dots.
+    Lines are means over seeds. A band spans the range of the seeds, drawn as dots.
 
     Args:
-      lines: For each variant, the values of all seeds by place on the x axis.
+      lines: Values of all seeds by position on the x axis, for each variant.
       xlabel: Name of the x axis.
       ylabel: Name of the y axis.
-      references: Values drawn as thin horizontal lines, by name, e.g. an oracle; or
-        values by place on the x axis.
-      mark: Name and place of a thin vertical line, e.g. the slots trained with.
+      references: Thin dotted lines by name, such as an oracle: a value, or values by
+        position on the x axis.
+      mark: Name and position of a thin vertical line, such as the slots in training.
     """
     return sweep_plots(
         {"": lines},
@@ -217,14 +208,14 @@ def sweep_plots(
     references: Mapping[str, Mapping[str, float | Mapping[float, float]]] | None = None,
     mark: tuple[str, float] | None = None,
 ) -> Figure:
-    """Draw sweep plots side by side, with one scale and one legend.
+    """Draw sweep plots side by side, with a shared scale and legend.
 
     Args:
-      panels: The lines of each plot, by its title. A variant looks the same in all.
+      panels: Lines of each plot, by title. A variant looks the same in all of them.
       xlabel: Name of the x axis.
       ylabel: Name of the y axis.
-      references: Those of each plot, by its title.
-      mark: As for `sweep_plot`, in every plot.
+      references: References of each plot, by title.
+      mark: Mark of every plot, see `sweep_plot`.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     width = 4.2 if len(panels) == 1 else 3.45 * len(panels)
@@ -235,18 +226,17 @@ def sweep_plots(
             for name, line in lines.items():
                 painting.draw_line(axis, names.index(name), name, line)
             painting.draw_references(axis, (references or {}).get(title, {}), mark)
-            places = sorted({place for line in lines.values() for place in line})
-            if len(places) <= 12:
-                axis.set_xticks(places)
+            positions = sorted({x for line in lines.values() for x in line})
+            if len(positions) <= 12:
+                axis.set_xticks(positions)
             else:
-                whole = all(float(place).is_integer() for place in places)
-                axis.xaxis.set_major_locator(MaxNLocator(integer=whole))
+                integer = all(float(x).is_integer() for x in positions)
+                axis.xaxis.set_major_locator(MaxNLocator(integer=integer))
             axis.set(xlabel=xlabel)
             axis.set_title(title, fontsize=8)
         axes[0].set(ylabel=ylabel)
         if len(names) > 1:
-            # Handles long enough that line styles can be told apart, and as many
-            # columns as the names leave room for.
+            # Long handles show the line styles. The names limit the number of columns.
             entry = 0.6 + 0.06 * max(map(len, names))
             handles = {
                 handle.get_label(): handle
@@ -274,19 +264,21 @@ def heat_maps(
     label: str,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Show a metric over two settings, e.g. slots x objects, with its numbers.
+    """Show a metric over two settings, such as slots x objects, with its numbers.
 
-    Several are drawn with one colour scale, two in a row.
+    Panels share a color scale, two in a row.
 
     Args:
-      panels: The values `[len(rows), len(columns)]` of each, by its title; NaN leaves
-        a cell empty.
+      panels: Values `[len(rows), len(columns)]` by title. NaN leaves a cell empty.
       rows: Names of the rows, from the top.
       columns: Names of the columns.
-      ylabel: What the rows are.
-      xlabel: What the columns are.
-      label: What the values are.
-      limits: Ends of the colour scale, to compare figures; by default the values'.
+      ylabel: Label of the rows.
+      xlabel: Label of the columns.
+      label: Label of the values.
+      limits: Ends of the color scale; by default those of the values.
+
+    Raises:
+      ValueError: The values do not fit the names.
     """
     panels = {
         title: np.ma.masked_invalid(np.asarray(values, float))
@@ -294,9 +286,8 @@ def heat_maps(
     }
     for values in panels.values():
         if values.shape != (len(rows), len(columns)):
-            raise ValueError(
-                f"{values.shape} values, {len(rows)} x {len(columns)} names"
-            )
+            names = f"{len(rows)} x {len(columns)} names"
+            raise ValueError(f"{values.shape} values, {names}")
     stacked = np.ma.stack(list(panels.values()))
     low, high = limits or (stacked.min(), stacked.max())
     across = min(len(panels), 2)
@@ -319,17 +310,10 @@ def heat_maps(
             for (row, column), value in np.ndenumerate(values.filled(np.nan)):
                 if np.isnan(value):
                     continue
-                # cividis is dark in its lower half
+                # The lower half of cividis is dark.
                 ink = "white" if picture.norm(value) < 0.5 else "black"
-                axis.text(
-                    column,
-                    row,
-                    f"{value:.2f}",
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    color=ink,
-                )
+                center = {"ha": "center", "va": "center"}
+                axis.text(column, row, f"{value:.2f}", fontsize=7, color=ink, **center)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
         grid = axes.reshape(down, across)
@@ -343,14 +327,14 @@ def heat_maps(
 
 
 def encode(figure: Figure, suffix: str) -> bytes:
-    """Return the figure as a file's content: equal figures give equal bytes.
+    """Return the content of a figure's file. Equal figures give equal bytes.
 
     Args:
-      figure: The figure.
-      suffix: `.png`, `.svg` or `.pdf`.
+      figure: Figure to encode.
+      suffix: Format `.png`, `.svg` or `.pdf`.
     """
     buffer = io.BytesIO()
-    # A date in the file would make equal figures differ.
+    # Dates would make equal figures differ.
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
     with _style():
         figure.savefig(buffer, format=suffix[1:], dpi=_DPI, metadata=metadata)
@@ -358,24 +342,20 @@ def encode(figure: Figure, suffix: str) -> bytes:
 
 
 def save(figure: Figure, path: str | pathlib.Path) -> pathlib.Path:
-    """Write a figure, whole or not at all; the suffix is as for `encode`.
-
-    Returns:
-      The path. Its folder is made if it is missing.
-    """
+    """Write a figure atomically and return the path; see `encode` for the suffix."""
     path = pathlib.Path(path)
     return write(encode(figure, path.suffix), path)
 
 
 def write(content: bytes, path: pathlib.Path) -> pathlib.Path:
-    """Write the content of a file, whole or not at all; see `save`."""
+    """Write a file atomically, creating its folder, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, content)
     return path
 
 
 def to_array(figure: Figure) -> np.ndarray:
-    """Return the figure as a batch of one image, uint8 `[1, H, W, 3]`."""
+    """Return the figure as a batch of one image `[1, H, W, 3]`, uint8."""
     canvas = FigureCanvasAgg(figure)
     with _style():
         canvas.draw()
@@ -384,6 +364,6 @@ def to_array(figure: Figure) -> np.ndarray:
 
 @contextlib.contextmanager
 def _style():
-    """Return the settings of this module, for one thread at a time: they are global."""
+    """Apply this module's settings, which are global, in one thread at a time."""
     with _LOCK, mpl.rc_context(_RC):
         yield

@@ -1,9 +1,8 @@
-"""Sets of objects drawn as glyphs on their images: what was predicted, what is true.
+"""True and predicted sets of objects, drawn as glyphs on their images.
 
-A glyph's outline is the shape (square: cube, disc: sphere, upright: cylinder), its side
-the size, its filling the colour; a white dot marks metal. A predicted glyph that finds
-its object, as average precision counts it, has a white rim; a wrong one is crossed out;
-an object that none found has a dotted ring.
+A glyph shows shape (square: cube, disc: sphere, upright: cylinder), size and color. A
+white dot marks metal. A prediction that matches an object, as in average precision, has
+a white rim. Others are crossed out. An object without a match has a dotted ring.
 """
 
 from collections.abc import Mapping
@@ -16,30 +15,27 @@ from sanorm_jax.data import properties
 from sanorm_jax.drawing import figures, painting
 from sanorm_jax.metrics import average_precision
 
-# World units: what is farther off is not the object, in these pictures.
+# Maximum distance of a match, in world units.
 THRESHOLD = 1.0
-# From this probability on a prediction is drawn.
+# Minimum probability of predictions that are drawn.
 _CONFIDENT = 0.5
 _DIM = 0.6
 _MARKERS = ("s", "o", ((-0.6, -1), (0.6, -1), (0.6, 1), (-0.6, 1), (-0.6, -1)))
-_SIDES = (0.055, 0.1)  # of small and large objects, in sides of the image
+_SIDES = (0.055, 0.1)  # small and large objects, as a fraction of the image
 
 
 def fit_camera(positions: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Return the camera that maps places in the world to pixels, least squares.
+    """Return the camera `[3, 4]` that maps positions to pixels, by least squares.
 
-    The direct linear transform (Hartley and Zisserman, "Multiple View Geometry",
-    2004, 7.1): of many images' objects it is the mean of their cameras.
+    This is the direct linear transform (Hartley and Zisserman, "Multiple View
+    Geometry", 2004, 7.1). Fitted to the objects of many images, it averages cameras.
 
     Args:
-      positions: `[n, 3]`, n at least 6, not all in one plane.
-      pixels: `[n, 2]`.
-
-    Returns:
-      `[3, 4]`, for `project`.
+      positions: World positions `[n, 3]`, at least 6 and not in one plane.
+      pixels: Their pixels `[n, 2]`.
     """
     points = np.concatenate([positions, np.ones((len(positions), 1))], -1)
-    # Rows of points times pixels are of one size only if pixels are of that of 1.
+    # Pixels are scaled to about 1, so that all rows have the same scale.
     scale = np.abs(pixels).max() / 2
     x, y = np.moveaxis(pixels / scale - 1, -1, 0)[..., None]
     zeros = np.zeros_like(points)
@@ -55,13 +51,13 @@ def fit_camera(positions: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def project(camera: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return pixels `[..., 2]` of places `[..., 3]` by a camera `[3, 4]`."""
+    """Return the pixels `[..., 2]` of positions `[..., 3]` by a camera `[3, 4]`."""
     points = positions @ camera[:, :3].T + camera[:, 3]
     return points[..., :2] / points[..., 2:]
 
 
 def positions(vectors: np.ndarray) -> np.ndarray:
-    """Return places in world units `[..., 3]` of property vectors `[..., 19]`."""
+    """Return the world positions `[..., 3]` of property vectors `[..., 19]`."""
     low, high = properties.POSITION_LOW, properties.POSITION_HIGH
     return low + vectors[..., average_precision.POSITION] * (high - low)
 
@@ -73,15 +69,15 @@ def property_grid(
     predicted: Mapping[str, np.ndarray],
     camera: np.ndarray,
 ) -> Figure:
-    """Show scenes side by side; below each its true objects, and each prediction.
+    """Show scenes side by side, with true and predicted objects below each.
 
     Args:
-      images: `[B, H, W, 3]`, uint8.
-      true: `[B, M, 19]` property vectors, see `data.properties`.
-      pixels: `[B, M, 2]`, where the true objects lie.
-      predicted: `[B, K, 19]` by name.
-      camera: `[3, 4]`, by which predicted places are drawn; each image's own camera
-        differs from it by a shift, that of its true objects.
+      images: Images `[B, H, W, 3]`, uint8.
+      true: Property vectors `[B, M, 19]`, see `data.properties`.
+      pixels: Pixels `[B, M, 2]` of the true objects.
+      predicted: Property vectors `[B, K, 19]` by name of the model.
+      camera: Camera `[3, 4]` that projects predictions. In each image it is shifted to
+        fit the true objects.
     """
     images = painting.as_floats(images)
     # Glyphs stand out from a dim image.
@@ -103,25 +99,25 @@ def property_grid(
             if real[b].any():
                 seen = project(camera, positions(true[b, real[b]]))
                 shift = (pixels[b, real[b]] - seen).mean(0)
-            places = project(camera, positions(vectors[b])) + shift
+            projected = project(camera, positions(vectors[b])) + shift
             kinds = average_precision.kinds(vectors[b])
             shown = np.flatnonzero(vectors[b, :, -1] >= _CONFIDENT)
             for i in shown:
                 kind = {k: v[i] for k, v in kinds.items()}
-                _draw(axis, places[i], kind, side, found[b, i] >= 0)
+                _draw(axis, projected[i], kind, side, found[b, i] >= 0)
             for i in set(np.flatnonzero(real[b])) - set(found[b, shown]):
                 ring = {"fill": False, "color": "white", "linestyle": (0, (1, 1))}
                 axis.add_patch(Circle(pixels[b, i], side * _SIDES[1], **ring))
     return figure
 
 
-def _draw(axis, place, kind: Mapping[str, int], side: int, right: bool = True):
-    """Draw a glyph at a pixel; of a place outside the image, at its border."""
-    place = np.clip(place, 0, side - 1)
+def _draw(axis, pixel, kind: Mapping[str, int], side: int, right: bool = True):
+    """Draw a glyph at a pixel, which is clipped to the image."""
+    pixel = np.clip(pixel, 0, side - 1)
     inches = axis.get_window_extent().width / axis.figure.dpi
     points = 72 * inches * _SIDES[kind["size"]] * 1.4
     axis.plot(
-        *place,
+        *pixel,
         marker=_MARKERS[kind["shape"]],
         markersize=points,
         markerfacecolor=np.array(properties.RGB[kind["color"]]) / 255,
@@ -129,6 +125,6 @@ def _draw(axis, place, kind: Mapping[str, int], side: int, right: bool = True):
         markeredgewidth=0.8,
     )
     if properties.MATERIALS[kind["material"]] == "metal":
-        axis.plot(*place, "o", ms=points / 4, mfc="white", mec="none")
+        axis.plot(*pixel, "o", ms=points / 4, mfc="white", mec="none")
     if not right:
-        axis.plot(*place, "x", ms=1.2 * points, mec="black", mew=0.8)
+        axis.plot(*pixel, "x", ms=1.2 * points, mec="black", mew=0.8)

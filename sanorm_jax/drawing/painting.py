@@ -1,4 +1,4 @@
-"""How lines and segments are drawn, for `figures`."""
+"""Lines and segments of figures."""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,27 +30,27 @@ TOL_MUTED = (
 _SEGMENTS = np.array([to_rgb(color) for color in OKABE_ITO + TOL_MUTED])
 BACKGROUND = np.array(to_rgb("#D0D0D0"))
 IGNORED = np.ones(3)  # pixels without a true label
-# Yellow is too faint for a line on white; black takes its place.
+# Yellow is too faint for a line on white, so black replaces it.
 _LINES = (*OKABE_ITO[:6], "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
-# A line of a plot: for each place on the x axis, the values of all seeds.
+# Line of a plot: the values of all seeds, by position on the x axis.
 Line = Mapping[float, Sequence[float]]
 
 
 def draw_line(axis, i: int, name: str, line: Line):
-    """Draw the line of the i-th variant, with its seeds and their band."""
+    """Draw the mean of the i-th variant, its seeds as dots, and their range."""
     color = _LINES[i % len(_LINES)]
     x = sorted(line)
-    values = [np.asarray(line[place], float) for place in x]
+    values = [np.asarray(line[position], float) for position in x]
     axis.grid(axis="y", color="#E4E4E4", linewidth=0.6)
     axis.set_axisbelow(True)
     if any(len(v) > 1 for v in values):
-        least, most = ([f(v) for v in values] for f in (np.min, np.max))
-        axis.fill_between(x, least, most, color=color, alpha=0.13, lw=0)
-        for place, v in zip(x, values, strict=True):
-            axis.plot([place] * len(v), v, ".", color=color, ms=2.5, alpha=0.7)
+        low, high = ([f(v) for v in values] for f in (np.min, np.max))
+        axis.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
+        for position, v in zip(x, values, strict=True):
+            axis.plot([position] * len(v), v, ".", color=color, ms=2.5, alpha=0.7)
     axis.plot(
         x,
         [v.mean() for v in values],
@@ -66,7 +66,7 @@ def draw_line(axis, i: int, name: str, line: Line):
 
 
 def draw_references(axis, references, mark):
-    """Draw references and a mark as `figures.sweep_plot` describes them."""
+    """Draw the references and the mark of `figures.sweep_plot`."""
     thin = {"color": "#777777", "linewidth": 0.7}
     small = {"fontsize": 7, "color": "#555555"}
     for name, value in references.items():
@@ -106,7 +106,7 @@ def as_floats(images: np.ndarray) -> np.ndarray:
 
 
 def segment_colors(count):
-    """Colour `[count, 3]`; each further round through the palette is lighter."""
+    """Return colors `[count, 3]`; each repetition of the palette is lighter."""
     index = np.arange(count)
     lighter = 1 - 0.55 ** (index // len(_SEGMENTS))[:, None]
     colors = _SEGMENTS[index % len(_SEGMENTS)]
@@ -114,7 +114,7 @@ def segment_colors(count):
 
 
 def matched_colors(true, predicted, count):
-    """Colour `[count, 3]` of predicted segments, after the objects they cover."""
+    """Return colors `[count, 3]` of predicted segments, those of matched objects."""
     if true is None:
         return segment_colors(count)
     num_true = int(true.max(initial=0)) + 1
@@ -125,7 +125,7 @@ def matched_colors(true, predicted, count):
     objects, segments = linear_sum_assignment(table, maximize=True)
     palette = np.concatenate([BACKGROUND[None], segment_colors(num_true + count)])
     color = np.full(count, -1)
-    # A match by force, without a common pixel, means nothing.
+    # The assignment may pair a segment with an object that it does not overlap.
     shared = table[objects, segments] > 0
     color[segments[shared]] = objects[shared]
     color[color < 0] = num_true + np.arange((color < 0).sum())
@@ -133,7 +133,7 @@ def matched_colors(true, predicted, count):
 
 
 def enlarge(array, shape):
-    """Nearest pixels of `[h, w, ...]` for a picture of `shape` = (H, W)."""
+    """Resize `[h, w, ...]` to `shape` = (H, W) by nearest pixels."""
     rows, columns = (
         np.arange(new) * old // new
         for new, old in zip(shape, array.shape[:2], strict=True)
@@ -142,7 +142,7 @@ def enlarge(array, shape):
 
 
 def paint(labels, colors):
-    """Picture of a label map, with white outlines between its segments."""
+    """Return the picture of a label map, with white lines between its segments."""
     labels = _large(labels)
     picture = colors[labels]
     picture[_edges(labels)] = 1.0
@@ -155,7 +155,7 @@ def _large(labels):
 
 
 def _edges(labels):
-    """Which pixels lie between two segments, two pixels wide."""
+    """Return the mask of the edges between segments, two pixels wide."""
     edge = np.zeros(labels.shape, bool)
     edge[1:] |= labels[1:] != labels[:-1]
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
@@ -165,10 +165,10 @@ def _edges(labels):
 
 
 def outline(image, labels, colors, true=None):
-    """Return the image with the outline of each segment, within it, in its colour.
+    """Return the image with the inner outline of each segment in its color.
 
-    Segments of the background's colour have none. True objects, if given, are
-    outlined in white above: where the two lines run side by side, they agree.
+    Segments in the color of the background have none. True objects, if given, are
+    outlined in white.
     """
     labels = _large(labels)
     picture = enlarge(image, labels.shape).copy()
@@ -176,7 +176,7 @@ def outline(image, labels, colors, true=None):
     for label in np.unique(labels).tolist():
         if np.array_equal(colors[label], BACKGROUND):
             continue
-        # The image's edge ends no segment.
+        # Segments continue beyond the edge of the image.
         inside = np.pad(labels == label, 1, "edge")
         depth = distance_transform_cdt(inside)[1:-1, 1:-1]
         picture[(depth > 0) & (depth <= width)] = colors[label]
@@ -186,7 +186,7 @@ def outline(image, labels, colors, true=None):
 
 
 def overlay(image, labels, colors):
-    """Return the image tinted by its segments, enlarged and outlined as in `paint`."""
+    """Return the image tinted by its segments, with white lines between them."""
     picture = paint(labels, colors)
     outline = (picture == 1).all(-1, keepdims=True)
     image = enlarge(image, picture.shape[:2])
@@ -194,14 +194,14 @@ def overlay(image, labels, colors):
 
 
 def middles(labels):
-    """Return for each label the pixel (row, column) farthest from other labels."""
-    places = {}
+    """Return the pixel (row, column) of each label farthest from other labels."""
+    positions = {}
     for label in np.unique(labels).tolist():
-        # The image's edge ends a segment too.
+        # Segments end at the edge of the image.
         inside = np.pad(labels == label, 1)
         depth = distance_transform_cdt(inside)[1:-1, 1:-1]
-        places[label] = np.unravel_index(np.argmax(depth), depth.shape)
-    return places
+        positions[label] = np.unravel_index(np.argmax(depth), depth.shape)
+    return positions
 
 
 def fade(image, mask):

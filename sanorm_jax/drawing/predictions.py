@@ -1,4 +1,4 @@
-"""Which figure shows what a task predicts: it is chosen by the names of predictions."""
+"""Figures of a task's predictions, chosen by the names of the predictions."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
@@ -10,24 +10,24 @@ from matplotlib.figure import Figure
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures, glyphs
 
-# The camera is fitted to the objects of so many images.
+# Number of images whose objects the camera is fitted to.
 _CAMERA_EXAMPLES = 256
 
 Examples = dict[str, Any]
-# Arrays `[B, ...]` by name of the prediction, by name of the model.
+# Name of the model -> name of the prediction -> array `[B, ...]`.
 Predicted = Mapping[str, Mapping[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A figure of examples and, below each, what models predict for it.
+    """A figure of examples and, below each, the predictions of models.
 
     Attributes:
-      prediction: Name of the prediction that is drawn.
-      needs: Fields of the dataset without which it cannot be drawn.
-      caption: What the figure shows.
-      read: Reads examples, called with the dataset, the split and indices `[B]`.
-      draw: Draws examples that `read` returned, and what is predicted for them.
+      prediction: Name of the prediction to draw.
+      needs: Fields that the dataset must have.
+      caption: Description of the figure.
+      read: Function that reads the examples of a dataset, a split and indices `[B]`.
+      draw: Function that draws the examples from `read` and their predictions.
     """
 
     prediction: str
@@ -38,10 +38,14 @@ class Drawing:
 
 
 def choose(predictions: Collection[str], dataset: pipeline.Dataset) -> Drawing:
-    """Return how predictions of these names are drawn, for images of a dataset.
+    """Return the first drawing that fits the predictions and the dataset.
+
+    Args:
+      predictions: Names of the predictions.
+      dataset: Dataset of the examples.
 
     Raises:
-      ValueError: nothing among them can be drawn.
+      ValueError: No drawing fits.
     """
     for drawing in DRAWINGS:
         drawable = all(field in dataset.fields for field in drawing.needs)
@@ -51,16 +55,12 @@ def choose(predictions: Collection[str], dataset: pipeline.Dataset) -> Drawing:
 
 
 def _read_segmentation(dataset, split, indices) -> Examples:
-    fields = ("image", "segmentation")
-    return {
-        field: dataset.read(split, field, indices)
-        for field in fields
-        if field in dataset.fields
-    }
+    fields = [name for name in ("image", "segmentation") if name in dataset.fields]
+    return {field: dataset.read(split, field, indices) for field in fields}
 
 
 def _draw_segmentation(examples: Examples, predicted: Predicted) -> Figure:
-    """Draw segmentations; of a single model also the masks, if they are there."""
+    """Draw segmentations, and the masks if there is a single model."""
     first = next(iter(predicted.values()))
     return figures.segmentation_grid(
         examples["image"],
@@ -92,24 +92,23 @@ def _draw_properties(examples: Examples, predicted: Predicted) -> Figure:
     )
 
 
-# The first that fits is drawn.
+# `choose` takes the first that fits.
 DRAWINGS = (
     Drawing(
         prediction="predicted_properties",
-        # Without their positions in the image objects cannot be drawn on it.
         needs=("image", "properties", "pixel_coords"),
         caption="true and predicted objects. Square: cube, disc: sphere, upright: "
-        "cylinder; a white dot marks metal. A white rim marks what finds its "
-        "object within one unit, a cross what does not, a dotted ring an "
-        "object that none finds",
+        "cylinder; a white dot marks metal. A white rim marks a prediction that "
+        "matches an object within one unit, a cross one that does not, a dotted ring "
+        "an object without a match",
         read=_read_properties,
         draw=_draw_properties,
     ),
     Drawing(
         prediction="segmentation",
         needs=("image",),
-        caption="true objects and predicted segments. A segment has the colour of the "
-        "object it is matched with; other colours are segments left over",
+        caption="true objects and predicted segments. A segment has the color of the "
+        "object it is matched with; other colors are unmatched segments",
         read=_read_segmentation,
         draw=_draw_segmentation,
     ),

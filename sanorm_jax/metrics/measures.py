@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+from sanorm_jax.core.names import ALIASES
+
 # FG-ARI is blind to the background and AP to what is not an object: no kind is shown
 # without the others of its group.
 _KINDS = {"fg_ari": "FG-ARI", "ari": "ARI", "mbo": "mBO"}
@@ -33,13 +35,9 @@ def label(measure: str) -> str:
 
 def normalization(name: str) -> str:
     """Return how a normalization is written: `batch_norm` as batch norm."""
-    known = {
-        "mean": "weighted mean",
-        "constant": "weighted sum",
-        "scalar_batch_norm_single": "batch norm",
-        "none": "no normalization",
-    }
-    return known.get(name, name.replace("_", " "))
+    if name == "none":
+        return "no normalization"
+    return ALIASES.get(name, name).replace("_", " ")
 
 
 def brief(values: Mapping[str, float]) -> str:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.names import ALIASES
 
 EPSILON = 1e-8  # keeps a slot that attends to nothing from dividing by zero
 MOMENTUM = 0.9  # of the running averages; PyTorch counts the other share, 0.1
@@ -167,12 +168,6 @@ NORMALIZATIONS = {
     "image_level": ImageLevel,
     "scaled_mean": ScaledMean,
     "none": attend,
-}
-# The names that the original implementation uses instead.
-ALIASES = {
-    "mean": "weighted_mean",
-    "constant": "weighted_sum",
-    "scalar_batch_norm_single": "batch_norm",
 }
 
 

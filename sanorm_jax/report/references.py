@@ -8,7 +8,6 @@ import numpy as np
 
 from sanorm_jax import metrics, tasks
 from sanorm_jax.metrics import baselines, segmentation
-from sanorm_jax.tasks.base import max_objects
 
 MEASURES = ("fg_ari", "ari", "mbo")
 _IMAGES_AT_ONCE = 64
@@ -43,7 +42,7 @@ def table(
       num_slots: numbers of blocks.
     """
     dataset, size = task.dataset, task.config.evaluation_resolution
-    num_true = max_objects(dataset) + 1
+    num_true = dataset.settings["max_objects"] + 1
     # Compiled: operation by operation they would take minutes.
     compare = jax.jit(
         functools.partial(

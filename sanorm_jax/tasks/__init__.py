@@ -1,4 +1,4 @@
-"""The experiments: what differs between them, and nothing else."""
+"""Tasks: the differences between experiments."""
 
 import ml_collections
 
@@ -24,21 +24,20 @@ def create(
     """Return the task that `config.task` names.
 
     Raises:
-      UserError: no such task, or an option of it out of range.
+      UserError: The task or one of its options is unknown.
     """
     if config.task not in TASKS:
-        raise UserError(f"config.task={config.task}: must be one of {', '.join(TASKS)}")
+        raise UserError(
+            f"config.task={config.task}: is unknown; use one of {', '.join(TASKS)}"
+        )
     return TASKS[config.task](config, dataset, axis_name)
 
 
 def open_dataset(config: ml_collections.ConfigDict) -> pipeline.Dataset:
-    """Return the dataset that the config names.
+    """Return the dataset of the config.
 
     Raises:
-      UserError: missing, incomplete, damaged, or features of other images.
+      UserError: It is missing, incomplete or damaged, or has features of other images.
     """
-    return pipeline.open_dataset(
-        config.data_dir,
-        config.dataset,
-        encoder=config.encoder or None,
-    )
+    encoder = config.encoder or None
+    return pipeline.open_dataset(config.data_dir, config.dataset, encoder=encoder)

@@ -1,4 +1,4 @@
-"""What the training loop and the evaluation know of an experiment."""
+"""Interface between an experiment and the training and evaluation loops."""
 
 import abc
 from typing import Any, ClassVar
@@ -16,46 +16,46 @@ from sanorm_jax.metrics import occupancy, segmentation
 from sanorm_jax.models.slot_attention import SlotAttention
 
 Batch = dict[str, jax.Array]
-# JAX's names; on GPUs the first two are TF32, the last is true float32.
+# JAX's names. On GPUs the first two mean TF32, the last float32.
 MATMUL_PRECISIONS = ("default", "high", "highest")
 
 
 def slot_noise(rng: jax.Array, ids: jax.Array, num_slots: int, slot_dim: int):
-    """Return standard normal noise [B, K, D] that depends on an example's id alone.
+    """Return standard normal noise `[B, K, D]` that depends on an example's id alone.
 
-    So neither the batch size, nor the number of devices or hosts, changes the initial
-    slots of an example.
+    The initial slots of an example therefore do not depend on the batch size or on the
+    number of devices.
 
     Args:
-      rng: key.
-      ids: [B] row in the global batch, or index of the example in its split.
-      num_slots: K.
-      slot_dim: D.
+      rng: Key.
+      ids: Rows in the global batch, or indices of the examples in their split, `[B]`.
+      num_slots: Number of slots K.
+      slot_dim: Dimension D of a slot.
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(rng, i))(ids)
     return jax.vmap(lambda key: jax.random.normal(key, (num_slots, slot_dim)))(keys)
 
 
-def to_unit_range(image: jax.Array) -> jax.Array:
-    """Return uint8 images as float32 in [-1, 1]."""
-    return image.astype(jnp.float32) / 127.5 - 1.0
-
-
 class Task(abc.ABC):
-    """An experiment: its model, loss, evaluation and what it reads.
+    """An experiment: its model, loss, evaluation and inputs.
 
     Args:
-      config: the experiment's config.
-      dataset: where examples come from.
-      axis_name: of the devices in training, None for one device.
+      config: Config of the experiment.
+      dataset: Source of the examples.
+      axis_name: Mapped axis of the devices in training; None for one device.
 
     Attributes:
-      model: the Flax module, made by the subclass.
-      input_field: of the dataset, what the model takes.
+      model: Flax module, set by the subclass.
+      input_field: Field that the model takes, `features` or `image`.
+      train_fields: Fields that a training batch contains.
+      evaluation_fields: Fields that an evaluation batch contains.
+
+    Raises:
+      UserError: An option is unknown.
     """
 
     model: nn.Module
-    input_field: str  # `features` or `image`
+    input_field: str
     train_fields: ClassVar[tuple[str, ...]]
     evaluation_fields: ClassVar[tuple[str, ...]]
 
@@ -68,18 +68,13 @@ class Task(abc.ABC):
         self.config = config
         self.dataset = dataset
         self.axis_name = axis_name
-        self.dtype = check_dtype(config.dtype)
+        if config.dtype not in ("float32", "bfloat16"):
+            raise UserError(f"config.dtype={config.dtype}: use float32 or bfloat16")
         if config.matmul_precision not in MATMUL_PRECISIONS:
             raise UserError(
-                f"config.matmul_precision={config.matmul_precision}: must be one of "
-                f"{', '.join(MATMUL_PRECISIONS)}"
+                f"config.matmul_precision={config.matmul_precision}: is unknown; use "
+                f"one of {', '.join(MATMUL_PRECISIONS)}"
             )
-        for name in ("num_slots", "num_iterations"):
-            check_positive(f"config.{name}", config[name])
-
-    @abc.abstractmethod
-    def init(self, rng: jax.Array) -> dict[str, Any]:
-        """Return the model's variables: `params` and, with batch norm, statistics."""
 
     @abc.abstractmethod
     def loss(
@@ -96,7 +91,10 @@ class Task(abc.ABC):
         num_slots: int,
         num_iterations: int,
     ) -> dict[str, jax.Array]:
-        """Return measures of each example: {name: [B, ...]}."""
+        """Return the measures of each example, `{name: [B, ...]}`.
+
+        See `forward` for the arguments.
+        """
 
     @abc.abstractmethod
     def predict(
@@ -107,25 +105,23 @@ class Task(abc.ABC):
         num_slots: int,
         num_iterations: int,
     ) -> dict[str, jax.Array]:
-        """Return what figures show of each example: {name: [B, ...]}.
+        """Return the predictions that figures show, `{name: [B, ...]}`.
 
-        Among it are `segmentation` [B, H, W] and `masks` [B, K, H, W]. The figure is
-        chosen by the names, see `drawing.predictions`.
-
-        Args:
-          variables: of the model.
-          batch: has `input_field` and `index`, see `forward`.
-          rng: key of the evaluation.
-          num_slots: K.
-          num_iterations: of Slot Attention.
+        They include `segmentation` `[B, H, W]` and `masks` `[B, K, H, W]`. Their names
+        choose the figure, see `drawing.predictions`. See `forward` for the arguments.
         """
 
+    def init(self, rng: jax.Array) -> dict[str, Any]:
+        """Return the model's variables: `params` and, with batch norm, statistics."""
+        params_rng, slots_rng = jax.random.split(rng)
+        shape, _ = self.dataset.fields[self.input_field]
+        rngs = {"params": params_rng, "slots": slots_rng}
+        return self.model.init(rngs, jnp.zeros((1, *shape)), train=True)
+
     def inputs(self, batch: Batch) -> jax.Array:
-        """Return what the model takes: features, or images in [-1, 1], as float32."""
-        given = batch[self.input_field]
-        if self.input_field == "image":
-            return to_unit_range(given)
-        return given.astype(jnp.float32)
+        """Return the model's inputs as float32, images in [-1, 1]."""
+        inputs = batch[self.input_field].astype(jnp.float32)
+        return inputs / 127.5 - 1.0 if self.input_field == "image" else inputs
 
     def forward(
         self,
@@ -135,15 +131,15 @@ class Task(abc.ABC):
         num_slots: int,
         num_iterations: int,
     ) -> dict[str, jax.Array]:
-        """Return the model's outputs, in evaluation.
+        """Return the model's outputs in evaluation.
 
         Args:
-          variables: of the model.
-          batch: has `input_field` [B, ...] and `index` [B] int32, the examples in their
-            split; their slots' noise hangs on them.
-          rng: key of the evaluation.
-          num_slots: K.
-          num_iterations: of Slot Attention.
+          variables: Variables of the model.
+          batch: Batch with `input_field` `[B, ...]` and `index` `[B]` int32, the index
+            of each example in its split, which determines the noise of its slots.
+          rng: Key of the evaluation.
+          num_slots: Number of slots K.
+          num_iterations: Number of iterations of Slot Attention.
         """
         noise = slot_noise(rng, batch["index"], num_slots, self.slot_dim)
         with jax.default_matmul_precision(self.config.matmul_precision):
@@ -167,14 +163,14 @@ class Task(abc.ABC):
         """Return the model's outputs in training, and its new running statistics.
 
         Args:
-          params: of the model.
-          batch_stats: its statistics, empty without batch norm.
-          inputs: [B, ...] as the model takes them.
-          ids: [B] int32, rows in the global batch.
-          rng: key of the step.
+          params: Parameters of the model.
+          batch_stats: Running statistics; empty without batch norm.
+          inputs: Inputs of the model, `[B, ...]`.
+          ids: Rows in the global batch, `[B]` int32.
+          rng: Key of the step.
         """
         noise = slot_noise(rng, ids, self.config.num_slots, self.slot_dim)
-        # The products of the gradient inherit the precision.
+        # The matrix products of the gradient inherit the precision.
         with jax.default_matmul_precision(self.config.matmul_precision):
             out, updated = self.model.apply(
                 {"params": params, "batch_stats": batch_stats},
@@ -187,7 +183,7 @@ class Task(abc.ABC):
 
     @property
     def slot_dim(self) -> int:
-        """Features D of a slot."""
+        """Dimension D of a slot."""
         return self.model.slot_attention.slot_dim
 
     def slot_attention(self) -> SlotAttention:
@@ -200,17 +196,17 @@ class Task(abc.ABC):
             num_iterations=config.num_iterations,
             update_normalization=config.update_normalization,
             axis_name=self.axis_name,
-            dtype=self.dtype,
+            dtype=jnp.dtype(config.dtype),
             **options,
         )
 
     def model_options(self) -> dict[str, Any]:
-        """Return the fields of `config.model` that are not of Slot Attention."""
+        """Return the fields of `config.model` that Slot Attention does not take."""
         fields = SlotAttention.__dataclass_fields__
         return {k: v for k, v in self.config.model.to_dict().items() if k not in fields}
 
     def square_image_size(self) -> int:
-        """Return the side of the images, or raises `UserError` if not square."""
+        """Return the side of the images; raise `UserError` if they are not square."""
         height, width, _ = self.dataset.fields["image"][0]
         if height != width:
             raise UserError(
@@ -221,27 +217,26 @@ class Task(abc.ABC):
 
     @property
     def label_fields(self) -> tuple[str, ...]:
-        """What `segmentation_measures` reads of the dataset."""
+        """Fields of the dataset that `segmentation_measures` reads."""
         has_classes = "category" in self.dataset.fields
         return ("segmentation", "category") if has_classes else ("segmentation",)
 
     def segmentation_measures(
         self, batch: Batch, size: int, predicted: jax.Array, num_predicted: int
     ) -> dict[str, jax.Array]:
-        """Return ARI, FG-ARI, mBO and mIoU [B] of predicted label maps.
+        """Return ARI, FG-ARI, mBO and mIoU, each `[B]`, of predicted label maps.
 
-        Where the dataset names the classes of objects (`category`), also mBO and mIoU
-        of classes.
+        If the dataset has classes (`category`), mBO and mIoU of classes are included.
 
         Args:
-          batch: has `label_fields`; the true labels are resized to `size`.
-          size: side in pixels at which labels are compared.
-          predicted: [B, size, size] or [B, size * size].
-          num_predicted: number of predicted labels.
+          batch: Batch with `label_fields`. Its labels are resized to `size`.
+          size: Side in pixels at which label maps are compared.
+          predicted: Labels `[B, size, size]` or `[B, size * size]`.
+          num_predicted: Number of predicted labels.
         """
         classes = {}
         if "category" in batch:
-            # Label 0 is the background, label i + 1 the object of row i.
+            # Label 0 is the background, and label i + 1 the object in row i.
             category = jnp.pad(batch["category"], ((0, 0), (1, 0)), constant_values=-1)
             classes = {
                 "classes": category,
@@ -250,16 +245,16 @@ class Task(abc.ABC):
         return segmentation.segmentation_metrics(
             segmentation.resize_labels(batch["segmentation"], size),
             predicted,
-            num_true=max_objects(self.dataset) + 1,
+            num_true=self.dataset.settings["max_objects"] + 1,
             num_predicted=num_predicted,
             **classes,
         )
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return the scalars of a split from the measures of all its examples.
+        """Return the scalars of a split from the measures of its examples.
 
         Args:
-          columns: what `evaluate` returned, [examples, ...], in order of example.
+          columns: Results of `evaluate`, `[examples, ...]`, in order of the examples.
         """
         return {
             name: metrics.mean(name, values)
@@ -269,27 +264,9 @@ class Task(abc.ABC):
 
 
 def occupancy_measures(out: dict[str, jax.Array], *names: str) -> dict[str, jax.Array]:
-    """Return `occupancy.slot_occupancy` of each named [B, K, N] output of a model."""
+    """Return `occupancy.slot_occupancy` of each named output `[B, K, N]` of a model."""
     return {
         f"{measure}_{name}": value
         for name in names
         for measure, value in occupancy.slot_occupancy(out[name]).items()
     }
-
-
-def check_positive(name: str, value: int):
-    """Raise `UserError` unless `value` is a whole number above zero."""
-    if not isinstance(value, int) or value <= 0:
-        raise UserError(f"{name}={value}: must be a whole number above 0")
-
-
-def check_dtype(name: str) -> jnp.dtype:
-    """Return the compute dtype of that name, or raises `UserError`."""
-    if name not in ("float32", "bfloat16"):
-        raise UserError(f"config.dtype={name}: must be float32 or bfloat16")
-    return jnp.dtype(name)
-
-
-def max_objects(dataset: pipeline.Dataset) -> int:
-    """Return the most objects that an image of the dataset can have."""
-    return dataset.settings["max_objects"]

@@ -1,4 +1,4 @@
-"""DINOSAUR: object discovery by reconstructing features of a frozen encoder.
+"""DINOSAUR: object discovery by reconstruction of a frozen encoder's features.
 
 Source: Seitzer et al. (ICLR 2023), evaluated as by Krimmel et al. (TMLR 2024).
 """
@@ -33,10 +33,9 @@ def slot_diversity(masks: jax.Array) -> jax.Array:
 class DinosaurTask(Task):
     """Trains `Dinosaur` on stored features; segments by decoder masks and attention.
 
-    The config's `model` holds `slot_dim`, `hidden_dim`, `decoder_hidden_dim`,
-    `decoder_num_hidden_layers`, `gru`, `implicit`; `evaluation_resolution` is the
-    side in pixels at which segmentations are compared. `slot_share_penalty` holds
-    knots ((step, weight), ...) of the weight of `slot_diversity` in the loss.
+    `config.model` holds the options of `Dinosaur` and of `SlotAttention`.
+    `config.slot_share_penalty` holds knots `((step, weight), ...)` of the weight of
+    `slot_diversity` in the loss.
     """
 
     input_field = "features"
@@ -46,16 +45,15 @@ class DinosaurTask(Task):
         super().__init__(config, dataset, axis_name)
         if "features" not in dataset.fields:
             raise UserError(
-                "config.encoder: not set; DINOSAUR trains on the features of "
+                "config.encoder: is not set; DINOSAUR needs the features of "
                 "`python -m feature_extraction.extract --encoder=...`"
             )
         self.evaluation_fields = ("features", "num_objects", *self.label_fields)
         self.num_tokens, self.feature_dim = dataset.fields["features"][0]
-        grid = math.isqrt(self.num_tokens)
-        if grid**2 != self.num_tokens:
+        if math.isqrt(self.num_tokens) ** 2 != self.num_tokens:
             raise UserError(
-                f"config.encoder={config.encoder}: {self.num_tokens} tokens are no "
-                "square grid"
+                f"config.encoder={config.encoder}: its {self.num_tokens} tokens do not "
+                "form a square grid; extract the features of square images"
             )
         knots = config.get("slot_share_penalty", 0.0)  # runs before it lack the field
         self.share_penalty = optimizers.piecewise_linear(knots)
@@ -64,17 +62,9 @@ class DinosaurTask(Task):
             self.slot_attention(), remat=config.remat, **self.model_options()
         )
 
-    def init(self, rng):
-        """See `Task.init`."""
-        params_rng, slots_rng = jax.random.split(rng)
-        features = jnp.zeros((1, self.num_tokens, self.feature_dim))
-        rngs = {"params": params_rng, "slots": slots_rng}
-        return self.model.init(rngs, features, train=True)
-
     def loss(self, params, batch_stats, batch, rng, step):
-        """Mean squared error of the features (equation 2), and the share penalty."""
-        # [B, N, F]
-        features = self.inputs(batch)
+        """Return the error of the features (equation 2), plus the share penalty."""
+        features = self.inputs(batch)  # [B, N, F]
         out, batch_stats = self.train_forward(
             params, batch_stats, features, batch["position"], rng
         )
@@ -91,15 +81,15 @@ class DinosaurTask(Task):
         return mse + weight * diversity, (batch_stats, scalars)
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
-        """Return MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
+        """Return MSE, segmentation measures and slot occupancy of masks and attention.
 
-        `{fg_ari,ari,mbo,miou}_{masks,attention}_{refined,repeated}`: maps at token
-        resolution enlarged bilinearly or by repetition to `evaluation_resolution`, then
-        argmax; of classes as `mbo_class_...` where the data names them. Occupancy of
-        the slots at token resolution.
+        The measures are `{fg_ari,ari,mbo,miou}_{masks,attention}_{refined,repeated}`:
+        maps are enlarged from the token grid to `evaluation_resolution`, bilinearly or
+        to the nearest token, before the argmax. Occupancy is that of the token grid.
         """
+        # masks, attention: [B, K, N]
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
-        features = self.inputs(batch)
+        features = self.inputs(batch)  # [B, N, F]
         size = self.config.evaluation_resolution
         values = {
             "mse": jnp.mean(jnp.square(out["reconstruction"] - features), axis=(1, 2)),
@@ -115,8 +105,9 @@ class DinosaurTask(Task):
         return values | occupancy_measures(out, "masks", "attention")
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
-        """Return the decoder's masks and their argmax at the evaluation's size."""
+        """Return the decoder's masks and their argmax at `evaluation_resolution`."""
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
+        # [B, K, N] -> [B, K, H, W]
         size = self.config.evaluation_resolution
         masks = segmentation.upscale_maps(out["masks"], size)
         return {"segmentation": jnp.argmax(masks, axis=1), "masks": masks}

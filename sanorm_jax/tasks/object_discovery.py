@@ -17,14 +17,14 @@ AUGMENTATIONS = ("flip", "rotate_90")
 
 
 def augment(images: jax.Array, rng: jax.Array, ids: jax.Array, names) -> jax.Array:
-    """Return images [B, H, W, 3], each flipped or turned at random.
+    """Return images `[B, H, W, 3]`, each flipped or rotated at random.
 
     Args:
-      images: [B, H, W, 3]; square where they are turned.
-      rng: key of the step.
-      ids: [B] rows in the global batch; an image's chance depends on them alone.
-      names: some of `flip` (left to right, half of the images) and `rotate_90`
-        (by a random multiple of 90 degrees).
+      images: Images `[B, H, W, 3]`; square if they are rotated.
+      rng: Key of the step.
+      ids: Rows in the global batch, `[B]`, which alone determine the augmentation.
+      names: Augmentations among `flip` (left to right, with probability 1/2) and
+        `rotate_90` (by a random multiple of 90 degrees).
     """
 
     def one(image, i):
@@ -41,10 +41,11 @@ def augment(images: jax.Array, rng: jax.Array, ids: jax.Array, names) -> jax.Arr
 
 
 class ObjectDiscoveryTask(Task):
-    """Trains `Autoencoder` on images; segments by the decoder's masks and attention.
+    """Trains `Autoencoder` on images; segments by decoder masks and attention.
 
-    The config's `model` holds the options of `Autoencoder`; `augmentations` names
-    some of `AUGMENTATIONS`; `loss_weight` holds knots ((step, weight), ...).
+    `config.model` holds the options of `Autoencoder` and of `SlotAttention`,
+    `augmentations` some of `AUGMENTATIONS`, and `loss_weight` a schedule's knots
+    `((step, weight), ...)`.
     """
 
     input_field = "image"
@@ -56,7 +57,7 @@ class ObjectDiscoveryTask(Task):
         for name in config.augmentations:
             if name not in AUGMENTATIONS:
                 raise UserError(
-                    f"config.augmentations: {name} is none of "
+                    f"config.augmentations: {name} is unknown; use some of "
                     f"{', '.join(AUGMENTATIONS)}"
                 )
         self.evaluation_fields = ("image", "num_objects", *self.label_fields)
@@ -65,45 +66,32 @@ class ObjectDiscoveryTask(Task):
             self.slot_attention(), image_size=self.image_size, **self.model_options()
         )
 
-    def init(self, rng):
-        """See `Task.init`."""
-        params_rng, slots_rng = jax.random.split(rng)
-        image = jnp.zeros((1, self.image_size, self.image_size, 3))
-        rngs = {"params": params_rng, "slots": slots_rng}
-        return self.model.init(rngs, image, train=True)
-
     def loss(self, params, batch_stats, batch, rng, step):
-        """Mean squared error of the reconstructed image in [-1, 1], weighted."""
+        """Return the weighted mean squared error of the image in [-1, 1]."""
         noise_rng, augment_rng = jax.random.split(rng)
+        ids = batch["position"]
         # [B, H, W, 3]
-        image = augment(
-            self.inputs(batch),
-            augment_rng,
-            batch["position"],
-            self.config.augmentations,
-        )
+        image = augment(self.inputs(batch), augment_rng, ids, self.config.augmentations)
         out, batch_stats = self.train_forward(
-            params, batch_stats, image, batch["position"], noise_rng
+            params, batch_stats, image, ids, noise_rng
         )
         mse = jnp.mean(jnp.square(out["reconstruction"] - image))
         weight = self.loss_weight(step)
-        scalars = {"mse": mse, "loss_weight": weight}
-        return weight * mse, (batch_stats, scalars)
+        return weight * mse, (batch_stats, {"mse": mse, "loss_weight": weight})
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
-        """Return MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
+        """Return MSE, segmentation measures and slot occupancy of masks and attention.
 
-        Both maps are brought to `evaluation_resolution`; of classes as
-        `mbo_class_...` where the data names them. Occupancy of the slots.
+        Both maps are resized to `evaluation_resolution` before the argmax.
         """
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
-        image = self.inputs(batch)
+        image = self.inputs(batch)  # [B, H, W, 3]
         size = self.config.evaluation_resolution
         values = {
             "mse": jnp.mean(jnp.square(out["reconstruction"] - image), axis=(1, 2, 3)),
             "num_objects": batch["num_objects"],
         }
-        # [B, K, H W]
+        # [B, K, H, W] -> [B, K, N]
         out["masks"] = out["masks"].reshape(out["attention"].shape)
         for name in ("masks", "attention"):
             predicted = segmentation.upscale_segmentation(out[name], size)
@@ -112,9 +100,9 @@ class ObjectDiscoveryTask(Task):
         return values | occupancy_measures(out, "masks", "attention")
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
-        """Return the decoder's masks, their argmax, and the reconstruction."""
+        """Return the decoder's masks, their argmax and the reconstruction."""
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
-        masks = out["masks"]
+        masks = out["masks"]  # [B, K, H, W]
         return {
             "segmentation": jnp.argmax(masks, axis=1),
             "masks": masks,

@@ -1,10 +1,9 @@
-"""Property prediction: a set of object properties from an image, or its features.
+"""Property prediction: a set of object properties from an image or its features.
 
 Source: Locatello et al. (NeurIPS 2020), section 4.2, with the settings of
 Krimmel et al. (TMLR 2024).
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,9 +22,10 @@ from sanorm_jax.tasks.base import Task, occupancy_measures
 class PropertyPredictionTask(Task):
     """Trains `SetPredictor` with a matched Huber loss; measures average precision.
 
-    With `config.encoder` set it reads that encoder's features in place of the images.
-    The config's `model` holds the options of `SetPredictor`; `z_range` is how
-    distances in z count (`reference` or `correct`, see `average_precision`).
+    If `config.encoder` is set, that encoder's features replace the images.
+    `config.model` holds the options of `SetPredictor` and of `SlotAttention`, and
+    `z_range` the scale of distances in z (`reference` or `correct`, see
+    `average_precision`).
     """
 
     train_fields = ("image", "properties")
@@ -36,7 +36,8 @@ class PropertyPredictionTask(Task):
         self.image_size = self.square_image_size()
         if config.z_range not in Z_RANGES:
             raise UserError(
-                f"config.z_range={config.z_range}: must be one of {', '.join(Z_RANGES)}"
+                f"config.z_range={config.z_range}: is unknown; use one of "
+                f"{', '.join(Z_RANGES)}"
             )
         self.has_segmentation = "segmentation" in dataset.fields
         from_features = "features" in dataset.fields
@@ -53,15 +54,8 @@ class PropertyPredictionTask(Task):
             **self.model_options(),
         )
 
-    def init(self, rng):
-        """See `Task.init`."""
-        params_rng, slots_rng = jax.random.split(rng)
-        shape, _ = self.dataset.fields[self.input_field]
-        rngs = {"params": params_rng, "slots": slots_rng}
-        return self.model.init(rngs, jnp.zeros((1, *shape)), train=True)
-
     def loss(self, params, batch_stats, batch, rng, step):
-        """Huber loss of matched properties, mean over slots and properties."""
+        """Return the mean Huber loss of the matched properties."""
         del step
         inputs = self.inputs(batch)
         out, batch_stats = self.train_forward(
@@ -71,13 +65,13 @@ class PropertyPredictionTask(Task):
         return loss, (batch_stats, {})
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
-        """Return the loss, predictions and truth for AP, and measures of attention.
+        """Return the loss, inputs of average precision, and measures of the attention.
 
-        These are the occupancy of the slots and, if the data has masks, FG-ARI, ARI,
+        The latter are slot occupancy and, if the data has segmentations, FG-ARI, ARI,
         mBO and mIoU at `evaluation_resolution`.
         """
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
-        predictions = out["predicted_properties"]
+        predictions = out["predicted_properties"]  # [B, K, 19]
         values = {
             "huber": huber_set_loss(predictions, batch["properties"]),
             "num_objects": batch["num_objects"],
@@ -92,7 +86,7 @@ class PropertyPredictionTask(Task):
         return values | occupancy_measures(out, "attention")
 
     def summarize(self, columns):
-        """Add AP at each distance threshold, over all examples of the table."""
+        """Return the means, and average precision at each threshold over the split."""
         values = average_precision(
             columns["predicted_properties"],
             columns["properties"],
@@ -104,8 +98,9 @@ class PropertyPredictionTask(Task):
         return super().summarize(columns) | scalars
 
     def predict(self, variables, batch, rng, num_slots, num_iterations):
-        """Return the properties, and the attention at image size and its argmax."""
+        """Return the properties, the attention at image size, and its argmax."""
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
+        # [B, K, N] -> [B, K, H, W]
         masks = segmentation.upscale_maps(out["attention"], self.image_size)
         return {
             "predicted_properties": out["predicted_properties"],

@@ -186,7 +186,7 @@ def test_bad_input_is_named(run, tmp_path):
         segment.segment(config, workdir, num_slots=[257])
     with pytest.raises(UserError, match="--num_slots=0"):
         segment.segment(config, workdir, num_slots=[0])
-    with pytest.raises(UserError, match=r"data\.json: not there"):
+    with pytest.raises(UserError, match=r"data\.json: missing"):
         segment.segment(config, tmp_path)
     (tmp_path / "data.json").write_text("{")
     with pytest.raises(UserError, match=r"data\.json: unreadable"):

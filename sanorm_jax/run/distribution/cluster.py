@@ -1,7 +1,7 @@
-"""The processes of a run and the GPUs that each of them uses.
+"""Processes of a run and the GPUs that each of them uses.
 
-Both come from flags, JAX's environment variables or Slurm's, and are read before JAX
-touches any device. Then the processes join.
+Both are found from flags, JAX's environment variables or Slurm's, before JAX touches
+any device.
 """
 
 import concurrent.futures
@@ -22,16 +22,16 @@ from absl import logging
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.run.distribution import preemption
 
-# The processes of a run wait this long for the last one to be started.
+# Maximum time that processes wait for the last one to start.
 MEETING_TIMEOUT_S = 300
-# A host that is silent for this long is taken for dead, and ends all others.
+# A host that is silent for this long counts as dead, and all others end.
 HEARTBEAT_TIMEOUT_S = 60
 
-# What limits the GPUs that a process sees.
+# Variables that limit the GPUs visible to a process.
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 _DRIVER = pathlib.Path("/proc/driver/nvidia/gpus")
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# Of a list as `scontrol show hostnames` would print it: names with ranges in brackets.
+# First entry of a Slurm nodelist: a name with ranges in brackets.
 _NAME_WITH_RANGES = re.compile(r"(?:[^\[\],\s]|\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\])+")
 _SCONTROL_S = 30
 
@@ -40,7 +40,7 @@ def first_host(nodelist: str) -> str:
     """Return the first name of a Slurm nodelist, such as `rack1-gpu[01-02,07].edu`.
 
     Raises:
-      UserError: it is none.
+      UserError: The text is not a nodelist.
     """
     try:
         found = subprocess.run(
@@ -55,26 +55,26 @@ def first_host(nodelist: str) -> str:
         names = []
     if names and _HOST_NAME.fullmatch(names[0]):
         return names[0]
-    # The same without Slurm's commands, as in containers.
+    # Containers often lack Slurm's commands.
     first = _NAME_WITH_RANGES.match(nodelist)
     rest = nodelist[first.end() :] if first else nodelist
     if first is None or (rest and not rest.startswith(",")):
         raise UserError(
-            f"SLURM_STEP_NODELIST={nodelist}: is no list of hosts; give "
+            f"SLURM_STEP_NODELIST={nodelist}: is not a list of hosts; give "
             "--coordinator_address, --num_processes and --process_id"
         )
-    # The first of each bracket: [01-02,07] gives 01.
+    # First number of each bracket: [01-02,07] -> 01
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0])
 
 
 def _slurm_hosts() -> tuple[str, int, int] | None:
-    """Return coordinator, number of processes and own index of a Slurm step."""
+    """Return coordinator, number of processes and own index in a Slurm step."""
     count = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     if count == 1:
         return None
-    # Jobs that share a host get other ports, below those that systems hand out.
+    # Jobs on the same host use different ports, below the ephemeral ones.
     port = 20_000 + int(_slurm("SLURM_JOB_ID")) % 10_000
-    # The first host runs process 0.
+    # Process 0 runs on the first host.
     address = f"{first_host(_slurm('SLURM_STEP_NODELIST'))}:{port}"
     return address, count, int(_slurm("SLURM_PROCID"))
 
@@ -82,8 +82,8 @@ def _slurm_hosts() -> tuple[str, int, int] | None:
 def _slurm(name: str) -> str:
     if name not in os.environ:
         raise UserError(
-            f"{name}: not set in a Slurm step of several tasks; start them by srun, or "
-            "give --coordinator_address, --num_processes and --process_id"
+            f"{name}: is not set in a Slurm step of several tasks; start them by srun, "
+            "or give --coordinator_address, --num_processes and --process_id"
         )
     return os.environ[name]
 
@@ -93,9 +93,9 @@ def find_hosts(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> tuple[str, int, int] | None:
-    """Return coordinator, number of processes and own index; None if there is one.
+    """Return coordinator, number of processes and own index; None for one process.
 
-    Arguments and errors as of `joined_hosts`.
+    See `joined_hosts` for arguments and errors.
     """
     env = os.environ.get
     given = {
@@ -108,8 +108,8 @@ def find_hosts(
         return _slurm_hosts()
     if missing:
         raise UserError(
-            f"--{missing[0]}: must be given, or JAX_{missing[0].upper()} set, as the "
-            "other flags of several processes are"
+            f"--{missing[0]}: must be given, or JAX_{missing[0].upper()} set, like the "
+            "other flags for several processes"
         )
     address, count, index = given.values()
     try:
@@ -120,17 +120,17 @@ def find_hosts(
         raise UserError(
             f"--coordinator_address={address} --num_processes={count} "
             f"--process_id={index}: must be HOST:PORT of process 0, the number of "
-            "processes, and which of them this is, from 0"
+            "processes, and the index of this one, from 0"
         )
     return address, count, index
 
 
 def num_gpus() -> int:
-    """Return the number of GPUs that this process sees, without touching them."""
+    """Return the number of GPUs visible to this process, without touching them."""
     for name in _VISIBLE:
         if name in os.environ:
             listed = [part.strip() for part in os.environ[name].split(",")]
-            # What follows -1 is not seen.
+            # Entries after -1 are invisible.
             if "-1" in listed:
                 listed = listed[: listed.index("-1")]
             return len([part for part in listed if part])
@@ -138,16 +138,16 @@ def num_gpus() -> int:
 
 
 def find_local_devices(given: Sequence[str] | None = None) -> list[int] | None:
-    """Return which of the GPUs that this process sees it takes; None for all.
+    """Return the visible GPUs that this process uses; None for all.
 
-    Of several Slurm tasks on a node each takes its own, in the order of
-    `SLURM_LOCALID`, unless the scheduler has divided them already.
+    Several Slurm tasks on a node divide its GPUs in the order of `SLURM_LOCALID`,
+    unless the scheduler has divided them already.
 
     Args:
-      given: numbers of devices, from 0; default `JAX_LOCAL_DEVICE_IDS`, or Slurm's.
+      given: Indices of devices; by default `JAX_LOCAL_DEVICE_IDS`, or Slurm's.
 
     Raises:
-      UserError: no such devices, or the tasks of a node cannot divide its GPUs.
+      UserError: There are no such devices, or the tasks cannot divide the GPUs.
     """
     if not given and os.environ.get("JAX_LOCAL_DEVICE_IDS"):
         given = os.environ["JAX_LOCAL_DEVICE_IDS"].split(",")
@@ -156,21 +156,21 @@ def find_local_devices(given: Sequence[str] | None = None) -> list[int] | None:
         numbers = [int(n) if n.strip().isdecimal() else -1 for n in given]
         wrong = min(numbers) < 0 or len(set(numbers)) < len(numbers)
         if wrong or (count and max(numbers) >= count):
-            seen = f", of the {count} GPUs that are seen" if count else ""
+            limit = f" to {count - 1}" if count else ""
             raise UserError(
                 f"--local_device_ids={','.join(given)}: must be different numbers from "
-                f"0{seen}"
+                f"0{limit}"
             )
         return numbers
     tasks = _slurm_tasks_here()
     if tasks == 1 or not count:
         return None
     if count == 1 or count < int(os.environ.get("SLURM_GPUS_ON_NODE", 0)):
-        return None  # Each task sees its own alone.
+        return None  # The scheduler has divided them.
     if count % tasks:
         raise UserError(
             f"--ntasks-per-node={tasks}: must divide the {count} GPUs of the node; "
-            "start another number of tasks, or give each its own by --local_device_ids"
+            "change the number of tasks, or assign GPUs by --local_device_ids"
         )
     each = count // tasks
     index = int(_slurm("SLURM_LOCALID"))
@@ -178,13 +178,13 @@ def find_local_devices(given: Sequence[str] | None = None) -> list[int] | None:
 
 
 def _slurm_tasks_here() -> int:
-    """Return the number of tasks of this Slurm step on this node; 1 without Slurm."""
+    """Return the number of this Slurm step's tasks on this node; 1 without Slurm."""
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
         return 1
     listed = os.environ.get("SLURM_STEP_TASKS_PER_NODE")
     if listed is None:
         return int(os.environ.get("SLURM_NTASKS_PER_NODE", 1))
-    # 4(x2),3: four on each of two nodes, three on the next.
+    # 4(x2),3: four tasks on each of two nodes, three on the next
     counts = [
         int(found[1])
         for part in listed.split(",")
@@ -202,33 +202,31 @@ def joined_hosts(
     process_id: int | None = None,
     local_device_ids: Sequence[str] | None = None,
 ):
-    """Join the processes of one run; around all that uses JAX.
+    """Join the processes of a run; enter this context before using JAX.
 
-    What is not given is taken from the environment: `JAX_COORDINATOR_ADDRESS`,
-    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, or else a Slurm step of several tasks.
-    Without any of these there is one process. Each process uses the devices that
-    `find_local_devices` gives it, as a rule all that it sees.
+    Arguments default to `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and
+    `JAX_PROCESS_ID`, or else to the Slurm step of several tasks. Without any of these
+    there is one process. Each process uses the GPUs of `find_local_devices`.
 
-    If a process is not started the others end after `MEETING_TIMEOUT_S`, with exit code
-    1 and an error line, or on a signal meanwhile. If a process dies the others end too,
-    in `HEARTBEAT_TIMEOUT_S` at most and with an exit code that is neither 0 nor that of
-    a preempted run: with 1 and an error line where an operation of theirs fails, else
-    aborted by JAX.
+    If a process does not start, the others end after `MEETING_TIMEOUT_S` with exit code
+    1. If a process dies, the others end within `HEARTBEAT_TIMEOUT_S`: with exit code 1
+    if one of their operations fails, otherwise aborted by JAX. The exit code is never 0
+    or that of a preempted run.
 
     Args:
-      coordinator_address: host and port of process 0.
-      num_processes: of the run.
-      process_id: of this process, from 0.
-      local_device_ids: GPUs of this process, of those that it sees, from 0.
+      coordinator_address: Host and port of process 0.
+      num_processes: Number of processes of the run.
+      process_id: Index of this process.
+      local_device_ids: Indices of the visible GPUs that this process uses.
 
     Raises:
-      UserError: no such devices, only some of the others given, the coordinator's
-        port is in use, or JAX finds no device of JAX_PLATFORMS.
+      UserError: There are no such devices, only some arguments are given, the port is
+        in use, or JAX finds no device of `JAX_PLATFORMS`.
     """
     found = find_hosts(coordinator_address, num_processes, process_id)
     devices = find_local_devices(local_device_ids)
     if devices is not None:
-        logging.info("takes GPUs %s of those that it sees", devices)
+        logging.info("using GPUs %s of those visible", devices)
         visible = ",".join(map(str, devices))
         jax.config.update("jax_cuda_visible_devices", visible)
         jax.config.update("jax_rocm_visible_devices", visible)
@@ -244,35 +242,35 @@ def joined_hosts(
     except UserError:
         raise
     except Exception as error:
-        # The end of the interpreter would wait for the hosts that wait for this one.
-        logging.exception("host %d of %d cannot go on", index, count)
+        # A regular exit would wait for the hosts that wait for this one.
+        logging.exception("host %d of %d failed", index, count)
         preemption.end(
             1,
             f"error: host {index} failed or lost another host "
-            f"({str(error).splitlines()[0][:200]}); start all again, and the run goes "
-            "on at its last checkpoint",
+            f"({str(error).splitlines()[0][:200]}); start all processes again to "
+            "resume at the last checkpoint",
         )
 
 
 def _meet(address: str, count: int, index: int):
-    """Join the processes of a run; end this one if some do not come."""
+    """Join the processes of a run; end this one if some are missing."""
     host, _, port = address.rpartition(":")
     if index == 0:
         try:
-            # JAX would crash.
+            # JAX would crash if the port is in use.
             socket.create_server(("", int(port))).close()
         except (OSError, OverflowError) as error:
             raise UserError(
                 f"--coordinator_address={address}: port {port} cannot be used here "
                 f"({error}); choose another"
             ) from None
-    # No proxy leads to the run's own address. gRPC reads the second if the first is not
-    # set.
+    # Reach the run's own address without a proxy. gRPC reads `no_proxy` only if
+    # `no_grpc_proxy` is unset.
     direct = [os.environ.get(name) for name in ("no_grpc_proxy", "no_proxy")]
     direct = [next(filter(None, direct), ""), host.strip("[]")]
     os.environ.update(no_grpc_proxy=",".join(filter(None, direct)))
     jax.config.update("jax_check_proxy_envs", False)
-    # JAX's own handler of SIGTERM would hide the signal from `Preemption`.
+    # JAX's handler of SIGTERM would hide the signal from `Preemption`.
     jax.config.update("jax_enable_preemption_service", False)
     meeting = concurrent.futures.Future()
 
@@ -283,7 +281,7 @@ def _meet(address: str, count: int, index: int):
                 count,
                 index,
                 cluster_detection_method="deactivate",
-                # Later than the end of this process: JAX aborts, with a stack trace.
+                # JAX would abort with a stack trace, so this process ends earlier.
                 initialization_timeout=2 * MEETING_TIMEOUT_S,
                 heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
             )
@@ -293,10 +291,10 @@ def _meet(address: str, count: int, index: int):
             meeting.set_result(None)
 
     try:
-        # In a thread, since the main one sees signals only while it runs Python.
+        # In a thread, because the main thread handles signals only while in Python.
         threading.Thread(target=join, daemon=True).start()
         logging.info(
-            "process %d of %d waits at %s for the others, for at most %d s",
+            "process %d of %d waits at %s for the others, at most %d s",
             index,
             count,
             address,
@@ -304,8 +302,7 @@ def _meet(address: str, count: int, index: int):
         )
         deadline = time.monotonic() + MEETING_TIMEOUT_S
         while not meeting.done() and time.monotonic() < deadline:
-            # In short waits: Python handles a signal that comes just before a wait
-            # only after it.
+            # Short waits, because a signal just before a wait is handled after it.
             concurrent.futures.wait([meeting], timeout=0.5)
         meeting.result(timeout=0)
     except TimeoutError:
@@ -316,20 +313,20 @@ def _meet(address: str, count: int, index: int):
             "address and --num_processes, on hosts that reach it",
         )
     except KeyboardInterrupt:
-        preemption.end(128 + signal.SIGINT, "stopped before it began")
+        preemption.end(128 + signal.SIGINT, "stopped before the start")
     except RuntimeError as error:
         raise UserError(
             f"--coordinator_address={address}: {count} processes did not meet there "
-            f"({str(error).splitlines()[0]})"
+            f"({str(error).splitlines()[0]}); choose an address that all hosts reach"
         ) from None
 
 
 def _check_platform():
-    """Raise `UserError` if JAX has none of the devices that it was told to use."""
+    """Raise `UserError` if JAX finds no device of `JAX_PLATFORMS`."""
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:
-        reason = str(error).partition(" (")[0].strip(".") or "no GPU is seen"
+        reason = str(error).partition(" (")[0].strip(".") or "no GPU is visible"
         raise UserError(
             f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: {reason}; set it to what "
             "this machine has, or unset it"

@@ -1,4 +1,4 @@
-"""The only place that knows about devices: `jit` on one, `pmap` on several."""
+"""Devices of a run: `jit` on one, `pmap` on several."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -17,30 +17,32 @@ def compiler_options() -> dict[str, bool]:
     """Return XLA's options for a training step on one device."""
     if jax.default_backend() != "cpu":
         return {}
-    # Lets operations that do not wait for one another run on different cores.
+    # Run independent operations on different cores.
     return {"xla_cpu_enable_concurrency_optimized_scheduler": True}
 
 
 class Devices:
-    """Runs a step on one device under `jit`, or on several under `pmap`.
+    """Compiles steps for the devices and moves data to and from them.
 
-    Steps are written for the batch of one device and take the global mean over
-    `axis_name` where it is set; batches enter and results leave as if there were one
-    device.
+    A step is written for the batch of one device and takes means over `axis_name`, if
+    set. Callers pass batches and receive results as if there were one device.
 
     Args:
-      parallelism: `jit`, `pmap`, or `auto`: `pmap` if there are several devices.
+      parallelism: `jit`, `pmap`, or `auto` (`pmap` if there are several devices).
 
     Attributes:
-      axis_name: that steps are mapped over, None under `jit`.
-      num_devices: of this host that are used.
-      hosts: that work on the run together.
+      axis_name: Mapped axis of the devices; None under `jit`.
+      num_devices: Number of devices in use on this host.
+      hosts: Hosts that share the run.
+
+    Raises:
+      UserError: The parallelism is unknown or does not fit the number of processes.
     """
 
     def __init__(self, parallelism: str = "auto"):
         if parallelism not in PARALLELISMS:
             raise UserError(
-                f"config.parallelism={parallelism}: must be one of "
+                f"config.parallelism={parallelism}: is unknown; use one of "
                 f"{', '.join(PARALLELISMS)}"
             )
         several = jax.device_count() > 1
@@ -50,12 +52,12 @@ class Devices:
         self.hosts = Hosts()
         if self.hosts.count > 1 and not self.pmapped:
             raise UserError(
-                f"config.parallelism={parallelism}: one of {self.hosts.count} "
-                "processes cannot train alone; set it to pmap"
+                f"config.parallelism={parallelism}: {self.hosts.count} processes "
+                "cannot share a run under jit; set it to pmap"
             )
 
     def check_batch_size(self, name: str, batch_size: int):
-        """Raise `UserError` if the devices do not divide a global batch."""
+        """Raise `UserError` unless the devices divide a global batch."""
         devices = self.num_devices * self.hosts.count
         if batch_size <= 0 or batch_size % devices:
             raise UserError(
@@ -64,24 +66,19 @@ class Devices:
             )
 
     def compile_train_step(self, step: Callable) -> Callable:
-        """Compile `step(state, batch) -> (state, scalars)`; the old state is donated.
-
-        State lives on the devices (`put_state`), the scalars come back as one copy.
-        """
+        """Compile `step(state, batch) -> (state, scalars)`, which donates the state."""
         if not self.pmapped:
             options = compiler_options()
             return jax.jit(step, donate_argnums=0, compiler_options=options)
-        # The scalars are alike on all devices: one copy leaves, and nothing else runs.
+        # The scalars are equal on all devices, so one copy is returned.
         return jax.pmap(step, axis_name=AXIS, donate_argnums=0, out_axes=(0, None))
 
     def compile_evaluation(self, evaluate: Callable) -> Callable:
         """Compile `evaluate(variables, batch) -> {name: [B, ...]}`."""
-        if not self.pmapped:
-            return jax.jit(evaluate)
-        return jax.pmap(evaluate, axis_name=AXIS)
+        return jax.pmap(evaluate, axis_name=AXIS) if self.pmapped else jax.jit(evaluate)
 
     def put_state(self, state: Any) -> Any:
-        """Put a tree of host arrays on the devices."""
+        """Copy a tree of host arrays to each device."""
         if not self.pmapped:
             return jax.device_put(state)
         n = self.num_devices
@@ -90,17 +87,19 @@ class Devices:
         )
 
     def _spread(self, tree: Any) -> Any:
-        """Put [devices, ...] arrays such that each device has its row."""
+        """Put each row of arrays `[devices, ...]` on its device."""
         mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
         spec = jax.sharding.PartitionSpec(AXIS)
         return jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
 
     def get_state(self, state: Any) -> Any:
-        """Return one copy of a tree on the devices as host arrays."""
-        return jax.device_get(_first(state) if self.pmapped else state)
+        """Return one device's copy of a tree as host arrays."""
+        if self.pmapped:
+            state = jax.tree.map(lambda x: x.addressable_data(0)[0], state)
+        return jax.device_get(state)
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Put this host's part of a batch on its devices."""
+        """Split this host's part `[b, ...]` of a batch over its devices."""
         if not self.pmapped:
             return jax.device_put(batch)
         n = self.num_devices
@@ -110,14 +109,14 @@ class Devices:
         )
 
     def get_batch(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Return per-example results of this host as host arrays [b, ...]."""
+        """Return this host's results for each example as host arrays `[b, ...]`."""
         batch = jax.device_get(batch)
         if not self.pmapped:
             return batch
         return {k: v.reshape(-1, *v.shape[2:]) for k, v in batch.items()}
 
     def prefetch(self, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[Any]:
-        """Yield batches on the devices, one copied ahead of the one in use."""
+        """Yield batches on the devices, copying one ahead."""
         ahead = None
         for batch in batches:
             current, ahead = ahead, self.put_batch(batch)
@@ -125,7 +124,3 @@ class Devices:
                 yield current
         if ahead is not None:
             yield ahead
-
-
-def _first(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x.addressable_data(0)[0], tree)

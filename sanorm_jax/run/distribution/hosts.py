@@ -1,4 +1,4 @@
-"""The processes of a run: what they agree on, and what they tell one another."""
+"""Communication between the processes of a run."""
 
 import contextlib
 import itertools
@@ -8,28 +8,28 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax._src import distributed  # its key-value store has no public name
+from jax._src import distributed  # JAX's key-value store has no public name.
 from jax.experimental import multihost_utils
 
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.run.distribution.preemption import Preempted
 
-# Hosts wait this long for a living one that compiles, saves or draws.
+# Maximum time that hosts wait for one that compiles, saves or draws.
 PATIENCE_S = 3600
 
 _T = TypeVar("_T")
 
-# Of this process: all of them send the same messages, in the same order.
+# Shared by all instances: every process sends the same messages in the same order.
 _message_numbers = itertools.count()
 
 
 class Hosts:
-    """The processes of a run, after `cluster.joined_hosts`; one of them is this.
+    """The processes of a run, after `cluster.joined_hosts`.
 
     Attributes:
-      index: of this host, from 0.
-      count: hosts that work on the run together.
-      is_main: whether this host writes.
+      index: Index of this host.
+      count: Number of hosts.
+      is_main: Whether this host writes files.
     """
 
     def __init__(self):
@@ -39,10 +39,10 @@ class Hosts:
 
     @contextlib.contextmanager
     def agree(self) -> Iterator[None]:
-        """Run the body on every host; an exception on one is raised on all.
+        """Run the body on every host; raise on all hosts if one raises.
 
-        Waits until all hosts are done. The host that raised raises the same again. The
-        others raise `Preempted` or, for an error, `UserError` with the host's number.
+        All hosts wait for each other. A host that raised an error raises it again. The
+        others raise `UserError` with the number of that host, or `Preempted`.
         """
         if self.count == 1:
             yield
@@ -52,41 +52,39 @@ class Hosts:
             yield
         except Exception as error:
             raised = error
-        told = {} if raised is None else {"told": str(raised)}
-        told["preempted"] = isinstance(raised, Preempted)
-        messages = self._exchange(told)
+        message = {} if raised is None else {"error": str(raised)}
+        message["preempted"] = isinstance(raised, Preempted)
+        messages = self._exchange(message)
         if raised is not None and not isinstance(raised, Preempted):
             raise raised
-        failed = {h: m for h, m in enumerate(messages) if "told" in m}
-        # An error ends the run, whoever was asked to stop at the same time.
+        failed = {h: m for h, m in enumerate(messages) if "error" in m}
+        # An error takes precedence over a request to stop.
         for host, message in failed.items():
             if not message["preempted"]:
-                raise UserError(f"host {host}: {message['told']}")
+                raise UserError(f"host {host}: {message['error']}")
         for message in failed.values():
-            raise raised or Preempted(message["told"])
+            raise raised or Preempted(message["error"])
 
     def on_main(self, function: Callable[[], _T]) -> _T:
-        """Return on all hosts what `function` returns, as JSON, on the main one."""
+        """Call `function` on the main host; return its result, for JSON, on all."""
         value = None
         with self.agree():
             if self.is_main:
                 value = function()
-        if self.count == 1:
-            return value
-        return self._exchange(value)[0]
+        return value if self.count == 1 else self._exchange(value)[0]
 
     def check_same(self, given: Mapping[str, Any]):
         """Raise `UserError` on every host if they were given different options.
 
         Args:
-          given: Values, as JSON knows them, by name of the option.
+          given: Values, in types of JSON, by name of the option.
         """
         if self.count == 1:
             return
-        of_hosts = self._exchange(dict(given))
+        hosts = self._exchange(dict(given))
         differences = []
-        for name in dict.fromkeys(itertools.chain(*of_hosts)):
-            values = [options.get(name) for options in of_hosts]
+        for name in dict.fromkeys(itertools.chain(*hosts)):
+            values = [options.get(name) for options in hosts]
             others = [host for host, value in enumerate(values) if value != values[0]]
             if others:
                 differences.append(
@@ -101,53 +99,48 @@ class Hosts:
             )
 
     def _exchange(self, message: Any) -> list[Any]:
-        """Return the messages of all hosts, in order, on all of them.
+        """Return the messages of all hosts, by index; fail if a host dies.
 
-        They go beside the devices' work, and fail if a host dies.
+        Messages bypass the devices and do not wait for their work.
         """
         client = distributed.global_state.client
         index = next(_message_numbers)
         client.key_value_set(f"sanorm/{index}/{self.index}", json.dumps(message))
+        keys = [f"sanorm/{index}/{host}" for host in range(self.count)]
         messages = [
-            json.loads(
-                client.blocking_key_value_get(
-                    f"sanorm/{index}/{host}", PATIENCE_S * 1000
-                )
-            )
-            for host in range(self.count)
+            json.loads(client.blocking_key_value_get(key, PATIENCE_S * 1000))
+            for key in keys
         ]
-        # Who sends a message has read all the ones before it.
+        # A host that has sent this message has read all earlier ones.
         if index:
             client.key_value_delete(f"sanorm/{index - 1}/{self.index}")
         return messages
 
     def gather(self, tree: Any) -> Any:
-        """Join per-example results, host arrays [b, ...], of all hosts to [B, ...]."""
+        """Join the host arrays `[b, ...]` of all hosts to `[B, ...]`."""
         if self.count == 1:
             return tree
         leaves, structure = jax.tree.flatten(tree)
-        # Each example's row as bytes: one exchange, whatever there is of results.
+        # Rows as bytes, so that one exchange carries all leaves.
         rows = [_to_bytes(leaf).reshape(len(leaf), -1) for leaf in leaves]
         ends = np.cumsum([row.shape[1] for row in rows])[:-1]
         joined = multihost_utils.process_allgather(np.concatenate(rows, 1), tiled=True)
-        return jax.tree.unflatten(
-            structure,
-            [
-                _from_bytes(part, leaf.dtype, (len(joined), *leaf.shape[1:]))
-                for part, leaf in zip(np.split(joined, ends, 1), leaves, strict=True)
-            ],
-        )
+        leaves = [
+            _from_bytes(part, leaf.dtype, (len(joined), *leaf.shape[1:]))
+            for part, leaf in zip(np.split(joined, ends, 1), leaves, strict=True)
+        ]
+        return jax.tree.unflatten(structure, leaves)
 
     def broadcast(self, tree: Any) -> Any:
-        """Return the main host's tree of host arrays, bit by bit, on all hosts.
+        """Return the main host's tree of host arrays on all hosts, bit by bit.
 
         Args:
-          tree: of arrays that have the same shapes on all hosts.
+          tree: Arrays of the same shapes on all hosts.
         """
         if self.count == 1:
             return tree
         leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
-        # As bytes: the sum that carries them would turn -0.0 into 0.0.
+        # As bytes, because the sum that carries them would turn -0.0 into 0.0.
         sent = np.concatenate([_to_bytes(leaf) for leaf in leaves])
         received = multihost_utils.broadcast_one_to_all(sent)
         ends = np.cumsum([leaf.nbytes for leaf in leaves])[:-1]

@@ -1,4 +1,4 @@
-"""Asks a run to stop in time: signals of the scheduler and the time limit."""
+"""Requests to stop a run: signals of the scheduler and the time limit."""
 
 import os
 import select
@@ -16,20 +16,19 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Preempted(Exception):  # noqa: N818 - a request, not an error
-    """Work in progress (an evaluation) was given up because the run must stop."""
+    """The run must stop. Work in progress, such as an evaluation, is abandoned."""
 
 
 class Preemption:
-    """Tells the loop when to save and leave with exit code 124.
+    """Context manager that turns signals and the time limit into requests to stop.
 
-    A context manager: inside it SIGTERM, SIGUSR1 and SIGINT ask for a stop instead
-    of ending the process; a second SIGINT ends it at once. The time limit counts
-    from the start of the process, so that imports and compilation are inside it. A
-    process that is still at work when it is over (compiling, say) ends all the same,
-    with exit code 124 and what it has saved so far.
+    SIGTERM, SIGUSR1 and SIGINT request a stop. A second SIGINT ends the process at
+    once. The time limit counts from the start of the process, so it includes imports
+    and compilation. A process that is still busy when the limit is reached ends with
+    exit code 124 and what it has saved.
 
     Args:
-      time_limit_h: hours this process may run; 0 means no limit.
+      time_limit_h: Hours that this process may run; 0 for no limit.
     """
 
     def __init__(self, time_limit_h: float):
@@ -46,8 +45,8 @@ class Preemption:
     def __enter__(self):
         for number in SIGNALS:
             self._handlers[number] = signal.signal(number, self._on_signal)
-        # Python runs a handler when the main thread is back from XLA, which may be
-        # minutes later; the numbers of signals come through this pipe at once.
+        # Python runs handlers once the main thread returns from XLA, which may take
+        # minutes. This pipe receives the signal numbers at once.
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._old_writer = signal.set_wakeup_fd(self._writer)
@@ -75,25 +74,24 @@ class Preemption:
             if self._deadline is not None:
                 left = max(self._deadline - time.time(), 0)
             if not select.select([self._reader], [], [], left)[0]:
-                end(EXIT_CODE, "the time limit is over; ended with what was saved")
+                end(EXIT_CODE, "time limit reached; ended with what was saved")
             numbers = os.read(self._reader, 64)
             if not numbers:
                 return
-            # The second one is for a person who does not want to wait.
             interrupts += numbers.count(signal.SIGINT)
             if interrupts > 1:
                 end(128 + signal.SIGINT, "ended by a second SIGINT, without saving")
 
     def saved(self, seconds: float):
-        """Record how long a checkpoint took, so that the next one still fits."""
+        """Record the duration of a save, which the reserve of time includes."""
         self._save_s = max(self._save_s, seconds)
 
     def requested(self) -> str | None:
-        """Return why the run must stop now, or None.
+        """Return the reason to stop now, or None.
 
-        The reserve before the time limit is what the longest stretch between two
-        calls (a step with its compilation, a batch of an evaluation) and two of the
-        slowest checkpoints have taken so far.
+        The reserve before the time limit is the longest interval between two calls so
+        far (a step with its compilation, a batch of an evaluation) plus twice the
+        slowest save.
         """
         now = time.time()
         self._longest_s = max(self._longest_s, now - self._last_check)
@@ -107,20 +105,19 @@ class Preemption:
 
     def check(self):
         """Raise `Preempted` if the run must stop now."""
-        reason = self.requested()
-        if reason:
-            logging.info("giving up the work in progress: %s", reason)
+        if reason := self.requested():
+            logging.info("stop requested: %s", reason)
             raise Preempted(reason)
 
 
 def leave_on_signals():
-    """Let signals end the process with 124 while it has nothing to save yet."""
+    """Let signals end the process with 124 while there is nothing to save."""
     for number in SIGNALS:
-        signal.signal(number, lambda *_: end(EXIT_CODE, "stopped before it began"))
+        signal.signal(number, lambda *_: end(EXIT_CODE, "stopped before the start"))
 
 
 def end(code: int, reason: str):
-    """End the process at once, whatever its threads do, with a line that says why."""
+    """Print the reason and end the process at once, whatever its threads do."""
     sys.stderr.write(f"{reason}\n")
     sys.stderr.flush()
     os._exit(code)

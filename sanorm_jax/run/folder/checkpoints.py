@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: saved in the background, atomic, checked when read."""
+"""Orbax checkpoints, saved in the background and verified by checksums."""
 
 import contextlib
 import pathlib
@@ -17,57 +17,57 @@ from sanorm_jax.run.folder.workdir import CHECKPOINTS
 
 
 def _open(directory: pathlib.Path, **options) -> ocp.CheckpointManager:
+    host = jax.process_index()
+    # One host writes and each reads for itself, without waiting for the others.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=host,
+        active_processes={host},
+        barrier_sync_key_prefix=f"host{host}",
+    )
     return ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(
-            create=False,
-            # One host writes, and each reads for itself: none waits for another.
-            multiprocessing_options=ocp.options.MultiprocessingOptions(
-                primary_host=jax.process_index(),
-                active_processes={jax.process_index()},
-                barrier_sync_key_prefix=f"host{jax.process_index()}",
-            ),
-            **options,
+            create=False, multiprocessing_options=alone, **options
         ),
         item_names=("state", "meta"),
     )
 
 
 class Checkpoints:
-    """Saves the checkpoints of one run; `restore` reads them.
+    """Saves the checkpoints of a run, which `restore` reads.
 
     Args:
-      workdir: folder of the run; they lie in its `checkpoints/`.
-      num_checkpoints: how many of the newest are kept.
+      workdir: Folder of the run. Checkpoints are in its `checkpoints/`.
+      num_checkpoints: Number of checkpoints to keep.
+
+    Attributes:
+      last_save_s: Seconds that the last save took.
     """
 
     def __init__(self, workdir: pathlib.Path, *, num_checkpoints: int):
         self.directory = (workdir / CHECKPOINTS).absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._manager = _open(
-            self.directory,
-            max_to_keep=num_checkpoints,
-            cleanup_tmp_directories=True,
+            self.directory, max_to_keep=num_checkpoints, cleanup_tmp_directories=True
         )
         self.last_save_s = 0.0
         self._step_in_progress = None
 
     def steps(self) -> list[int]:
-        """Return the steps of the whole checkpoints, oldest first."""
+        """Return the steps of all complete checkpoints, oldest first."""
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, meta: dict[str, Any], *, wait=False) -> bool:
-        """Save in the background; log why and return False if that fails.
+        """Save in the background; return False and log the reason if that fails.
 
-        A failure (a full disk) leaves the checkpoints before it untouched; the run
-        goes on and tries again at the next one.
+        A failure, such as a full disk, leaves earlier checkpoints intact.
 
         Args:
-          step: number of training steps that `state` has seen.
-          state: tree of arrays on the host or on one device.
-          meta: what JSON can hold: wall time, data fingerprint.
-          wait: until it is on disk.
+          step: Number of training steps taken.
+          state: Tree of arrays on the host or on one device.
+          meta: Values for JSON, such as wall time and data fingerprints.
+          wait: Whether to wait until the checkpoint is on disk.
         """
         started = time.time()
         self._wait()
@@ -75,15 +75,12 @@ class Checkpoints:
             return True
         self._step_in_progress = step
         state = jax.tree.map(np.asarray, state)
+        meta = meta | {"leaves": contents.describe(state)}
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+        )
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    meta=ocp.args.JsonSave(meta | {"leaves": contents.describe(state)}),
-                ),
-                force=True,
-            )
+            self._manager.save(step, args=args, force=True)
         except (OSError, ValueError) as error:
             self._give_up(error)
             return False
@@ -92,7 +89,7 @@ class Checkpoints:
         return saved
 
     def _wait(self) -> bool:
-        """Wait for the save in progress; False, and says why, if it failed."""
+        """Wait for the save in progress; return whether it succeeded."""
         try:
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
@@ -102,17 +99,16 @@ class Checkpoints:
 
     def _give_up(self, error: Exception):
         logging.error(
-            "checkpoint of step %s not saved (%s); going on, it is tried again at the "
-            "next one",
+            "checkpoint of step %s not saved (%s); training continues until the next",
             self._step_in_progress,
             str(error).splitlines()[0],
         )
-        # What there is of it takes the room that the next one needs.
-        for left in self.directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left, ignore_errors=True)
+        # The next checkpoint needs the room that the partial one takes.
+        for partial in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(partial, ignore_errors=True)
 
     def drop_after(self, step: int):
-        """Remove damaged checkpoints newer than the one a run resumes from."""
+        """Remove damaged checkpoints newer than the one that a run resumes from."""
         for newer in [s for s in self.steps() if s > step]:
             self._manager.delete(newer)
 
@@ -124,19 +120,20 @@ class Checkpoints:
 
 def restore(
     workdir: pathlib.Path, template: Any, step: int | None = None, *, part: bool = False
-):
-    """Return (state, meta) of the newest checkpoint that can be read, or None.
+) -> tuple[Any, dict[str, Any]] | None:
+    """Return `(state, meta)` of the newest intact checkpoint, or None without any.
 
-    A damaged one is said and passed over for the one before it.
+    A damaged checkpoint is logged and skipped.
 
     Args:
-      workdir: folder of the run, which may be in progress.
-      template: tree of arrays of the shapes and dtypes to restore.
-      step: this one and no other.
-      part: `template` is a dict of some top-level parts of the state.
+      workdir: Folder of the run, which may be in progress.
+      template: Tree of arrays of the shapes and dtypes to restore.
+      step: Step to restore; the newest if None.
+      part: Whether `template` is a dict of some top-level parts of the state.
 
     Raises:
-      UserError: of another model; no such step; or all of them damaged.
+      UserError: The checkpoints are of another model or all damaged, or have no such
+        step.
     """
     directory = (workdir / CHECKPOINTS).absolute()
     if not directory.exists():
@@ -146,54 +143,53 @@ def restore(
 
 
 def _newest(manager, directory, template, step, part):
-    steps = sorted(manager.all_steps())
+    steps = sorted(manager.all_steps(), reverse=True)
     if step is not None:
         if step not in steps:
             raise UserError(
                 f"{directory}: no checkpoint of step {step}; there are "
-                f"{contents.list_some([str(s) for s in steps[::-1]]) or 'none'}"
+                f"{contents.list_some([str(s) for s in steps]) or 'none'}"
             )
         steps = [step]
     reason = ""
-    for candidate in reversed(steps):
+    for candidate in steps:
         try:
             return _read(manager, candidate, template, part)
         except UserError:
             raise
-        except Exception as error:  # whatever a damaged file makes Orbax raise
+        except Exception as error:  # Orbax raises all kinds for damaged files.
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             logging.error(
                 "checkpoint of step %d is damaged (%s); trying the one before",
                 candidate,
                 reason,
             )
-    if steps:
-        raise UserError(
-            f"{directory}: no checkpoint can be read, of steps "
-            f"{contents.list_some([str(s) for s in steps])} ({reason}); restore them "
-            "from a backup, or choose another --workdir to begin anew"
-        )
-    return None
+    if not steps:
+        return None
+    raise UserError(
+        f"{directory}: no checkpoint can be read, of steps "
+        f"{contents.list_some([str(s) for s in steps[::-1]])} ({reason}); restore them "
+        "from a backup, or choose another --workdir"
+    )
 
 
 def _read(manager, step: int, template: Any, part: bool):
-    meta = manager.restore(
-        step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-    ).meta
+    where = f"{manager.directory / str(step)}"
+    args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+    meta = manager.restore(step, args=args).meta
     leaves = meta.pop("leaves")
     if part:
         prefixes = tuple(f"{name}/" for name in template)
         leaves = {k: v for k, v in leaves.items() if k.startswith(prefixes)}
-    contents.compare(leaves, template, f"{manager.directory / str(step)}")
-    args = ocp.args.StandardRestore()
+    contents.compare(leaves, template, where)
+    zeros = None
     if not part:
-        contents.compare_dtypes(leaves, template, f"{manager.directory / str(step)}")
-        args = ocp.args.StandardRestore(
-            jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
-        )
-    state = manager.restore(step, args=ocp.args.Composite(state=args)).state
+        contents.compare_dtypes(leaves, template, where)
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(zeros))
+    state = manager.restore(step, args=args).state
     if part:
-        # An empty collection leaves no trace in a checkpoint.
+        # Orbax does not store empty collections.
         state = {name: state.get(name) or {} for name in template}
     if damaged := contents.damaged(state, leaves):
         raise ValueError(f"wrong checksum of {contents.list_some(damaged)}")

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its arrays, and whether a model has the same."""
+"""Shapes, dtypes and checksums of a checkpoint's arrays."""
 
 import zlib
 from collections.abc import Iterable, Iterator
@@ -9,89 +9,92 @@ import numpy as np
 
 from sanorm_jax.core.errors import UserError
 
+# Shape, dtype and checksum of each array, by path.
+Description = dict[str, dict[str, Any]]
 
-def leaves(tree: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield path and array of each leaf."""
+
+def leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the path and the array of each leaf."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
-def describe(tree: Any) -> dict[str, dict[str, Any]]:
-    """Return shape, dtype and CRC-32 of every leaf, by its path."""
+def _crc32(leaf: Any) -> int:
+    return zlib.crc32(np.ascontiguousarray(leaf))
+
+
+def describe(tree: Any) -> Description:
+    """Return shape, dtype and CRC-32 of each leaf, by path."""
     return {
         name: {
             "shape": list(np.shape(leaf)),
             "dtype": str(np.asarray(leaf).dtype),
-            "crc32": zlib.crc32(np.ascontiguousarray(leaf)),
+            "crc32": _crc32(leaf),
         }
         for name, leaf in leaves(tree)
     }
 
 
 def _params_first(names: Iterable[str]) -> list[str]:
-    # What the optimizer keeps of a parameter differs with it; only few are shown.
+    # The optimizer's copies differ along with the parameters, and few names are shown.
     return sorted(names, key=lambda name: (name.startswith("opt_state/"), name))
 
 
-def list_some(names: list[str], most: int = 4) -> str:
-    """Return the first names and how many more there are."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+def list_some(names: list[str], maximum: int = 4) -> str:
+    """Return the first names and the number of the others."""
+    shown = ", ".join(names[:maximum])
+    hidden = len(names) - maximum
+    return f"{shown} and {hidden} more" if hidden > 0 else shown
 
 
-def compare(saved: dict[str, dict[str, Any]], template: Any, where: str):
-    """Raise `UserError` naming the parameters in which a model differs.
+def compare(saved: Description, template: Any, where: str):
+    """Raise `UserError` if the model has other parameters than the checkpoint.
 
     Args:
-      saved: shapes by path, as `describe` gives them.
-      template: tree of arrays or shapes that the present model has.
-      where: the file or folder that `saved` comes from.
+      saved: Description of the checkpoint.
+      template: Tree of the model's arrays or their shapes.
+      where: File or folder of the checkpoint.
     """
     present = {name: list(np.shape(leaf)) for name, leaf in leaves(template)}
     reasons = []
-    if absent := _params_first(present.keys() - saved.keys()):
-        reasons.append(f"it lacks {list_some(absent)}")
-    if extra := _params_first(saved.keys() - present.keys()):
-        reasons.append(f"the model has no {list_some(extra)}")
-    other = [
+    if missing := _params_first(present.keys() - saved.keys()):
+        reasons.append(f"it lacks {list_some(missing)}")
+    if unknown := _params_first(saved.keys() - present.keys()):
+        reasons.append(f"the model lacks {list_some(unknown)}")
+    differing = [
         f"{name} {saved[name]['shape']} there, {present[name]} in the model"
         for name in _params_first(present.keys() & saved.keys())
         if saved[name]["shape"] != present[name]
     ]
-    if other:
-        reasons.append(list_some(other))
+    if differing:
+        reasons.append(list_some(differing))
     if reasons:
         raise UserError(
-            f"{where} is of another model: {'; '.join(reasons)}; set the config it "
-            "was trained with"
+            f"{where}: is of another model ({'; '.join(reasons)}); use the config that "
+            "it was trained with"
         )
 
 
-def compare_dtypes(saved: dict[str, dict[str, Any]], template: Any, where: str):
-    """Raise `UserError` naming the parameters whose dtype a process differs in.
+def compare_dtypes(saved: Description, template: Any, where: str):
+    """Raise `UserError` if the model has other dtypes than the checkpoint.
 
     Args:
-      saved: Dtypes by path, as `describe` gives them.
-      template: Tree of arrays as this process makes them.
-      where: The folder that `saved` comes from.
+      saved: Description of the checkpoint.
+      template: Tree of the model's arrays.
+      where: Folder of the checkpoint.
     """
     present = {name: str(leaf.dtype) for name, leaf in leaves(template)}
-    other = [
+    differing = [
         f"{name} is {saved[name]['dtype']} instead of {present[name]}"
         for name in _params_first(present)
         if saved[name]["dtype"] != present[name]
     ]
-    if other:
+    if differing:
         raise UserError(
-            f"{where}: {list_some(other)}; set JAX_ENABLE_X64 as it was when the run "
-            "began"
+            f"{where}: {list_some(differing)}; set JAX_ENABLE_X64 as when the run began"
         )
 
 
-def damaged(tree: Any, saved: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the paths of leaves whose bits are not those that `saved` describes."""
-    return [
-        name
-        for name, leaf in leaves(tree)
-        if zlib.crc32(np.ascontiguousarray(leaf)) != saved[name]["crc32"]
-    ]
+def damaged(tree: Any, saved: Description) -> list[str]:
+    """Return the paths of leaves whose checksum differs from the saved one."""
+    return [name for name, leaf in leaves(tree) if _crc32(leaf) != saved[name]["crc32"]]

@@ -1,4 +1,4 @@
-"""How fast a training goes."""
+"""Speed of training."""
 
 import contextlib
 import time
@@ -9,46 +9,46 @@ from absl import logging
 
 
 def is_done(scalars: dict[str, jax.Array]) -> bool:
-    """Return whether the devices are done with a step."""
+    """Return whether the devices have finished the step that returned `scalars`."""
     return all(scalar.is_ready() for scalar in scalars.values())
 
 
 class Rates:
-    """How fast steps are taken, and how much of the time they wait for data."""
+    """Steps per second, and the fraction of the time spent waiting for data."""
 
     def __init__(self, step: int):
         self._to_first_step: dict[str, float] | None = None
         self.restart(step)
 
     def restart(self, step: int):
-        """Count from here on: what lies between is no part of the rates."""
+        """Exclude the time since the last call from the rates."""
         self._first, self._since, self._waited_s = step, time.monotonic(), 0.0
 
     def took_step(self, step: int, scalars: dict[str, jax.Array]):
-        """Wait for the very first step, which compiles and is no rate."""
+        """Wait for the first step, which includes compilation, and exclude it."""
         if self._to_first_step is not None:
             return
         jax.block_until_ready(scalars)
         seconds = time.time() - psutil.Process().create_time()
-        logging.info("the first step was done %.1f s after the process began", seconds)
+        logging.info("the first step finished %.1f s after process start", seconds)
         self._to_first_step = {"time/to_first_step_s": seconds}
         self.restart(step)
 
     @contextlib.contextmanager
     def waiting(self, scalars: dict[str, jax.Array]):
-        """Count the time within if the devices are done with the step by its end."""
+        """Count the time of the body as waiting if the devices are idle at its end."""
         started = time.monotonic()
         yield
         if is_done(scalars):
             self._waited_s += time.monotonic() - started
 
     def scalars(self, step: int) -> dict[str, float]:
-        """Return the rates up to a step; the time to the first step once."""
+        """Return the rates since the last restart; once, the time to the first step."""
         scalars, self._to_first_step = self._to_first_step or {}, {}
-        if step > self._first:
-            elapsed = time.monotonic() - self._since
-            scalars = scalars | {
-                "time/steps_per_s": (step - self._first) / elapsed,
-                "time/data_wait_share": self._waited_s / elapsed,
-            }
-        return scalars
+        if step == self._first:
+            return scalars
+        elapsed_s = time.monotonic() - self._since
+        return scalars | {
+            "time/steps_per_s": (step - self._first) / elapsed_s,
+            "time/data_wait_share": self._waited_s / elapsed_s,
+        }

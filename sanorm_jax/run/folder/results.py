@@ -1,4 +1,4 @@
-"""The rows of evaluations, as JSON and CSV; later ones join earlier ones."""
+"""Tables of evaluation results, as JSON and CSV."""
 
 import csv
 import io
@@ -22,22 +22,23 @@ def merge(
     config: ml_collections.ConfigDict,
     fingerprints: dict[str, str],
 ) -> list[dict[str, Any]]:
-    """Return the rows of all evaluations in a folder, and write them.
+    """Merge rows into the results of a folder, and return all of them.
 
-    A row takes the place of an earlier one of the same setting. Rows of another config
-    or other data are dropped: they are no part of the same table.
+    A row replaces an earlier one of the same setting. Earlier rows of another config
+    or other data are dropped.
+
+    Args:
+      directory: Folder of the results.
+      rows: Rows to add.
+      config: Config of the experiment.
+      fingerprints: Fingerprints of the data.
     """
-    recorded = workdir_lib.config_to_dict(config)
     made_with = {
-        "config": {
-            name: value
-            for name, value in recorded.items()
-            if name not in workdir_lib.FREE_FIELDS
-        },
+        "config": workdir_lib.fixed_fields(config),
         "fingerprints": fingerprints,
     }
     results, note = directory / "results.json", directory / "made_with.json"
-    # Two evaluations may end at once.
+    # Two evaluations may end at the same time.
     with filelock.FileLock(directory / ".merge"):
         earlier = json.loads(results.read_text()) if results.exists() else []
         if earlier and not (
@@ -46,13 +47,12 @@ def merge(
             logging.warning("%s: of another config or other data; replaced", results)
             earlier = []
         merged = {_setting(row): row for row in (*earlier, *rows)}
-        rows = [merged[setting] for setting in sorted(merged)]
         files.write(note, files.to_json(made_with))
-        return write_results(directory, rows)
+        return write_results(directory, [merged[key] for key in sorted(merged)])
 
 
 def _setting(row: dict[str, Any]) -> tuple:
-    """Return what tells a row from others, in the order of the table: all first."""
+    """Return the setting of a row, for sorting: "all" objects come first."""
     limit, count = row["max_objects"], row["num_objects"]
     return (
         row["split"],
@@ -68,7 +68,7 @@ def _setting(row: dict[str, Any]) -> tuple:
 def write_results(
     directory: pathlib.Path, rows: list[dict[str, Any]], name: str = "results"
 ) -> list[dict[str, Any]]:
-    """Write rows as `<name>.json` and `<name>.csv`, and return them; NaN is null."""
+    """Write rows as `<name>.json` and `<name>.csv`; return them with NaN as None."""
     rows = [
         {
             key: None if isinstance(value, float) and not np.isfinite(value) else value
@@ -77,9 +77,10 @@ def write_results(
         for row in rows
     ]
     files.write(directory / f"{name}.json", files.to_json(rows))
-    names = list(dict.fromkeys(name for row in rows for name in row))
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, names)
+    writer = csv.DictWriter(
+        table, list(dict.fromkeys(key for row in rows for key in row))
+    )
     writer.writeheader()
     writer.writerows(rows)
     files.write(directory / f"{name}.csv", table.getvalue())

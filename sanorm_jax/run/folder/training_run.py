@@ -1,6 +1,7 @@
-"""A run in training: its folder, its state, and what it saves."""
+"""State and outputs of a run in training."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import pathlib
 import time
@@ -15,58 +16,52 @@ from sanorm_jax.core import console, run_data
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.distribution.preemption import Preemption
-from sanorm_jax.run.folder import checkpoints, workdir, writers
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.folder import writers
+from sanorm_jax.run.folder.checkpoints import Checkpoints, restore
 from sanorm_jax.run.parameters.init_from import init_from
 from sanorm_jax.tasks.base import Task
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
 
 
+@dataclasses.dataclass
 class TrainingRun:
-    """What the phases of a training share; made by `open_run`.
+    """A run in training, opened by `open_run`.
 
     Attributes:
-      config: of the experiment.
-      workdir: folder of the run.
-      devices: that it trains on.
-      task: that it trains.
-      preemption: what asks it to stop.
-      step: that it starts from.
-      state: on the devices.
-      writer: of scalars and figures, None on all hosts but the main one.
+      config: Config of the experiment.
+      workdir: Folder of the run.
+      devices: Devices that train.
+      task: Task to train.
+      preemption: Source of requests to stop.
+      step: Step that the run starts from.
+      state: `TrainState` on the devices.
+      writer: Writer of scalars and figures; None on all hosts but the main one.
+      checkpoints: Checkpoints of the run; None on all hosts but the main one.
+      wall_time_before_s: Seconds that earlier starts trained for.
+      started: Time at which this start began.
     """
 
-    def __init__(
-        self,
-        config: ml_collections.ConfigDict,
-        workdir: pathlib.Path,
-        devices: Devices,
-        task: Task,
-        preemption: Preemption,
-    ):
-        self.config = config
-        self.workdir = workdir
-        self.devices = devices
-        self.task = task
-        self.preemption = preemption
-        self.step = 0
-        self.state: Any = None
-        self.writer: writers.Writer | None = None
-        self._checkpoints: checkpoints.Checkpoints | None = None
-        self._meta = {
-            "fingerprints": task.dataset.fingerprints,
-            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        }
-        self._wall_time_before_s = 0.0
-        self._started = time.time()
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path
+    devices: Devices
+    task: Task
+    preemption: Preemption
+    step: int = 0
+    state: Any = None
+    writer: writers.Writer | None = None
+    checkpoints: Checkpoints | None = None
+    wall_time_before_s: float = 0.0
+    started: float = 0.0
 
     @property
     def wall_time_s(self) -> float:
-        """Seconds in training over all restarts."""
-        return self._wall_time_before_s + time.time() - self._started
+        """Seconds in training over all starts."""
+        return self.wall_time_before_s + time.time() - self.started
 
     def is_due(self, every: str, step: int) -> bool:
-        """Return whether step `step` is the last, or a multiple of a config field.
+        """Return whether `step` is the last or a multiple of a config field.
 
         Args:
           every: Name of the field, such as `log_every_steps`.
@@ -75,80 +70,26 @@ class TrainingRun:
         return step % self.config[every] == 0 or step == self.config.num_train_steps
 
     def save(self, step: int, *, wait: bool = False):
-        """Save a checkpoint from the main host; all hosts wait for it if they must."""
-        if self._checkpoints:
-            self._checkpoints.save(
-                step,
-                self.devices.get_state(self.state),
-                self._meta | {"wall_time_s": self.wall_time_s},
-                wait=wait,
-            )
-            self.preemption.saved(self._checkpoints.last_save_s)
+        """Save a checkpoint on the main host; with `wait`, all hosts wait for it."""
+        if self.checkpoints:
+            meta = {
+                "fingerprints": self.task.dataset.fingerprints,
+                "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+                "wall_time_s": self.wall_time_s,
+            }
+            state = self.devices.get_state(self.state)
+            self.checkpoints.save(step, state, meta, wait=wait)
+            self.preemption.saved(self.checkpoints.last_save_s)
         if wait:
             with self.devices.hosts.agree():
                 pass  # All hosts wait for the main one.
 
     def check_saved(self, step: int):
         """Raise `UserError` if the checkpoint of `step` is not on disk."""
-        if self._checkpoints and step not in self._checkpoints.steps():
+        if self.checkpoints and step not in self.checkpoints.steps():
             raise UserError(
                 f"{self.workdir}: the last checkpoint could not be saved; make room "
                 "and start again"
-            )
-
-    def begin(self, state: Any, stack: contextlib.ExitStack):
-        """Open the folder and put the state to start from on the devices."""
-        hosts = self.devices.hosts
-        with hosts.agree():
-            opened = self._open_folder(state, stack)
-        _describe(opened)
-        state = hosts.broadcast(opened)
-        self.step = int(state.step)
-        if self.step:
-            logging.info("resuming at step %d", self.step)
-        # No copy of it stays on the host.
-        self.state = self.devices.put_state(state)
-        self._started = time.time()
-
-    def _open_folder(self, state: Any, stack: contextlib.ExitStack) -> Any:
-        """Claim the folder and returns the state to start from, on the main host."""
-        if not self.devices.hosts.is_main:
-            return state
-        config = self.config
-        stack.enter_context(workdir.claim(self.workdir, config))
-        stack.enter_context(console.LogFile(self.workdir))
-        self._checkpoints = checkpoints.Checkpoints(
-            self.workdir, num_checkpoints=config.num_checkpoints
-        )
-        stack.callback(self._checkpoints.close)
-        restored = checkpoints.restore(self.workdir, state)
-        if restored is not None:
-            state, saved = restored
-            self._wall_time_before_s = saved["wall_time_s"]
-            self._check_fingerprints(saved)
-            self._checkpoints.drop_after(int(state.step))
-        elif config.init_from:
-            state = init_from(state, config, self.task)
-        workdir.note_start(self.workdir, int(state.step))
-        dataset = self.task.dataset
-        size = dataset.settings["image_size"]
-        run_data.note(
-            self.workdir,
-            size,
-            dataset.feature_settings,
-            dataset.projection,
-            dataset.fields,
-        )
-        self.writer = writers.Writer(self.workdir, int(state.step), config)
-        stack.callback(self.writer.close)
-        return state
-
-    def _check_fingerprints(self, saved: dict[str, Any]):
-        if saved["fingerprints"] != self._meta["fingerprints"]:
-            raise UserError(
-                f"config.data_dir: the data differs from what the run in {self.workdir}"
-                " was trained on so far; point it to the same data, or choose another "
-                "--workdir"
             )
 
 
@@ -161,31 +102,73 @@ def open_run(
     new_state: Callable[[], Any],
     preemption: Preemption,
 ) -> Iterator[TrainingRun]:
-    """Yield the run in `workdir`: gone on with, begun from another, or new.
+    """Resume the run in `workdir`, or start it from `config.init_from` or anew.
 
     Args:
-      config: of the experiment.
-      workdir: folder of the run; made if absent, and held while the run is open.
-      devices: to train on.
-      task: to train.
-      new_state: makes the `TrainState` on the host that a new run starts from.
-      preemption: what asks it to stop.
+      config: Config of the experiment.
+      workdir: Folder of the run, created if missing and locked while the run is open.
+      devices: Devices that train.
+      task: Task to train.
+      new_state: Function that returns the initial `TrainState` on the host.
+      preemption: Source of requests to stop.
 
     Raises:
-      UserError: the folder is held, or of another config or other data; no
-        checkpoint there can be read.
+      UserError: The folder is locked, or of another config or other data, or none of
+        its checkpoints can be read.
     """
     run = TrainingRun(config, workdir, devices, task, preemption)
+    state = new_state()
     with contextlib.ExitStack() as stack:
-        # Also of a host that fails as it begins, what is open is closed.
-        run.begin(new_state(), stack)
+        with devices.hosts.agree():
+            if devices.hosts.is_main:
+                state = _open_folder(run, state, stack)
+        _describe(state)
+        state = devices.hosts.broadcast(state)
+        run.step = int(state.step)
+        if run.step:
+            logging.info("resuming at step %d", run.step)
+        run.state = devices.put_state(state)
+        del state  # The host keeps no copy.
+        run.started = time.time()
         yield run
 
 
+def _open_folder(run: TrainingRun, state: Any, stack: contextlib.ExitStack) -> Any:
+    """Lock the folder, open its outputs and return the state to start from."""
+    config, path, dataset = run.config, run.workdir, run.task.dataset
+    stack.enter_context(workdir_lib.claim(path, config))
+    stack.enter_context(console.LogFile(path))
+    run.checkpoints = Checkpoints(path, num_checkpoints=config.num_checkpoints)
+    stack.callback(run.checkpoints.close)
+    if restored := restore(path, state):
+        state, meta = restored
+        if meta["fingerprints"] != dataset.fingerprints:
+            raise UserError(
+                f"config.data_dir: the data differs from what the run in {path} was "
+                "trained on so far; point it to the same data, or choose another "
+                "--workdir"
+            )
+        run.wall_time_before_s = meta["wall_time_s"]
+        run.checkpoints.drop_after(int(state.step))
+    elif config.init_from:
+        state = init_from(state, config, run.task)
+    step = int(state.step)
+    workdir_lib.note_start(path, step)
+    run_data.note(
+        path,
+        dataset.settings["image_size"],
+        dataset.feature_settings,
+        dataset.projection,
+        dataset.fields,
+    )
+    run.writer = writers.Writer(path, step, config)
+    stack.callback(run.writer.close)
+    return state
+
+
 def _describe(state: Any):
-    """Tells the model's size; its parameters one by one to the log file."""
-    # clu takes TensorFlow along: imported where a run begins, not with this module.
-    from clu import parameter_overview
+    """Log the number of parameters, and each parameter to the log file."""
+    from clu import parameter_overview  # This imports TensorFlow.
 
     console.note("\n" + parameter_overview.get_parameter_overview(state.params))
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -193,18 +176,18 @@ def _describe(state: Any):
 
 
 def is_evaluated(
-    path: pathlib.Path, config: ml_collections.ConfigDict, step: int
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, step: int
 ) -> bool:
-    """Return whether the run in `path` has written the evaluations of a step."""
+    """Return whether the run in `workdir` has logged the evaluations of a step."""
     names = tuple(f"{name}/" for name in config.evaluations)
-    lines = workdir.read_lines(path / writers.METRICS_FILE)
+    lines = workdir_lib.read_lines(workdir / writers.METRICS_FILE)
     return not names or any(
         line["step"] == step and any(key.startswith(names) for key in line)
         for line in lines
     )
 
 
-def is_finished(path: pathlib.Path, config: ml_collections.ConfigDict) -> bool:
-    """Return whether the run in `path` has taken and evaluated all its steps."""
-    last = max(workdir.saved_steps(path), default=-1)
-    return last >= config.num_train_steps and is_evaluated(path, config, last)
+def is_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> bool:
+    """Return whether the run in `workdir` has taken and evaluated all its steps."""
+    last = max(workdir_lib.saved_steps(workdir), default=-1)
+    return last >= config.num_train_steps and is_evaluated(workdir, config, last)

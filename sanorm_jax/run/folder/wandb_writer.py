@@ -1,4 +1,4 @@
-"""A mirror of a run's scalars and figures in Weights & Biases, if the user asks."""
+"""Optional mirror of a run's scalars and figures in Weights & Biases."""
 
 import importlib
 import json
@@ -15,7 +15,7 @@ from sanorm_jax.core import files
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.run.folder import workdir as workdir_lib
 
-# The run's id there, by which a restart goes on with it.
+# Id of the wandb run, by which a restart resumes it.
 ID_FILE = "wandb.json"
 
 
@@ -36,18 +36,18 @@ def check(config: ml_collections.ConfigDict):
 
 
 class WandbWriter:
-    """Sends scalars and images to a run of the project `config.wandb`.
+    """Sends scalars and images to the project `config.wandb`.
 
-    The run has the name of the workdir; a restart goes on with it. `WANDB_MODE`,
-    `WANDB_ENTITY` and wandb's other variables hold. What cannot be sent is logged and
-    the training goes on: the record is `metrics.jsonl`.
+    The wandb run is named after the workdir and resumed by a restart. wandb's
+    environment variables apply. Errors are logged and training continues, because
+    `metrics.jsonl` is the record.
 
     Args:
-      workdir: folder of the run; wandb's own files lie below it.
-      config: of the experiment, sent as the run's config.
+      workdir: Folder of the run, which also receives wandb's files.
+      config: Config of the experiment, sent along.
 
     Raises:
-      UserError: wandb is not installed, or does not start.
+      UserError: wandb is not installed or does not start.
     """
 
     def __init__(self, workdir: pathlib.Path, config: ml_collections.ConfigDict):
@@ -62,13 +62,13 @@ class WandbWriter:
                 config=workdir_lib.config_to_dict(config),
                 settings=self._wandb.Settings(silent=True, console="off"),
             )
-        except Exception as error:  # wandb's errors share no class
+        except Exception as error:  # wandb's errors share no class.
             raise UserError(
                 f"config.wandb={config.wandb}: wandb did not start "
                 f"({str(error).splitlines()[0]}); log in with `wandb login`, or set "
                 "WANDB_MODE=offline"
             ) from None
-        # A restart takes steps again that wandb has seen: its own count only rises.
+        # A restart repeats steps, but wandb's own step counter only rises.
         self._run.define_metric("*", step_metric="step")
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]):
@@ -76,21 +76,15 @@ class WandbWriter:
         self._log(step, {name: float(value) for name, value in scalars.items()})
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]):
-        """Send images [N, H, W, 3], uint8, by name."""
-        self._log(
-            step,
-            {
-                name: [self._wandb.Image(image) for image in batch]
-                for name, batch in images.items()
-            },
-        )
+        """Send uint8 images `[N, H, W, 3]` by name."""
+        self._log(step, {k: [*map(self._wandb.Image, v)] for k, v in images.items()})
 
     def close(self):
-        """Wait until all is sent, or, offline, written."""
+        """Wait until all data is sent, or written if offline."""
         try:
             self._run.finish()
         except Exception as error:
-            logging.error("wandb did not end well: %s", error)
+            logging.error("wandb did not finish: %s", error)
 
     def _log(self, step: int, values: dict[str, Any]):
         try:
@@ -102,6 +96,5 @@ class WandbWriter:
 def _run_id(workdir: pathlib.Path) -> str:
     path = workdir / ID_FILE
     if not path.exists():
-        text = json.dumps({"id": uuid.uuid4().hex[:16]}) + "\n"
-        files.write(path, text)
+        files.write(path, json.dumps({"id": uuid.uuid4().hex[:16]}) + "\n")
     return json.loads(path.read_text())["id"]

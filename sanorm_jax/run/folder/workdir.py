@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, and whether a folder belongs to a run."""
+"""Folder of a run: its config, its lock and its JSON-lines files."""
 
 import fcntl
 import json
@@ -6,7 +6,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import IO, Any
 
 import ml_collections
 from absl import logging
@@ -19,8 +19,8 @@ CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.json"
 STARTS_FILE = "starts.jsonl"
 
-# A restart may change these: none of them moves a parameter by one bit, except
-# `num_train_steps`, which only says where on the same path to stop.
+# Fields that may change between starts. None affects the parameters, except that
+# `num_train_steps` moves the end of training.
 FREE_FIELDS = frozenset(
     {
         "checkpoint_every_steps",
@@ -40,9 +40,9 @@ FREE_FIELDS = frozenset(
 
 
 def check_writable(folder: pathlib.Path):
-    """Raise `UserError` unless files can be written in a folder, made or not.
+    """Raise `UserError` unless files can be written in a folder, which may not exist.
 
-    Nothing is left: what is absent is not made, but looked for in its parents.
+    No folder is created.
     """
     existing = folder
     while not existing.exists() and existing != existing.parent:
@@ -58,15 +58,21 @@ def check_writable(folder: pathlib.Path):
 
 
 def config_to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Return the config as JSON knows it (tuples become lists)."""
+    """Return the config in the types of JSON, with lists for tuples."""
     return json.loads(config.to_json_best_effort())
 
 
+def fixed_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Return the fields that a run keeps for all of its starts."""
+    fields = config_to_dict(config)
+    return {name: fields[name] for name in fields if name not in FREE_FIELDS}
+
+
 def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """Return the locked config recorded in `workdir`.
+    """Return the config recorded in `workdir`, locked.
 
     Raises:
-      UserError: there is no run in `workdir`.
+      UserError: There is no run in `workdir`, or its config is damaged.
     """
     path = workdir / CONFIG_FILE
     try:
@@ -77,36 +83,26 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
             "first with --config=..."
         ) from None
     except ValueError:
-        raise UserError(f"{path}: is no JSON; the run's config is lost") from None
+        raise UserError(
+            f"{path}: is not JSON; restore a backup, or choose another --workdir"
+        ) from None
     return ml_collections.ConfigDict(recorded).lock()
 
 
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
-    """Raise `UserError` if `workdir` holds a run of another config.
-
-    A run without a checkpoint (its first start met bad input) holds nothing yet.
-    """
+    """Raise `UserError` if `workdir` holds checkpoints of another config."""
     if not saved_steps(workdir):
         return
     if not (workdir / CONFIG_FILE).exists():
         raise UserError(
-            f"--workdir={workdir}: has checkpoints but no {CONFIG_FILE} that tells "
-            "what was trained there; choose another --workdir"
+            f"--workdir={workdir}: has checkpoints but no {CONFIG_FILE}; choose "
+            "another --workdir"
         )
-    recorded = files.flatten(load_config(workdir).to_dict())
-    given = files.flatten(config_to_dict(config))
-    missing = "(not set)"
-    differences = [
-        f"{name}: {recorded.get(name, missing)!r} there, {given.get(name, missing)!r}"
-        " now"
-        for name in sorted(recorded.keys() | given.keys())
-        if name.split(".")[0] not in FREE_FIELDS
-        and recorded.get(name, missing) != given.get(name, missing)
-    ]
-    if differences:
+    recorded = fixed_fields(load_config(workdir))
+    if parts := files.differences(recorded, fixed_fields(config)):
         raise UserError(
-            f"--workdir={workdir} holds a run of another config "
-            f"({'; '.join(differences)}); choose another --workdir"
+            f"--workdir={workdir}: holds a run of another config ({'; '.join(parts)}); "
+            "choose another --workdir"
         )
 
 
@@ -116,19 +112,20 @@ def saved_steps(workdir: pathlib.Path) -> list[int]:
     return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
 
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict):
-    """Make `workdir` the folder of this run and locks it against a second one.
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> IO:
+    """Lock `workdir` for this process and record the config.
 
     Args:
-      workdir: folder of the run; made if absent.
-      config: what to train; recorded at the first start, compared at the next.
+      workdir: Folder of the run, created if missing.
+      config: Config of the experiment.
 
     Returns:
-      the open lock file; the lock lasts while it is open. Where the file system has no
-      locks, a warning is logged and the file is open without one.
+      The lock file. The lock lasts while it is open. If the file system has no locks, a
+      warning is logged.
 
     Raises:
-      UserError: not writable, held by a running process, or of another config.
+      UserError: The folder is not writable, locked by another process, or of another
+        config.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -138,22 +135,11 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict):
             f"--workdir={workdir}: not writable ({error.strerror}); choose another"
         ) from None
     try:
-        if not try_lock(lock):
+        if not _lock(lock, workdir):
             raise UserError(
                 f"--workdir={workdir}: another process is training there; stop it, or "
                 "choose another --workdir"
             )
-    except LocksUnsupportedError as error:
-        logging.warning(
-            "--workdir=%s: the file system has no locks (%s); start no second process "
-            "there while this one trains",
-            workdir,
-            error.strerror,
-        )
-    except UserError:
-        lock.close()
-        raise
-    try:
         check_config(workdir, config)
     except UserError:
         lock.close()
@@ -163,43 +149,56 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict):
     return lock
 
 
+def _lock(file: IO, workdir: pathlib.Path) -> bool:
+    try:
+        return try_lock(file)
+    except LocksUnsupportedError as error:
+        logging.warning(
+            "--workdir=%s: the file system has no locks (%s); do not start a second "
+            "process there",
+            workdir,
+            error.strerror,
+        )
+        return True
+
+
 def note_start(workdir: pathlib.Path, step: int):
-    """Add a line to `starts.jsonl`: when this process began, and at which step."""
+    """Append the time and the step of this start to `starts.jsonl`."""
     path = workdir / STARTS_FILE
-    # All anew: a line appended to a torn one would be lost with it.
+    # The file is rewritten, because a torn last line would swallow an appended one.
     write_lines(path, [*read_lines(path), {"time": time.time(), "step": step}])
 
 
 def write_lines(path: pathlib.Path, lines: Iterable[Mapping[str, Any]]):
-    """Write a JSON-lines file in place of the one that is there."""
+    """Write a JSON-lines file atomically."""
     files.write(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Return the lines of a JSON-lines file, without those that are damaged.
+    """Return the intact lines of a JSON-lines file.
 
-    A last line without an end is being written and left out; any other that is no JSON
-    object, such as the zeros that a loss of power leaves, is skipped with a warning.
+    A last line without a newline is still being written and is left out. Other damaged
+    lines, such as the zeros that a power loss leaves, are skipped with a warning.
     """
     if not path.exists():
         return []
     lines = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
-            found = json.loads(line)
+            content = json.loads(line)
         except ValueError:
-            found = None
-        if isinstance(found, dict):
-            lines.append(found)
+            content = None
+        if isinstance(content, dict):
+            lines.append(content)
         else:
             logging.warning("%s: line %d is damaged; skipped", path, number)
     return lines
 
 
 def is_locked(workdir: pathlib.Path) -> bool | None:
-    """Return whether a process is training in `workdir`; None if nobody can tell."""
+    """Return whether a process is training in `workdir`; None if unknown."""
     try:
-        # A shared lock: for it a file of another user need not be writable.
+        # A shared lock needs no write access to another user's file.
         with (workdir / ".lock").open() as lock:
             return not try_lock(lock, fcntl.LOCK_SH)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Metric writers: TensorBoard and the log by clu, a JSON-lines file, and wandb.
+"""Metric writers: a JSON-lines file, TensorBoard, the log, and Weights & Biases.
 
-The JSON-lines file `metrics.jsonl` is the record: one line a step and a kind of
-metric, cut back to the checkpoint when a run resumes, so that no step is in it twice.
-Names under `time/` hold wall-clock measurements; all others are reproducible.
+`metrics.jsonl` is the record. When a run resumes, it is cut back to the checkpoint, so
+that no step appears twice. Names under `time/` are wall-clock measurements. All others
+are reproducible.
 """
 
 import json
@@ -21,26 +21,25 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class JsonLinesWriter:
-    """Appends `{"step": ..., name: value, ...}` lines and flushes each.
+    """Appends lines `{"step": ..., name: value, ...}`, unbuffered.
 
-    What a full disk has no room for is kept, and written with the next line.
+    Lines that do not fit on a full disk are written with the next one.
     """
 
     def __init__(self, path: pathlib.Path):
         self._file = path.open("ab", buffering=0)
-        self._waiting = b""
+        self._pending = b""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]):
-        """Write one line; values that are not finite become null."""
+        """Write one line, with null for values that are not finite."""
         values = {name: float(value) for name, value in scalars.items()}
         values = {k: v if np.isfinite(v) else None for k, v in values.items()}
-        line = json.dumps({"step": int(step)} | values) + "\n"
-        self._waiting += line.encode()
+        self._pending += (json.dumps({"step": int(step)} | values) + "\n").encode()
         try:
-            while self._waiting:
-                self._waiting = self._waiting[self._file.write(self._waiting) :]
+            while self._pending:
+                self._pending = self._pending[self._file.write(self._pending) :]
         except OSError as error:
-            logging.error("%s: %s; going on", self._file.name, error.strerror)
+            logging.error("%s: %s; training continues", self._file.name, error.strerror)
 
     def close(self):
         """Close the file."""
@@ -48,12 +47,12 @@ class JsonLinesWriter:
 
 
 class Writer:
-    """Writes scalars to all places, and images to all but the record.
+    """Writes scalars to all outputs, and images to all but `metrics.jsonl`.
 
     Args:
-      workdir: folder of the run.
-      step: the step it resumes from; what was logged after it is cut off.
-      config: of the experiment.
+      workdir: Folder of the run.
+      step: Step that the run resumes from. Later entries are removed.
+      config: Config of the experiment.
 
     Raises:
       UserError: `config.wandb` is set and wandb does not start.
@@ -65,7 +64,7 @@ class Writer:
         truncate(workdir, step)
         self._wandb = WandbWriter(workdir, config) if config.wandb else None
         self._json = JsonLinesWriter(workdir / METRICS_FILE)
-        from clu import metric_writers  # takes TensorFlow along
+        from clu import metric_writers  # This imports TensorFlow.
 
         self._clu = metric_writers.create_default_writer(
             str(workdir), asynchronous=False
@@ -74,27 +73,27 @@ class Writer:
     def write_scalars(self, step: int, scalars: Mapping[str, float]):
         """Write scalars by name."""
         self._json.write_scalars(step, scalars)
-        self._show(self._clu.write_scalars, step, dict(scalars))
+        self._try(self._clu.write_scalars, step, dict(scalars))
         if self._wandb:
             self._wandb.write_scalars(step, scalars)
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]):
-        """Write images [N, H, W, 3], uint8 or floats in [0, 1], by name."""
-        self._show(self._clu.write_images, step, dict(images))
-        self._show(self._clu.flush)
+        """Write images `[N, H, W, 3]`, uint8 or floats in [0, 1], by name."""
+        self._try(self._clu.write_images, step, dict(images))
+        self._try(self._clu.flush)
         if self._wandb:
             self._wandb.write_images(step, images)
 
     def close(self):
-        """Flushe and closes all."""
+        """Flush and close all outputs."""
         if self._wandb:
             self._wandb.close()
-        self._show(self._clu.flush)
-        self._show(self._clu.close)
+        self._try(self._clu.flush)
+        self._try(self._clu.close)
         self._json.close()
 
-    def _show(self, write: Callable, *args):
-        """Write for TensorBoard, whose files a run does not depend on."""
+    def _try(self, write: Callable, *args):
+        """Write for TensorBoard; log an error, since the run does not depend on it."""
         errors = lazy.tensorflow().errors
         try:
             write(*args)
@@ -103,10 +102,7 @@ class Writer:
 
 
 def truncate(workdir: pathlib.Path, step: int):
-    """Remove what was logged after `step`, in the record and in TensorBoard's files.
-
-    A run killed between a log line and the next checkpoint takes those steps again.
-    """
+    """Drop entries after `step` from `metrics.jsonl` and TensorBoard's files."""
     path = workdir / METRICS_FILE
     if path.exists():
         kept = [line for line in workdir_lib.read_lines(path) if line["step"] <= step]
@@ -120,13 +116,12 @@ def _truncate_events(path: pathlib.Path, step: int):
     kept, dropped = [], 0
     try:
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            event = tf.compat.v1.Event.FromString(record)
-            if event.step <= step:
+            if tf.compat.v1.Event.FromString(record).step <= step:
                 kept.append(record)
             else:
                 dropped += 1
     except tf.errors.DataLossError:
-        dropped += 1  # the record that a kill tore
+        dropped += 1  # A kill tore the last record.
     if dropped:
         temporary = path.with_name(f".{path.name}.tmp")
         with tf.io.TFRecordWriter(str(temporary)) as file:

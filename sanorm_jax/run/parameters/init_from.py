@@ -1,4 +1,4 @@
-"""Starts from the parameters of another run, or of the published PyTorch code."""
+"""Initial parameters from another run, or from the original implementation."""
 
 import pathlib
 from typing import Any
@@ -17,14 +17,17 @@ from sanorm_jax.tasks.base import Task
 
 
 def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
-    """Return (variables on the host, step) of a run's checkpoint.
+    """Return `(variables, step)` of a checkpoint, as host arrays.
+
+    Args:
+      task: Task whose model the variables are for.
+      workdir: Folder of the run.
+      step: Checkpoint to load; the newest if None.
 
     Raises:
-      UserError: there is none, or it is of another model.
+      UserError: There is no such checkpoint, or it is of another model.
     """
-    template = {"params": {}, "batch_stats": {}} | jax.eval_shape(
-        task.init, jax.random.PRNGKey(0)
-    )
+    template = {"params": {}, "batch_stats": {}} | _shapes(task)
     restored = checkpoints.restore(workdir, template, step, part=True)
     if restored is None:
         raise UserError(
@@ -38,13 +41,12 @@ def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
     """Return the model's variables from a run's folder or a `.safetensors` file.
 
     Args:
-      path: a workdir of this code (its newest checkpoint is read), or a file that
-        `python -m feature_extraction.convert_checkpoint` wrote.
-      task: whose model the variables are for.
+      path: Folder of a run, whose newest checkpoint is read, or output of
+        `python -m feature_extraction.convert_checkpoint`.
+      task: Task whose model the variables are for.
 
     Raises:
-      UserError: nothing there, unreadable, or of another model (the differing
-        parameters are named).
+      UserError: The path is missing, unreadable or of another model.
     """
     if path.is_dir():
         variables, step = load_variables(task, path)
@@ -54,21 +56,25 @@ def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
         tensors = safetensors.numpy.load_file(path)
     except FileNotFoundError:
         raise UserError(
-            f"config.init_from={path}: no such workdir or .safetensors file"
+            f"config.init_from={path}: not found; give a workdir or a .safetensors file"
         ) from None
     except safetensors.SafetensorError as error:
         raise UserError(
-            f"config.init_from={path}: is no safetensors file ({error}); convert a "
+            f"config.init_from={path}: is not a safetensors file ({error}); convert a "
             "PyTorch checkpoint with python -m feature_extraction.convert_checkpoint"
         ) from None
     variables = torch_weights.to_flax(task.model, tensors)
-    template = jax.eval_shape(task.init, jax.random.PRNGKey(0))
-    contents.compare(contents.describe(variables), template, f"config.init_from={path}")
+    described = contents.describe(variables)
+    contents.compare(described, _shapes(task), f"config.init_from={path}")
     return {"batch_stats": {}} | variables
 
 
+def _shapes(task: Task) -> dict[str, Any]:
+    return jax.eval_shape(task.init, jax.random.PRNGKey(0))
+
+
 def init_from(state: Any, config: ml_collections.ConfigDict, task: Task) -> Any:
-    """Return `state` with the variables that `config.init_from` names."""
+    """Return `state` with the variables of `config.init_from`, in its own dtypes."""
     variables = load(pathlib.Path(config.init_from), task)
     params, batch_stats = jax.tree.map(
         lambda value, new: np.asarray(value, new.dtype),

@@ -1,7 +1,7 @@
-"""The mapping between PyTorch names of the reference and Flax variables.
+"""Mapping between the original implementation's PyTorch state and Flax variables.
 
-`to_flax` and `to_torch` are inverse to each other for every model at any size
-and with any options. Arrays are numpy's; nothing here needs PyTorch.
+`to_flax` and `to_torch` invert each other for every model and all of its options.
+Arrays are numpy's; PyTorch is not needed.
 """
 
 import dataclasses
@@ -24,30 +24,22 @@ Path = tuple[str, ...]
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
-def _same(x: np.ndarray) -> np.ndarray:
-    return x
-
-
-def _transpose(x: np.ndarray) -> np.ndarray:
-    return x.T
-
-
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-    """One PyTorch tensor: where it goes in Flax, and how it changes.
+    """A PyTorch tensor and its Flax variable.
 
     Attributes:
-      torch_name: name in the PyTorch state.
-      path: collection and names of the Flax variable.
-      to_flax: change from PyTorch's layout to Flax's.
-      to_torch: the inverse change.
-      row: index in the Flax variable, where several tensors make up one.
+      torch_name: Name in the PyTorch state.
+      path: Collection and names of the Flax variable.
+      to_flax: Change from PyTorch's layout to Flax's.
+      to_torch: Inverse of `to_flax`.
+      row: Index in the Flax variable, if it stacks several tensors.
     """
 
     torch_name: str
     path: Path
-    to_flax: Transform = _same
-    to_torch: Transform = _same
+    to_flax: Transform = np.asarray
+    to_torch: Transform = np.asarray
     row: int | None = None
 
 
@@ -56,8 +48,8 @@ class _Buffer:
     """A constant that PyTorch stores and Flax computes.
 
     Attributes:
-      torch_name: name in the PyTorch state.
-      value: the constant, from the Flax variables by path.
+      torch_name: Name in the PyTorch state.
+      value: Function that computes the constant from the Flax variables by path.
     """
 
     torch_name: str
@@ -68,15 +60,15 @@ def to_flax(model: nn.Module, tensors: Mapping[str, Any]) -> dict:
     """Return Flax variables from the PyTorch state of the same model.
 
     Args:
-      model: the Flax module whose options tell what to expect.
-      tensors: arrays by PyTorch name. The frozen encoder that the reference
-        keeps in a DINOSAUR checkpoint (`encoder.*`) is passed over.
+      model: Flax module with the options of the PyTorch model.
+      tensors: Arrays by PyTorch name. The frozen encoder in a DINOSAUR checkpoint
+        (`encoder.*`) is ignored.
 
     Returns:
-      `{"params": ..., "batch_stats": ...}`, the latter where the model has any.
+      `{"params": ..., "batch_stats": ...}`, the latter only if the model has any.
 
     Raises:
-      UserError: names missing or unknown, or a constant of another value.
+      UserError: Names are missing or unknown, or a constant differs.
     """
     entries, buffers = _layout(model)
     expected = {item.torch_name for item in [*entries, *buffers]}
@@ -98,8 +90,8 @@ def to_flax(model: nn.Module, tensors: Mapping[str, Any]) -> dict:
         value = buffer.value(flat)
         if given.shape != value.shape or not np.allclose(given, value, atol=1e-5):
             raise UserError(
-                f"PyTorch weights: {buffer.torch_name} is not what the model's options "
-                f"make it; check image size and position embedding"
+                f"PyTorch weights: {buffer.torch_name} does not fit the model's "
+                "options; check image size and position embedding"
             )
     return traverse_util.unflatten_dict(flat)
 
@@ -110,20 +102,15 @@ def to_torch(
     """Return the PyTorch state from Flax variables of the same model.
 
     Args:
-      model: the Flax module whose options tell what to expect.
-      variables: `{"params": ..., "batch_stats": ...}`; either may be left out,
-        and gradients may stand for parameters.
-      buffers: include the constants that PyTorch stores.
+      model: Flax module with the options of the PyTorch model.
+      variables: `{"params": ..., "batch_stats": ...}`. Either may be missing, and
+        gradients may replace parameters.
+      buffers: Whether to include the constants that PyTorch stores.
 
     Raises:
-      UserError: variables missing or unknown.
+      UserError: Variables are missing or unknown.
     """
-    flat = {
-        path: np.asarray(value)
-        for path, value in traverse_util.flatten_dict(
-            jax.tree.map(np.asarray, dict(variables))
-        ).items()
-    }
+    flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, dict(variables)))
     entries, constants = _layout(model)
     entries = [entry for entry in entries if entry.path[0] in variables]
     _check_names(
@@ -146,23 +133,26 @@ def _check_names(what: str, given: set[str], expected: set[str]) -> None:
     if missing or unknown:
         parts = [f"missing {', '.join(missing)}"] if missing else []
         parts += [f"unknown {', '.join(unknown)}"] if unknown else []
-        raise UserError(f"{what} do not fit the model: {'; '.join(parts)}")
+        raise UserError(f"{what}: do not fit the model; {', '.join(parts)}")
 
 
 def _layout(model: nn.Module) -> tuple[list[_Entry], list[_Buffer]]:
-    """Return all tensors of the PyTorch state of `model`."""
+    """Return the tensors and the constants of the PyTorch state of `model`."""
     for kind, layout in _LAYOUTS.items():
         if isinstance(model, kind):
             items = list(layout(model))
             entries = [item for item in items if isinstance(item, _Entry)]
             return entries, [item for item in items if isinstance(item, _Buffer)]
-    raise UserError(f"no PyTorch mapping for the model {type(model).__name__}")
+    raise UserError(f"{type(model).__name__}: has no counterpart in PyTorch")
+
+
+def _matrix(torch_name: str, *path: str) -> _Entry:
+    """Return the entry of a matrix, `[out, in]` in PyTorch and `[in, out]` in Flax."""
+    return _Entry(torch_name, ("params", *path), np.transpose, np.transpose)
 
 
 def _dense(torch_name: str, *path: str) -> Iterator[_Entry]:
-    yield _Entry(
-        f"{torch_name}.weight", ("params", *path, "kernel"), _transpose, _transpose
-    )
+    yield _matrix(f"{torch_name}.weight", *path, "kernel")
     yield _Entry(f"{torch_name}.bias", ("params", *path, "bias"))
 
 
@@ -177,8 +167,8 @@ def _mlp(torch_name: str, *path: str) -> Iterator[_Entry]:
 
 
 def _conv(torch_name: str, *path: str, transposed: bool = False) -> Iterator[_Entry]:
-    # Conv2d is [out, in, h, w]; ConvTranspose2d [in, out, h, w] and convolves
-    # where Flax correlates, hence the flips.
+    # Flax: [h, w, in, out]. Conv2d: [out, in, h, w]. ConvTranspose2d: [in, out, h, w],
+    # flipped because it convolves where Flax correlates.
     if transposed:
         changes = (
             lambda x: x.transpose(2, 3, 0, 1)[::-1, ::-1],
@@ -202,7 +192,7 @@ def _gru(model: SlotAttention, torch_name: str, *path: str) -> Iterator[_Entry]:
         return
 
     def swap_gates(x):
-        # PyTorch stores reset, update, candidate; we update, reset, candidate.
+        # PyTorch: reset, update, candidate. Here: update, reset, candidate.
         reset, update, candidate = np.split(x, 3)
         return np.concatenate([update, reset, candidate])
 
@@ -240,15 +230,20 @@ def _slot_attention(model, prefix: str = "", *path: str) -> Iterator[_Entry]:
     for name in ("slots_mu", "slots_logsigma"):
         yield _Entry(f"{prefix}{name}", ("params", *path, name))
     for name in ("to_k", "to_q", "to_v"):
-        yield _Entry(
-            f"{prefix}{name}.weight", ("params", *path, name), _transpose, _transpose
-        )
+        yield _matrix(f"{prefix}{name}.weight", *path, name)
     yield from _gru(model, f"{prefix}gru", *path, "gru")
     yield from _mlp(f"{prefix}mlp", *path, "mlp")
     yield from _norm(f"{prefix}norm_input", *path, "norm_inputs")
     yield from _norm(f"{prefix}norm_slots", *path, "norm_slots")
     yield from _norm(f"{prefix}norm_pre_ff", *path, "norm_mlp")
     yield from _update_normalization(model, prefix, *path)
+
+
+def _features_and_slots(model) -> Iterator[_Entry]:
+    yield from _mlp("feature_mlp", "feature_mlp")
+    yield from _slot_attention(
+        model.slot_attention, "slot_attention.", "slot_attention"
+    )
 
 
 def _position(embedding, size: int, torch_name: str, name: str) -> Iterator:
@@ -263,10 +258,7 @@ def _position(embedding, size: int, torch_name: str, name: str) -> Iterator:
 
 def _dinosaur(model: Dinosaur) -> Iterator[_Entry]:
     yield from _norm("feature_layer_norm", "feature_norm")
-    yield from _mlp("feature_mlp", "feature_mlp")
-    yield from _slot_attention(
-        model.slot_attention, "slot_attention.", "slot_attention"
-    )
+    yield from _features_and_slots(model)
     yield _Entry(
         "mlp_decoder.decoder_pos_encoding",
         ("params", "decoder", "positions"),
@@ -277,18 +269,15 @@ def _dinosaur(model: Dinosaur) -> Iterator[_Entry]:
     for i in range(last + 1):
         name = "out" if i == last else f"hidden_{i}"
         torch_name = f"mlp_decoder.mlp_decoder.{2 * i}"
-        path = ("params", "decoder")
-        yield _Entry(
-            f"{torch_name}.weight", (*path, f"{name}_kernel"), _transpose, _transpose
-        )
-        yield _Entry(f"{torch_name}.bias", (*path, f"{name}_bias"))
+        yield _matrix(f"{torch_name}.weight", "decoder", f"{name}_kernel")
+        yield _Entry(f"{torch_name}.bias", ("params", "decoder", f"{name}_bias"))
 
 
 def _autoencoder(model: Autoencoder) -> Iterator:
     if model.decoder not in autoencoder.DECODERS:
         raise UserError(
-            f"decoder={model.decoder!r}: the published code has none such, only "
-            f"{', '.join(autoencoder.DECODERS)}"
+            f"decoder={model.decoder!r}: is not in the original implementation; use "
+            f"one of {', '.join(autoencoder.DECODERS)}"
         )
     for i in range(autoencoder.NUM_ENCODER_LAYERS):
         yield from _conv(f"encoder_cnn.{2 * i}", f"encoder_{i}")
@@ -299,10 +288,7 @@ def _autoencoder(model: Autoencoder) -> Iterator:
         embedding = model.embedding(f"{side}_position")
         yield from _position(embedding, size, f"{side}_pos", embedding.name)
     yield from _norm("layer_norm", "feature_norm")
-    yield from _mlp("feature_mlp", "feature_mlp")
-    yield from _slot_attention(
-        model.slot_attention, "slot_attention.", "slot_attention"
-    )
+    yield from _features_and_slots(model)
     for i, (_, upsample, _) in enumerate(autoencoder.DECODERS[model.decoder]):
         torch_name, name = f"decoder_cnn.{2 * i}", f"decoder_{i}"
         unpools = upsample and model.decoder == "up_convolve"
@@ -331,10 +317,7 @@ def _set_predictor(model: SetPredictor) -> Iterator:
     embedding = model.embedding("encoder_position")
     yield from _position(embedding, model.image_size // 4, "pos_embed", embedding.name)
     yield from _norm("layer_norm", "feature_norm")
-    yield from _mlp("feature_mlp", "feature_mlp")
-    yield from _slot_attention(
-        model.slot_attention, "slot_attention.", "slot_attention"
-    )
+    yield from _features_and_slots(model)
     yield from _mlp("mlp", "head")
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of a command, in a terminal and in a log."""
+"""Output of a command, in a terminal and in a log."""
 
 import os
 import pty
@@ -40,7 +40,7 @@ sys.exit(commands.run(work))
 
 
 def _in_terminal(command, **options) -> str:
-    """Run a command in a terminal; returns what it wrote, without colours."""
+    """Run a command in a terminal and return its output without colors."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         command, stdin=follower, stdout=follower, stderr=follower, **options
@@ -94,7 +94,7 @@ def test_a_log_that_is_standard_error_gets_each_line_once(tmp_path):
     assert (tmp_path / "log.txt").read_text().count("one of ours") == 1
 
 
-def test_a_training_says_one_line_a_thing(data_dir, tmp_path):
+def test_training_logs_each_fact_in_one_line(data_dir, tmp_path):
     config = tiny.config(data_dir)
     file = tmp_path / "config.py"
     file.write_text(
@@ -109,7 +109,7 @@ def test_a_training_says_one_line_a_thing(data_dir, tmp_path):
     patterns = (
         r"a model of [\d,]+ parameters",
         r"training on 40 examples",
-        r"the first step was done [\d.]+ s after the process began",
+        r"the first step finished [\d.]+ s after process start",
         r"step 4, default: masks: FG-ARI -?[\d.]+, ARI -?[\d.]+, mBO [\d.]+",
         r"step 6, default: masks: FG-ARI -?[\d.]+, ARI -?[\d.]+, mBO [\d.]+",
         r"finished: 6 steps in \d+ s",

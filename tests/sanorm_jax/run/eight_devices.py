@@ -1,4 +1,4 @@
-"""Compares steps on 8 devices with those on one; run by `test_devices.py`.
+"""Comparison of steps on 8 devices and on one, run by `test_devices.py`.
 
 `python -m tests.sanorm_jax.run.eight_devices FOLDER TASK.NORMALIZATION ...`, with
 `XLA_FLAGS=--xla_force_host_platform_device_count=8`.
@@ -20,12 +20,12 @@ from sanorm_jax.train_step import create_state, make_train_step
 from tests import tiny
 
 STEPS = 3
-# Float32 sums of 8 parts instead of one, through 3 steps.
+# Rounding of float32 sums of 8 parts instead of one, over 3 steps.
 TOLERANCE = 2e-5
 
 
 class _Sharded(Devices):
-    """One program under `jit` whose inputs lie on all devices."""
+    """One program under `jit` whose inputs are sharded over all devices."""
 
     def __init__(self):
         super().__init__("jit")
@@ -40,7 +40,7 @@ class _Sharded(Devices):
 
 
 def run(config, devices: Devices) -> dict[str, np.ndarray]:
-    """Return everything that training and evaluation give, by name."""
+    """Return all results of training and evaluation, by name."""
     dataset = tasks.open_dataset(config)
     task = tasks.create(config, dataset, devices.axis_name)
     tx, schedule = optimizers.create(config.optimizer)
@@ -59,7 +59,7 @@ def run(config, devices: Devices) -> dict[str, np.ndarray]:
     result = {}
     for number, batch in enumerate(batches):
         old, batch = state, devices.put_batch(batch)
-        # Nothing but the batch goes to the devices, and the state's memory is reused.
+        # Only the batch is copied to the devices, and the state is donated.
         with jax.transfer_guard("disallow"):
             state, scalars = step(old, batch)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
@@ -73,7 +73,7 @@ def run(config, devices: Devices) -> dict[str, np.ndarray]:
 
 
 def check(config) -> str:
-    """Compare; returns how much differs most."""
+    """Compare the results and return the largest difference."""
     alone = run(config, Devices("jit"))
     assert len(alone["index"]) == tiny.SPLITS["validation"]
     worst = ""
@@ -100,7 +100,7 @@ def _main(folder: str, names: list[str]):
             pathlib.Path(folder),
             task,
             update_normalization=normalization,
-            # Adam divides by the size of gradients: not by that of rounding errors.
+            # With a small epsilon, Adam would amplify rounding errors.
             optimizer__epsilon=1e-3,
             optimizer__learning_rate=1e-2,
         )

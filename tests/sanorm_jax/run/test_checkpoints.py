@@ -24,12 +24,14 @@ def _full(disk):
     filler.unlink()
 
 
-def test_a_full_disk_is_said_and_the_next_checkpoint_tried(disk, caplog):
+def test_a_full_disk_is_logged_and_the_next_checkpoint_tried(disk, caplog):
     state = {"params": np.random.default_rng(0).normal(size=(200, 200))}
     checkpoints = Checkpoints(disk, num_checkpoints=2)
     assert checkpoints.save(100, state, {}, wait=True)
     with _full(disk):
-        checkpoints.save(101, state, {})  # fails in the background, told by the next
+        checkpoints.save(
+            101, state, {}
+        )  # Fails in the background; the next save logs it.
         assert not checkpoints.save(102, state, {}, wait=True)
     assert "checkpoint of step 101 not saved" in caplog.text
     assert "checkpoint of step 102 not saved" in caplog.text
@@ -43,12 +45,12 @@ def test_a_full_disk_is_said_and_the_next_checkpoint_tried(disk, caplog):
     np.testing.assert_array_equal(restored["params"], state["params"])
 
 
-def test_lines_that_a_full_disk_had_no_room_for_are_written_later(disk):
+def test_lines_that_do_not_fit_on_a_full_disk_are_written_later(disk):
     path = disk / "metrics.jsonl"
     writer = writers.JsonLinesWriter(path)
     writer.write_scalars(1, {"loss": 1.0})
     with _full(disk):
-        # More than is left of the page that holds the first line.
+        # More than fits in the page that holds the first line.
         writer.write_scalars(2, {f"loss_{i}": 1 / 3 for i in range(500)})
         assert [line["step"] for line in workdir.read_lines(path)] == [1]
     writer.write_scalars(3, {"loss": 1.0})

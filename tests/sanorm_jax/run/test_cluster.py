@@ -1,4 +1,4 @@
-"""Which processes make up a run, and which GPUs each of them takes."""
+"""Processes of a run and the GPUs that each of them uses."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def test_hosts_that_are_half_given_are_an_error(given, message, monkeypatch):
 @pytest.mark.parametrize("nodes", ["", "gpu[1-2", "gpu1-2]", "a b", ",a", "gpu[a-b]"])
 def test_what_is_no_list_of_hosts_is_named(nodes, monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NODELIST=nodes)
-    with pytest.raises(UserError, match=r"SLURM_STEP_NODELIST=.*is no list of"):
+    with pytest.raises(UserError, match=r"SLURM_STEP_NODELIST=.*is not a list of"):
         cluster.find_hosts()
 
 
@@ -149,12 +149,10 @@ def test_no_gpu_is_taken_twice(monkeypatch):
     assert sorted(taken) == list(range(8))
 
 
-def test_tasks_that_cannot_divide_the_gpus_are_named(monkeypatch):
-    _node(monkeypatch, SLURM_STEP_TASKS_PER_NODE="3(x2)")
-    with pytest.raises(UserError, match="--ntasks-per-node=3: must divide the 8"):
-        cluster.find_local_devices()
-    _node(monkeypatch, SLURM_STEP_TASKS_PER_NODE="16")
-    with pytest.raises(UserError, match="--ntasks-per-node=16"):
+@pytest.mark.parametrize(("tasks", "count"), [("3(x2)", 3), ("16", 16)])
+def test_tasks_that_cannot_divide_the_gpus_are_named(tasks, count, monkeypatch):
+    _node(monkeypatch, SLURM_STEP_TASKS_PER_NODE=tasks)
+    with pytest.raises(UserError, match=f"--ntasks-per-node={count}: must divide the"):
         cluster.find_local_devices()
 
 
@@ -163,6 +161,41 @@ def test_devices_that_there_are_not_are_named(given, monkeypatch):
     _node(monkeypatch)
     with pytest.raises(UserError, match=f"--local_device_ids={','.join(given)}"):
         cluster.find_local_devices(given)
+
+
+def _start(*arguments, **variables) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _slurm_tasks(*arguments, **variables) -> list[subprocess.Popen]:
+    """Start two tasks of a Slurm step; `{}` in an argument is the task's index."""
+    shared = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+        "JAX_PLATFORMS": "cpu",
+    }
+    return [
+        _start(
+            *[argument.replace("{}", str(index)) for argument in arguments],
+            **shared | {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)},
+            **variables,
+        )
+        for index in range(2)
+    ]
+
+
+def _error(stderr: str) -> str:
+    """Return the only error line."""
+    (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in stderr
+    return line
 
 
 _TASK = """
@@ -176,77 +209,52 @@ with cluster.joined_hosts():
 """
 
 
-def test_two_tasks_of_a_node_share_a_run_and_no_gpu(tmp_path):
-    """Real processes; the devices that they compute on are virtual ones of the CPU."""
-    shared = {
-        "SLURM_JOB_ID": str(os.getpid()),
-        "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_STEP_TASKS_PER_NODE": "2",
-        "CUDA_VISIBLE_DEVICES": "0,1,2,3",
-        "JAX_PLATFORMS": "cpu",
-        # To which nobody listens; it must not be asked.
-        "http_proxy": "http://localhost:9",
-        "no_proxy": "elsewhere",
-        "XLA_FLAGS": os.environ["XLA_FLAGS"]
-        + " --xla_force_host_platform_device_count=2",
-    }
-    tasks = [
-        subprocess.Popen(
-            [sys.executable, "-c", _TASK],
-            env=os.environ
-            | shared
-            | {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    # Gloo talks on standard output as well.
-    told = [task.communicate(timeout=300)[0].splitlines()[-1] for task in tasks]
-    told = [json.loads(line) for line in told]
+def test_two_tasks_of_a_node_share_a_run_and_no_gpu():
+    """Real processes, which compute on virtual devices of the CPU."""
+    tasks = _slurm_tasks(
+        "-c",
+        _TASK,
+        SLURM_STEP_TASKS_PER_NODE="2",
+        CUDA_VISIBLE_DEVICES="0,1,2,3",
+        # Nobody listens to this proxy, which must not be used.
+        http_proxy="http://localhost:9",
+        no_proxy="elsewhere",
+        XLA_FLAGS=os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2",
+    )
+    # Gloo writes to standard output as well.
+    lines = [task.communicate(timeout=300)[0].splitlines()[-1] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0]
-    assert told == [["0,1", 0, 2, 4], ["2,3", 1, 2, 4]]
+    assert [*map(json.loads, lines)] == [["0,1", 0, 2, 4], ["2,3", 1, 2, 4]]
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
 def test_two_runs_in_one_step_are_an_error_that_names_the_difference(mode, tmp_path):
-    config = ["--config=configs/dinosaur.py"] if mode == "train" else []
-    tasks = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "sanorm_jax.main",
-                f"--mode={mode}",
-                *config,
-                *[f"--config.seed={index}" for _ in config],
-                f"--num_slots={7 + index}",
-                f"--workdir={tmp_path}/runs/{index}",
-            ],
-            env=os.environ
-            | {
-                "SLURM_JOB_ID": str(os.getpid() + 1),
-                "SLURM_STEP_NUM_TASKS": "2",
-                "SLURM_STEP_NODELIST": "localhost",
-                "SLURM_PROCID": str(index),
-                "SLURM_LOCALID": str(index),
-                "JAX_PLATFORMS": "cpu",
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    told = [task.communicate(timeout=300)[1] for task in tasks]
-    for task, stderr in zip(tasks, told, strict=True):
-        assert task.returncode not in (0, 124), stderr
-        (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
-        assert "--num_slots: ['7'] in process 0, ['8'] in process 1" in line
-        runs = f"{tmp_path}/runs"
+    runs = f"{tmp_path}/runs"
+    options = ["--num_slots=7{}", f"--workdir={runs}/{{}}"]
+    if mode == "train":
+        options += ["--config=configs/dinosaur.py", "--config.seed={}"]
+    tasks = _slurm_tasks("-m", "sanorm_jax.main", f"--mode={mode}", *options)
+    for task in tasks:
+        line = _error(task.communicate(timeout=300)[1])
+        assert task.returncode not in (0, 124)
+        assert "--num_slots: ['70'] in process 0, ['71'] in process 1" in line
         assert f"--workdir: {runs}/0 in process 0, {runs}/1 in process 1" in line
         assert ("--config.seed: 0 in process 0, 1" in line) == (mode == "train")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def port():
+    """Return a socket on a port, which stays reserved until it is closed."""
+    with socket.create_server(("", 0)) as taken:
+        yield taken
+
+
+def _free(port) -> str:
+    """Free the port and return its address."""
+    number = port.getsockname()[1]
+    port.close()
+    return f"localhost:{number}"
 
 
 _TRAIN = """
@@ -266,29 +274,15 @@ except UserError as error:
 
 def test_processes_with_different_data_are_an_error(data_dir, tmp_path, port):
     stores.random_dataset(tmp_path / "other", {"train": 48, "validation": 10})
-    address = _address(port)
+    address, run = _free(port), tmp_path / "run"
     tasks = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                _TRAIN,
-                address,
-                str(index),
-                str(data),
-                str(tmp_path / "run"),
-            ],
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        _start("-c", _TRAIN, address, index, data, run, JAX_PLATFORMS="cpu")
         for index, data in enumerate([data_dir, tmp_path / "other"])
     ]
-    told = [task.communicate(timeout=300)[1] for task in tasks]
-    for stderr in told:
-        (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    for task in tasks:
+        line = _error(task.communicate(timeout=300)[1])
         assert line.startswith("error: config.data_dir: {'source': ")
-    assert not (tmp_path / "run").exists()
+    assert not run.exists()
 
 
 _ALONE = """
@@ -309,33 +303,10 @@ except UserError as error:
 """
 
 
-@pytest.fixture
-def port():
-    """Return a socket on a port; nobody else gets it before it is closed."""
-    with socket.create_server(("", 0)) as taken:
-        yield taken
-
-
-def _alone(address, index, timeout_s=300, mode="train"):
-    return subprocess.Popen(
-        [sys.executable, "-c", _ALONE, address, str(index), str(timeout_s), mode],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _address(port):
-    """Return the address of a port that is free from now on."""
-    number = port.getsockname()[1]
-    port.close()
-    return f"localhost:{number}"
-
-
 @pytest.mark.parametrize("index", [0, 1])
-def test_processes_that_never_come_are_told_after_the_stated_time(index, port):
-    address = _address(port)
-    process = _alone(address, index, 1)
+def test_missing_processes_are_reported_after_the_timeout(index, port):
+    address = _free(port)
+    process = _start("-c", _ALONE, address, index, 1, "train")
     out, stderr = process.communicate(timeout=300)
     waits, line = stderr.splitlines()
     assert (process.returncode, out) == (1, "")
@@ -355,7 +326,7 @@ def test_processes_that_never_come_are_told_after_the_stated_time(index, port):
     ],
 )
 def test_a_process_that_waits_for_others_obeys_signals(mode, number, code, port):
-    process = _alone(_address(port), 0, mode=mode)
+    process = _start("-c", _ALONE, _free(port), 0, 300, mode)
     assert "waits at" in process.stderr.readline()
     process.send_signal(number)
     _, stderr = process.communicate(timeout=300)
@@ -365,31 +336,18 @@ def test_a_process_that_waits_for_others_obeys_signals(mode, number, code, port)
 
 def test_a_port_that_is_in_use_is_named(port):
     address = f"localhost:{port.getsockname()[1]}"
-    _, stderr = _alone(address, 0).communicate(timeout=300)
-    (line,) = stderr.splitlines()
+    process = _start("-c", _ALONE, address, 0, 300, "train")
+    (line,) = process.communicate(timeout=300)[1].splitlines()
     assert line.startswith(f"error: --coordinator_address={address}: port ")
     assert "Address already in use" in line
 
 
 @pytest.mark.parametrize("platform", ["cuda", "unheard_of"])
-def test_a_platform_that_there_is_not_is_one_line(platform, tmp_path):
-    """`cuda` on machines without a GPU, on which the tests usually run."""
+def test_an_unavailable_platform_is_one_line(platform, tmp_path):
     if platform == "cuda" and cluster.num_gpus():
         pytest.skip("there is a GPU")
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "sanorm_jax.main",
-            "--config=configs/shapes.py",
-            f"--workdir={tmp_path}",
-        ],
-        env=os.environ | {"JAX_PLATFORMS": platform},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode not in (0, 124)
-    (line,) = [x for x in result.stderr.splitlines() if x.startswith("error: ")]
+    options = ["--config=configs/shapes.py", f"--workdir={tmp_path}"]
+    process = _start("-m", "sanorm_jax.main", *options, JAX_PLATFORMS=platform)
+    line = _error(process.communicate(timeout=300)[1])
+    assert process.returncode not in (0, 124)
     assert line.startswith(f"error: JAX_PLATFORMS={platform}: ")
-    assert "Traceback" not in result.stderr

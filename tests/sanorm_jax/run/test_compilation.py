@@ -65,7 +65,7 @@ def test_nothing_is_compiled_after_the_first_steps_and_evaluation(
         evaluate_every_steps=4,
         num_figure_examples=2,
         parallelism=parallelism,
-        # A last batch that is not full is no other program.
+        # The last batch is not full, and must not compile another program.
         evaluation_batch_size=4,
         evaluations={
             name: {"num_slots": slots, "num_iterations": iterations}
@@ -138,21 +138,17 @@ def _finish(process):
 
 
 def test_processes_share_programs_and_results(tmp_path):
-    """Two at once, then one that finds an entry that a kill left half written."""
+    """Two at once, then one that finds a torn entry, as a kill leaves it."""
     together = [_start(tmp_path / name) for name in ("a", "b")]
     first, second = (_finish(process) for process in together)
     assert first["misses"] + second["misses"] > 0
     (folder,) = (tmp_path / compilation_cache.FOLDER).iterdir()
     entries = sorted(folder.glob("*-cache"))
     torn = max(entries, key=lambda entry: entry.stat().st_size)
-    whole = torn.read_bytes()
-    torn.write_bytes(whole[: len(whole) // 2])
-    torn.with_name(torn.name.removesuffix("-cache") + "-atime").unlink()
-
-    third = _finish(_start(tmp_path / "c"))
-    assert third["misses"] == 1
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    out, _ = _start(tmp_path / "c").communicate()
+    third = json.loads(out)
     assert third["hits"] >= len(entries) - 1
-    assert torn.stat().st_size > len(whole) // 2
     assert first["weights"] == second["weights"] == third["weights"]
 
 
@@ -185,38 +181,15 @@ os.setuid({_NOBODY})
     second = _finish(_start(folder_of_nobody / "b", program))
     assert first["misses"] > 1
     assert second == first | {"hits": second["hits"], "misses": 0}
-    # Also those of a user without a name are found by one who has a name.
+    # A user with a name finds them too.
     assert _finish(_start(folder_of_nobody / "c"))["misses"] == 0
-
-
-@pytest.mark.parametrize(
-    ("code", "kept"),
-    [
-        # Then `filelock` makes a lock of the file's existence.
-        ("ENOSYS", True),
-        ("ENOLCK", False),
-    ],
-)
-def test_without_file_locks_a_process_goes_on(code, kept, tmp_path):
-    program = f"""
-import errno, fcntl, os
-def flock(file, operation):
-    raise OSError(errno.{code}, os.strerror(errno.{code}))
-fcntl.flock = flock
-{PROGRAM}"""
-    out, errors = _start(tmp_path / "a", program).communicate()
-    (folder,) = (tmp_path / compilation_cache.FOLDER).iterdir()
-    assert json.loads(out)["weights"]
-    assert bool(list(folder.glob("*-cache"))) == kept
-    assert ("cannot be written and locked" in errors) != kept
 
 
 @pytest.fixture
 def settings():
-    """JAX's settings of the cache, none of them set, and put back afterwards."""
+    """JAX's settings of the cache: unset at first, restored afterwards."""
     names = (
         "jax_compilation_cache_dir",
-        "jax_compilation_cache_max_size",
         "jax_persistent_cache_min_compile_time_secs",
     )
     before = {name: getattr(jax.config, name) for name in names}
@@ -224,6 +197,12 @@ def settings():
     yield lambda: jax.config.jax_compilation_cache_dir
     for name, value in before.items():
         jax.config.update(name, value)
+
+
+def test_the_cache_is_in_the_parent_of_the_workdir(settings, data_dir, tmp_path):
+    config = tiny.config(data_dir, compilation_cache=True)
+    compilation_cache.enable(config, tmp_path / "run")
+    assert settings().startswith(f"{tmp_path / compilation_cache.FOLDER}/")
 
 
 def test_a_folder_that_is_not_writable_is_one_warning(
@@ -246,10 +225,3 @@ def test_the_cache_can_be_off_or_elsewhere(settings, data_dir, tmp_path):
     compilation_cache.enable(config, tmp_path / "run")
     assert settings() == str(tmp_path / "elsewhere")
     assert not (tmp_path / compilation_cache.FOLDER).exists()
-
-
-def test_the_cache_is_in_the_parent_of_the_workdir(settings, data_dir, tmp_path):
-    config = tiny.config(data_dir, compilation_cache=True)
-    compilation_cache.enable(config, tmp_path / "run")
-    assert settings().startswith(f"{tmp_path / compilation_cache.FOLDER}/")
-    assert jax.config.jax_compilation_cache_max_size == compilation_cache.MAX_BYTES

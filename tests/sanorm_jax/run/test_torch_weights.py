@@ -23,10 +23,7 @@ MODELS = {
     "batch_norm": (SlotAttention(**SMALL, update_normalization="batch_norm"), TOKENS),
     "torch_gru": (SlotAttention(**SMALL, gru="torch", common_dim=8), TOKENS),
     "dinosaur": (Dinosaur(SLOTS, decoder_num_hidden_layers=2), TOKENS),
-    "expanding": (
-        Autoencoder(SLOTS, feature_dim=4, image_size=16),
-        IMAGES,
-    ),
+    "expanding": (Autoencoder(SLOTS, feature_dim=4, image_size=16), IMAGES),
     "stationary": (
         Autoencoder(
             SLOTS,
@@ -40,15 +37,10 @@ MODELS = {
         IMAGES,
     ),
     "up_convolve": (
-        Autoencoder(
-            SlotAttention(**SMALL), feature_dim=4, image_size=16, decoder="up_convolve"
-        ),
+        Autoencoder(SLOTS, feature_dim=4, image_size=16, decoder="up_convolve"),
         IMAGES,
     ),
-    "set_predictor": (
-        SetPredictor(SLOTS, feature_dim=4, image_size=16),
-        IMAGES,
-    ),
+    "set_predictor": (SetPredictor(SLOTS, feature_dim=4, image_size=16), IMAGES),
 }
 
 
@@ -107,7 +99,7 @@ def test_names_and_layouts():
     np.testing.assert_array_equal(tensors["gru.bias_hh"][6:12], gru["bias"][1, :6])
 
 
-def test_missing_and_unknown_names_are_told():
+def test_missing_and_unknown_names_are_reported():
     model, variables = _variables("mean")
     tensors = torch_weights.to_torch(model, variables)
     tensors["to_x.weight"] = tensors.pop("to_q.weight")
@@ -122,14 +114,14 @@ def test_missing_and_unknown_names_are_told():
         torch_weights.to_torch(model, variables)
 
 
-def test_weights_of_another_normalization_are_refused():
+def test_weights_of_another_normalization_are_rejected():
     model, variables = _variables("batch_norm")
     tensors = torch_weights.to_torch(model, variables)
     with pytest.raises(UserError, match="unknown update_normalizer"):
         torch_weights.to_flax(MODELS["mean"][0], tensors)
 
 
-def test_frozen_encoder_in_a_checkpoint_is_passed_over():
+def test_frozen_encoder_in_a_checkpoint_is_ignored():
     model, variables = _variables("dinosaur")
     tensors = torch_weights.to_torch(model, variables)
     tensors["encoder.blocks.0.attn.qkv.weight"] = np.zeros((3, 3), np.float32)
@@ -137,7 +129,7 @@ def test_frozen_encoder_in_a_checkpoint_is_passed_over():
     jax.tree.map(np.testing.assert_array_equal, back, variables)
 
 
-def test_other_constants_are_refused():
+def test_other_constants_are_rejected():
     model, variables = _variables("expanding")
     tensors = torch_weights.to_torch(model, variables)
     tensors["encoder_pos.pos_embedding"] = 2 * tensors["encoder_pos.pos_embedding"]

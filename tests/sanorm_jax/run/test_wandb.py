@@ -35,7 +35,7 @@ def test_scalars_and_figures_are_mirrored_offline(data_dir, tmp_path, monkeypatc
     assert b"default/fg_ari_masks_refined" in file.read_bytes()
 
 
-def test_a_restart_goes_on_with_the_run(data_dir, tmp_path, monkeypatch):
+def test_a_restart_resumes_the_run(data_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     started = []
     init = wandb.init
@@ -63,9 +63,7 @@ def test_what_cannot_be_sent_does_not_stop_the_run(data_dir, tmp_path, monkeypat
     assert workdir.read_lines(tmp_path / "metrics.jsonl")
 
 
-def test_without_wandb_the_option_is_refused_before_anything(
-    data_dir, tmp_path, monkeypatch
-):
+def test_without_wandb_the_option_is_rejected_at_once(data_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     config = tiny.config(data_dir, wandb="slots")
     with pytest.raises(UserError, match="wandb is not installed"):
@@ -73,7 +71,7 @@ def test_without_wandb_the_option_is_refused_before_anything(
     assert not (tmp_path / "run").exists()
 
 
-def test_wandb_that_does_not_start_is_told_in_one_line(data_dir, tmp_path, monkeypatch):
+def test_wandb_that_does_not_start_is_one_line(data_dir, tmp_path, monkeypatch):
     def fail(**kwargs):
         raise RuntimeError("api_key not configured\nmore")
 
