@@ -27,25 +27,19 @@ CONSOLE = Console(
     force_terminal=sys.stderr.isatty(),
 )
 LOG_FILE = "log.txt"
-_PACKAGE = pathlib.Path(__file__).parents[1]
-# In a checkout, parts of the package lie beside it; in a wheel, all are within it.
-_BESIDE = ("data", "feature_extraction") if (_PACKAGE.parent / "data").is_dir() else ()
+# Libraries log through absl too: Orbax alone writes thirty lines for each checkpoint.
+_ROOT = pathlib.Path(__file__).parents[2]
 _OURS = tuple(
-    f"{folder}{os.sep}"
-    for folder in (_PACKAGE, *(_PACKAGE.parent / name for name in _BESIDE))
+    f"{_ROOT / name}{os.sep}" for name in ("sanorm_jax", "data", "feature_extraction")
 )
-# Attribute of a record that is for the log file alone.
-_QUIET = "sanorm_quiet"
 
 
 def _is_for_people(record: std_logging.LogRecord) -> bool:
-    if getattr(record, _QUIET, False):
-        return False
     path = record.pathname
     # Orbax tells of each file, and JAX of each absent accelerator, as warnings too.
     chatty = "orbax" in path or "xla_bridge" in path
-    least = std_logging.ERROR if chatty else std_logging.WARNING
-    return path.startswith(_OURS) or record.levelno >= least
+    minimum = std_logging.ERROR if chatty else std_logging.WARNING
+    return path.startswith(_OURS) or record.levelno >= minimum
 
 
 class _Lines(std_logging.Handler):
@@ -100,8 +94,3 @@ class LogFile:
         if self._handler is not None:
             std_logging.getLogger().removeHandler(self._handler)
             self._handler.close()
-
-
-def note(text: str):
-    """Log what is for the log file alone."""
-    logging.get_absl_logger().info(text, extra={_QUIET: True})

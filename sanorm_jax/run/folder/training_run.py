@@ -183,11 +183,11 @@ def open_run(
 
 
 def _describe(state: Any):
-    """Tells the model's size; its parameters one by one to the log file."""
+    """Log the size of the model, and a table of its parameters to the log file."""
     # clu takes TensorFlow along: imported where a run begins, not with this module.
     from clu import parameter_overview
 
-    console.note("\n" + parameter_overview.get_parameter_overview(state.params))
+    parameter_overview.log_parameter_overview(state.params)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     logging.info("a model of %s parameters", f"{count:,}")
 

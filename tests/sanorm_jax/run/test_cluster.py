@@ -209,19 +209,20 @@ def test_two_tasks_of_a_node_share_a_run_and_no_gpu(tmp_path):
     assert told == [["0,1", 0, 2, 4], ["2,3", 1, 2, 4]]
 
 
-@pytest.mark.parametrize("mode", ["train", "evaluate"])
-def test_two_runs_in_one_step_are_an_error_that_names_the_difference(mode, tmp_path):
-    config = ["--config=configs/dinosaur.py"] if mode == "train" else []
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_two_runs_in_one_step_are_an_error_that_names_the_difference(verb, tmp_path):
+    options = {
+        "train": ("--config=configs/dinosaur.py", "--config.seed={}"),
+        "evaluate": ("--num_slots={}",),
+    }
     tasks = [
         subprocess.Popen(
             [
                 sys.executable,
                 "-m",
-                "sanorm_jax.main",
-                f"--mode={mode}",
-                *config,
-                *[f"--config.seed={index}" for _ in config],
-                f"--num_slots={7 + index}",
+                "sanorm_jax",
+                verb,
+                *(option.format(7 + index) for option in options[verb]),
                 f"--workdir={tmp_path}/runs/{index}",
             ],
             env=os.environ
@@ -242,10 +243,12 @@ def test_two_runs_in_one_step_are_an_error_that_names_the_difference(mode, tmp_p
     for task, stderr in zip(tasks, told, strict=True):
         assert task.returncode not in (0, 124), stderr
         (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
-        assert "--num_slots: ['7'] in process 0, ['8'] in process 1" in line
         runs = f"{tmp_path}/runs"
         assert f"--workdir: {runs}/0 in process 0, {runs}/1 in process 1" in line
-        assert ("--config.seed: 0 in process 0, 1" in line) == (mode == "train")
+        seeds = "--config.seed: 7 in process 0, 8 in process 1"
+        assert (seeds in line) == (verb == "train")
+        slots = "--num_slots: [7] in process 0, [8] in process 1"
+        assert (slots in line) == (verb == "evaluate")
     assert not (tmp_path / "runs").exists()
 
 
