@@ -45,9 +45,13 @@ def _run(paper, workdir: pathlib.Path, report_only: bool) -> int:
 
 
 if __name__ == "__main__":
-    config = options.define_config("File of the studies.", "configs/paper.py")
+    config = options.define_config("File of the studies; configs/paper.py if unset.")
     workdir = commands.define_path(
         "workdir", "experiments/paper", "Folder of the runs."
     )
     report = flags.DEFINE_bool("report", False, "Write the page of what is done.")
-    options.run(lambda: _run(config.value, workdir.value, report.value), config)
+    options.run(
+        lambda: _run(config.value, workdir.value, report.value),
+        config,
+        default="configs/paper.py",
+    )

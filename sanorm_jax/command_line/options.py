@@ -1,5 +1,6 @@
 """The flag `--config`: a file in `configs/`, and values for its fields."""
 
+import functools
 import math
 import pathlib
 import sys
@@ -56,18 +57,16 @@ class _ConfigFile(config_flags.ConfigFileFlagParser):
         return super().parse(f"{found}{colon}{argument}")
 
 
-def define_config(description: str, default: str | None = None) -> flags.FlagHolder:
+def define_config(description: str) -> flags.FlagHolder:
     """Define the flag `--config`.
 
     Args:
       description: Help text.
-      default: Path without the flag; None for none.
     """
     config = config_flags.DEFINE_config_file(
         "config", None, description, flag_values=flags.FLAGS
     )
     flags.FLAGS["config"].parser = _ConfigFile("config")
-    flags.set_default(config, default)
     return config
 
 
@@ -92,8 +91,12 @@ def _check(config: ml_collections.ConfigDict):
             group[name] = str(commands.expand(value))
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def _parse_flags(
+    config: flags.FlagHolder, default: str | None, argv: list[str]
+) -> list[str]:
     try:
+        # Reads the config, with the values given for its fields, unless argv names one.
+        flags.set_default(config, default)
         return commands.parse_flags(argv)
     except UserError as error:
         reason = str(error)
@@ -104,17 +107,22 @@ def _parse_flags(argv: list[str]) -> list[str]:
     sys.exit(commands.fail(reason))
 
 
-def run(command: Callable[[], int], config: flags.FlagHolder):
+def run(
+    command: Callable[[], int | None],
+    config: flags.FlagHolder,
+    default: str | None = None,
+):
     """Parse the flags, run a command and exit; bad input is one line and exit code 2.
 
     Args:
-      command: Work of the command; returns the exit code.
+      command: Work of the command; returns the exit code, or None for 0.
       config: The flag `--config`.
+      default: Its value if it is not given.
     """
 
-    def work() -> int:
+    def work() -> int | None:
         if config.value is not None:
             _check(config.value)
         return command()
 
-    commands.main(work, parse=_parse_flags)
+    commands.main(work, parse=functools.partial(_parse_flags, config, default))

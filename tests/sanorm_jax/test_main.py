@@ -63,6 +63,7 @@ def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
         (["status", "--workdir=/none", "run"], "unknown argument run"),
         (["trian"], "no verb 'trian'"),
         ([], "no verb ''"),
+        (["paper", "--config.seedz=3"], 'Did you mean "seeds"'),
         # Flags of other verbs.
         (["train", "--num_slots=7"], "flag 'num_slots'"),
         (["evaluate", "--dataset=shapes"], "flag 'dataset'"),

@@ -33,7 +33,7 @@ def _parse(monkeypatch, *arguments) -> ml_collections.ConfigDict:
     monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
     monkeypatch.setattr(sys, "argv", ["command", *arguments])
     flag = options.define_config("")
-    options._parse_flags(sys.argv)
+    options._parse_flags(flag, None, sys.argv)
     try:
         options._check(flag.value)
     except UserError as error:
