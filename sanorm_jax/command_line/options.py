@@ -98,13 +98,11 @@ def _parse_flags(
         # Reads the config, with the values given for its fields, unless argv names one.
         flags.set_default(config, default)
         return commands.parse_flags(argv)
-    except UserError as error:
-        reason = str(error)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         # ml_collections raises these, which absl does not catch, for an unknown field.
         said = " ".join(str(error.args[0] if error.args else error).split())
         reason = f"--config.FIELD=VALUE: no such field, or no value for it: {said}"
-    sys.exit(commands.fail(reason))
+        sys.exit(commands.fail(reason))
 
 
 def run(
