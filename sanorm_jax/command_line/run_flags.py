@@ -15,7 +15,7 @@ from sanorm_jax.core.errors import UserError
 if TYPE_CHECKING:
     from sanorm_jax.run.distribution.hosts import Hosts
 
-# Where a host finds its data is its own affair; `train` compares what is there.
+# Each host may have its own copy of the data, whose contents `train` compares.
 _OF_A_HOST = ("data_dir",)
 
 # Flags defined here are those of the module that asked for them.
@@ -46,7 +46,7 @@ def define_numbers(name: str, description: str) -> flags.FlagHolder:
 
 
 class RunFlags:
-    """Defines the flags of a run; their values are there once they are parsed.
+    """Defines the flags of a run, to be read once they are parsed.
 
     Attributes:
       config: The flag `--config`.
@@ -66,8 +66,8 @@ class RunFlags:
         self._process_id = flags.DEFINE_integer(
             "process_id", None, "Several processes: index of this one, from 0."
         )
-        self._local_devices = define_numbers(
-            "local_device_ids", "Visible GPUs of this process, such as 0,1."
+        self._local_devices = flags.DEFINE_list(
+            "local_device_ids", [], "Visible GPUs of this process, such as 0,1."
         )
 
     @property

@@ -56,6 +56,7 @@ def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
             ["evaluate", "--workdir=/none", "--num_slots=7,x"],
             "--num_slots=7,x: must be",
         ),
+        (["evaluate", "--workdir=/none", "--local_device_ids=0,0"], "ids=0,0: must be"),
         (["segment", "--workdir=/none"], "no run there"),
         (["report", "--workdir=/none"], "no run there"),
         (["status", "--workdir=/none"], "no run there"),
@@ -78,8 +79,8 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message):
     assert line.startswith("error: ") and message in line
 
 
-_RUN = {"config", "workdir", "coordinator_address", "num_processes", "process_id"}
-_RUN |= {"local_device_ids"}
+_RUN = {"config", "workdir"}
+_RUN |= {"coordinator_address", "num_processes", "process_id", "local_device_ids"}
 _GRID = {"split", "num_slots", "num_iterations", "step"}
 _FLAGS = {
     "train": _RUN,
