@@ -27,8 +27,8 @@ VIT := $(DATA_DIR)/weights/$(ENCODER).safetensors
 define train_and_show
 	$(BIN)/python -m sanorm_jax.main --config=configs/$(CONFIG).py --workdir=$(RUN) \
 		--config.data_dir=$(DATA_DIR)
-	$(BIN)/python -m sanorm_jax.main --mode=evaluate --workdir=$(RUN) $(GRID)
-	$(BIN)/python -m sanorm_jax.main --mode=report --workdir=$(RUN)
+	$(BIN)/python -m sanorm_jax evaluate --workdir=$(RUN) $(GRID)
+	$(BIN)/python -m sanorm_jax report --workdir=$(RUN)
 endef
 RUN = experiments/$@
 
@@ -139,7 +139,7 @@ segment: $(VENV)/.run
 		--like=$(WORKDIR) --data_dir=$(DATA_DIR)
 	$(BIN)/python -m feature_extraction.extract --dataset=images --name=$(NAME) \
 		--like=$(WORKDIR) --data_dir=$(DATA_DIR) $(if $(WEIGHTS),--weights=$(WEIGHTS))
-	$(BIN)/python -m sanorm_jax.main --mode=segment --workdir=$(WORKDIR) \
+	$(BIN)/python -m sanorm_jax segment --workdir=$(WORKDIR) \
 		--dataset=$(NAME) --data_dir=$(DATA_DIR) \
 		$(if $(NUM_SLOTS),--num_slots=$(NUM_SLOTS))
 

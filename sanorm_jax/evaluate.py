@@ -363,8 +363,8 @@ def check_evaluations(config: ml_collections.ConfigDict):
         for field in ("num_slots", "num_iterations"):
             if not hasattr(setting, "get") or setting.get(field) is None:
                 raise UserError(
-                    f"config.evaluations.{name}: has no {field}; give "
-                    f"--config.evaluations.{name}.num_slots and .num_iterations"
+                    f"config.evaluations.{name}: has no {field}; give num_slots and "
+                    "num_iterations"
                 )
 
 

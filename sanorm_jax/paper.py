@@ -10,7 +10,6 @@ import pathlib
 import sys
 
 from absl import flags, logging
-from ml_collections import config_flags
 
 from sanorm_jax.command_line import options
 from sanorm_jax.core import commands
@@ -46,14 +45,13 @@ def _run(paper, workdir: pathlib.Path, report_only: bool) -> int:
 
 
 if __name__ == "__main__":
-    config = config_flags.DEFINE_config_file(
-        "config",
-        options.find_config("configs/paper.py"),
-        "File of the studies.",
-        lock_config=True,
-    )
+    config = options.define_config("File of the studies; configs/paper.py if unset.")
     workdir = commands.define_path(
         "workdir", "experiments/paper", "Folder of the runs."
     )
     report = flags.DEFINE_bool("report", False, "Write the page of what is done.")
-    options.run(lambda: _run(config.value, workdir.value, report.value), config)
+    options.run(
+        lambda: _run(config.value, workdir.value, report.value),
+        config,
+        default="configs/paper.py",
+    )

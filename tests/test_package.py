@@ -110,11 +110,8 @@ print(sanorm_jax.SlotAttention.__name__, sanorm_jax.load.__name__)
 
 
 def test_its_commands_prepare_and_train_from_an_empty_folder(installed, tmp_path):
-    start = "import sys; from sanorm_jax.command_line.console import main; main()"
-    verb = (
-        "-c",
-        start,
-    )
+    # What the script `sanorm` does.
+    verb = ("-c", "from sanorm_jax.__main__ import main; main()")
     _run(
         installed,
         tmp_path,

@@ -1,1 +1,1 @@
-"""What is typed: the flags of a config, and the command `sanorm`."""
+"""The verbs that use a trained run, and the flags that verbs share."""

@@ -1,93 +1,126 @@
-"""What every command of this package does around its work."""
+"""The flag `--config`: a file in `configs/`, and values for its fields."""
 
+import functools
+import math
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import ml_collections
 from absl import flags
+from ml_collections.config_flags import config_flags
 
 from sanorm_jax import configs
-from sanorm_jax.command_line import overrides
 from sanorm_jax.core import commands, fields
 from sanorm_jax.core.errors import UserError
 
+# Groups whose fields are names that one chooses.
+_NAMED = {"datasets", "evaluations", "studies", "train_settings"}
 
-def find_config(path: str) -> str:
-    """Return a config's path, or where `configs/NAME.py` was installed to.
+# Flags defined here are those of the module that asked for them.
+flags.disclaim_key_flags()
+
+
+class _WholeNumber(flags.IntegerParser):
+    """Whole numbers, also as 1e3, and None, which `fields.check` allows or rejects."""
+
+    def parse(self, argument: Any) -> int | None:
+        """Return the number."""
+        if not isinstance(argument, str):
+            return argument
+        if argument == "None":
+            return None
+        try:
+            value = float(argument) if "e" in argument.lower() else int(argument)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value != int(value):
+            raise ValueError("must be a whole number")
+        return int(value)
+
+
+config_flags.register_flag_parser_for_type(int, _WholeNumber())
+
+
+class _ConfigFile(config_flags.ConfigFileFlagParser):
+    """Config files; `configs/NAME.py` is also found where it was installed to."""
+
+    def parse(self, path: str) -> ml_collections.ConfigDict:
+        """Return the config of a file."""
+        file, colon, argument = path.partition(":")
+        found = commands.expand(file)
+        if not found.exists() and found.parent == pathlib.Path("configs"):
+            found = pathlib.Path(configs.__file__).with_name(found.name)
+        if not found.is_file():
+            raise ValueError("no such file; see configs/")
+        return super().parse(f"{found}{colon}{argument}")
+
+
+def define_config(description: str) -> flags.FlagHolder:
+    """Define the flag `--config`.
 
     Args:
-      path: Path of a file, or `configs/NAME.py` where there is no such folder.
+      description: Help text.
     """
-    given = commands.expand(path)
-    if given.exists() or given.parent != pathlib.Path("configs"):
-        return str(given)
-    shipped = pathlib.Path(configs.__file__).with_name(given.name)
-    return str(shipped) if shipped.exists() else path
+    config = config_flags.DEFINE_config_file(
+        "config", None, description, flag_values=flags.FLAGS
+    )
+    flags.FLAGS["config"].parser = _ConfigFile("config")
+    return config
 
 
-def _find_configs(argv: list[str]) -> list[str]:
-    found = []
-    for before, argument in zip(["", *argv], argv, strict=False):
-        flag, is_set, path = argument.partition("=")
-        if is_set and flag in ("--config", "-config"):
-            argument = f"{flag}={find_config(path)}"
-        elif before in ("--config", "-config"):
-            argument = find_config(argument)
-        found.append(argument)
-    return found
+def default_workdir() -> pathlib.Path:
+    """Return `experiments/<name of the config>`."""
+    name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
+    return pathlib.Path("experiments", name)
 
 
-def _parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
-    """Parse the command line; exit with an error line if it is wrong."""
-    try:
-        argv, evaluations = overrides.take_evaluations(_find_configs(argv))
-        # The flag of the config looks for its fields there.
-        sys.argv = list(argv)
-        left = flags.FLAGS(argv)
-        if config.value is not None:
-            config.value.keys()  # A file that could not be read is told here.
-            given = flags.FLAGS["config"].override_values
-            replaced = {path: flags.FLAGS[f"config.{path}"].default for path in given}
-            overrides.check_empty(replaced)
-            overrides.complete_groups(config.value, replaced)
-            overrides.add_evaluations(config.value, evaluations)
-            fields.check(config.value, "--config")
-            _expand_paths(config.value)
-        elif evaluations:
-            raise UserError(f"{evaluations[0][0]}: give the --config that it is of")
-        return left
-    except OSError:
-        path = flags.FLAGS["config"].config_filename
-        reason = f"--config={path}: no such file; see configs/"
-    except UserError as error:
-        reason = str(error)
-    except flags.IllegalFlagValueError as error:
-        # flag --config.seed=2.0: must be a whole number
-        reason = " ".join(str(error).split()).removeprefix("flag ")
-    except flags.Error as error:
-        reason = " ".join(str(error).split())
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # How ml_collections says that a field is unknown or its value no such thing.
-        said = " ".join(str(error.args[0] if error.args else error).split())
-        reason = f"--config.FIELD=VALUE: no such field, or no value for it: {said}"
-    sys.exit(commands.fail(reason))
-
-
-def _expand_paths(config: ml_collections.ConfigDict):
+def _check(config: ml_collections.ConfigDict):
+    for path, value in flags.FLAGS["config"].override_values.items():
+        # ml_collections replaces the group, which would then lack its other fields.
+        is_group = isinstance(value, ml_collections.ConfigDict)
+        if is_group and path.split(".")[-1] not in _NAMED:
+            raise UserError(
+                f"--config.{path}: is a group of fields; set one of them, "
+                f"--config.{path}.FIELD=VALUE"
+            )
+    fields.check(config, "--config")
     for _, group, name, value in fields.walk(config):
         if name in fields.PATHS and value:
             group[name] = str(commands.expand(value))
 
 
-def run(command: Callable[[], int], config: flags.FlagHolder):
+def _parse_flags(
+    config: flags.FlagHolder, default: str | None, argv: list[str]
+) -> list[str]:
+    try:
+        # Reads the config, with the values given for its fields, unless argv names one.
+        flags.set_default(config, default)
+        return commands.parse_flags(argv)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        # ml_collections raises these, which absl does not catch, for an unknown field.
+        said = " ".join(str(error.args[0] if error.args else error).split())
+        reason = f"--config.FIELD=VALUE: no such field, or no value for it: {said}"
+        sys.exit(commands.fail(reason))
+
+
+def run(
+    command: Callable[[], int | None],
+    config: flags.FlagHolder,
+    default: str | None = None,
+):
     """Parse the flags, run a command and exit; bad input is one line and exit code 2.
 
     Args:
-      command: Work of the command; returns the exit code.
+      command: Work of the command; returns the exit code, or None for 0.
       config: The flag `--config`.
+      default: Its value if it is not given.
     """
-    commands.main(
-        command,
-        parse=lambda argv: _parse_flags(config, argv),
-    )
+
+    def work() -> int | None:
+        if config.value is not None:
+            _check(config.value)
+        return command()
+
+    commands.main(work, parse=functools.partial(_parse_flags, config, default))

@@ -1,6 +1,7 @@
-"""What every command does around its work: flags, paths, errors, exit codes."""
+"""The frame of every command: flags, paths, errors and exit codes."""
 
 import errno
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -10,9 +11,9 @@ from absl import app, flags
 from sanorm_jax.core import console
 from sanorm_jax.core.errors import UserError
 
-# What argparse and shells use for a command line that cannot be carried out.
+# The exit code of invalid input, as in argparse and shells.
 BAD_INPUT = 2
-# Faults of a disk and of its rights: nothing of a traceback would help.
+# Errors of a disk and its permissions, for which a traceback would not help.
 _DISK_ERRORS = {
     errno.ENOSPC: "make room and start again",
     errno.EDQUOT: "make room and start again",
@@ -26,17 +27,8 @@ flags.disclaim_key_flags()
 
 
 def expand(path: str | pathlib.Path) -> pathlib.Path:
-    """Return a path with `~` replaced by the home folder, as a shell does.
-
-    Raises:
-      UserError: the home folder is not known.
-    """
-    try:
-        return pathlib.Path(path).expanduser()
-    except RuntimeError:
-        raise UserError(
-            f"{path}: the home folder is not known; give the full path"
-        ) from None
+    """Return a path with `~` replaced by the home folder, if that is known."""
+    return pathlib.Path(os.path.expanduser(path))  # noqa: PTH111 - this never fails
 
 
 class _PathParser(flags.ArgumentParser):
@@ -47,10 +39,7 @@ class _PathParser(flags.ArgumentParser):
     def parse(self, argument: str | pathlib.Path) -> pathlib.Path:
         if not str(argument):
             raise ValueError("must name a file or a folder")
-        try:
-            return expand(argument)
-        except UserError as error:
-            raise ValueError(str(error)) from None
+        return expand(argument)
 
 
 def define_path(
@@ -81,10 +70,10 @@ def fail(reason: object) -> int:
 
 
 def run(work: Callable[[], int | None]) -> int:
-    """Do the work and return its exit code (None: 0); `BAD_INPUT` after an error line.
+    """Do the work and return its exit code, or `BAD_INPUT` after one error line.
 
     Args:
-      work: Work of the command.
+      work: Work of the command; returns an exit code, or None for 0.
     """
     console.setup()
     try:
@@ -99,11 +88,11 @@ def run(work: Callable[[], int | None]) -> int:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Return the arguments that are no flags; exit with an error line on bad flags."""
+    """Return the arguments that are not flags; exit with one line on invalid flags."""
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        # flag --num_workers=many: invalid literal for int()
+        # absl says "flag --num_workers=many: invalid literal for int()".
         sys.exit(fail(" ".join(str(error).split()).removeprefix("flag ")))
 
 
@@ -116,9 +105,9 @@ def main(
     """Parse the command line, do the work and exit.
 
     Args:
-      work: Work of the command; takes the arguments that are no flags.
+      work: Work of the command; takes the arguments that are not flags.
       arguments: Names of these arguments.
-      parse: Parser of the command line, which ends the process on bad flags.
+      parse: Parser of the command line, which ends the process on invalid flags.
     """
 
     def start(argv: Sequence[str]) -> int:

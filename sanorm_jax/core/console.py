@@ -1,7 +1,7 @@
-"""What a person sees of a command: a line for each thing; all else is in a log file.
+"""Messages of a command: its own on standard error, libraries' in a log file.
 
-In a terminal lines are bare, and bars stand below them; elsewhere lines have the time.
-Libraries are heard from warnings on (their C++ parts, errors on).
+In a terminal, a progress bar is below the messages. Elsewhere they begin with the time.
+Of libraries, warnings and errors are shown too (of their C++ code, errors only).
 """
 
 import logging as std_logging
@@ -12,44 +12,38 @@ import sys
 from absl import logging
 from rich.console import Console
 
-# Read by XLA and TensorFlow when they are loaded; what the user has set stays. Only so
-# does TensorFlow, which reads and decodes alike without it, not announce oneDNN.
+# Read by XLA and TensorFlow when they are loaded, unless the user has set them.
+# Without oneDNN, TensorFlow reads and decodes the same and does not announce it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# Lines and bars share it: a line pushes the bar down, whatever its thread.
+# Messages and bars share one console, so that a message moves the bar down.
 CONSOLE = Console(
     stderr=True,
     highlight=False,
     soft_wrap=True,
     markup=False,
-    # Rich would take FORCE_COLOR, which notebooks and CI set, for a terminal.
+    # Rich would take a notebook or CI, which set FORCE_COLOR, for a terminal.
     force_terminal=sys.stderr.isatty(),
 )
 LOG_FILE = "log.txt"
-_PACKAGE = pathlib.Path(__file__).parents[1]
-# In a checkout, parts of the package lie beside it; in a wheel, all are within it.
-_BESIDE = ("data", "feature_extraction") if (_PACKAGE.parent / "data").is_dir() else ()
+# Libraries log through absl too: Orbax alone writes thirty lines for each checkpoint.
+_ROOT = pathlib.Path(__file__).parents[2]
 _OURS = tuple(
-    f"{folder}{os.sep}"
-    for folder in (_PACKAGE, *(_PACKAGE.parent / name for name in _BESIDE))
+    f"{_ROOT / name}{os.sep}" for name in ("sanorm_jax", "data", "feature_extraction")
 )
-# Attribute of a record that is for the log file alone.
-_QUIET = "sanorm_quiet"
 
 
 def _is_for_people(record: std_logging.LogRecord) -> bool:
-    if getattr(record, _QUIET, False):
-        return False
     path = record.pathname
-    # Orbax tells of each file, and JAX of each absent accelerator, as warnings too.
+    # Orbax warns about each file, and JAX about each accelerator that is absent.
     chatty = "orbax" in path or "xla_bridge" in path
-    least = std_logging.ERROR if chatty else std_logging.WARNING
-    return path.startswith(_OURS) or record.levelno >= least
+    minimum = std_logging.ERROR if chatty else std_logging.WARNING
+    return path.startswith(_OURS) or record.levelno >= minimum
 
 
 class _Lines(std_logging.Handler):
-    """Prints records as lines on standard error."""
+    """A handler that prints records on standard error."""
 
     def emit(self, record: std_logging.LogRecord):
         """Print a record."""
@@ -63,7 +57,7 @@ class _Lines(std_logging.Handler):
 
 
 def setup():
-    """Make this process write for people; called once, by commands."""
+    """Set up logging of this process; called once, by commands."""
     logging.set_verbosity(logging.INFO)
     root = std_logging.getLogger()
     for handler in list(root.handlers):
@@ -76,9 +70,9 @@ def setup():
 
 
 class LogFile:
-    """Appends all that is logged to `<folder>/log.txt`, libraries' lines too.
+    """A context manager that appends all messages to `<folder>/log.txt`.
 
-    A context manager. Where standard error is that file already, nothing is added.
+    It adds nothing if standard error is that file already.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -100,8 +94,3 @@ class LogFile:
         if self._handler is not None:
             std_logging.getLogger().removeHandler(self._handler)
             self._handler.close()
-
-
-def note(text: str):
-    """Log what is for the log file alone."""
-    logging.get_absl_logger().info(text, extra={_QUIET: True})

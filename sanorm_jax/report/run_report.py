@@ -32,7 +32,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     """Write `<workdir>/report.html` from the run's newest evaluation.
 
     Raises:
-      UserError: the run was not evaluated by `--mode=evaluate`.
+      UserError: the run was not evaluated by `sanorm evaluate`.
     """
     config = workdir_lib.load_config(workdir)
     workdir_lib.check_writable(workdir)
@@ -94,7 +94,8 @@ def _newest_evaluation(workdir: pathlib.Path) -> tuple[pathlib.Path, list[Row]]:
     )
     if not files:
         raise UserError(
-            f"--workdir={workdir}: not evaluated; run --mode=evaluate first"
+            f"--workdir={workdir}: not evaluated; run python -m sanorm_jax evaluate "
+            f"--workdir={workdir}"
         )
     return files[-1].parent, json.loads(files[-1].read_text())
 

@@ -11,7 +11,6 @@ import sys
 import jax
 import ml_collections
 from absl import flags, logging
-from ml_collections import config_flags
 
 from sanorm_jax.command_line import options
 from sanorm_jax.core import commands
@@ -20,9 +19,7 @@ from sanorm_jax.run.distribution import preemption
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import learning_rates, page, runner, session, slurm
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "File of the study, configs/study_*.py.", lock_config=True
-)
+_CONFIG = options.define_config("File of the study, configs/study_*.py.")
 _WORKDIR = commands.define_path(
     "workdir", None, "Folder of the study; default experiments/<name of the config>."
 )
@@ -43,11 +40,7 @@ def _study() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
         if not path.exists():
             raise UserError(f"--workdir={workdir}: no study there; give --config")
         return ml_collections.ConfigDict(json.loads(path.read_text())).lock(), workdir
-    workdir = pathlib.Path(
-        _WORKDIR.value
-        or f"experiments/{pathlib.Path(flags.FLAGS['config'].config_filename).stem}"
-    )
-    return _CONFIG.value, workdir
+    return _CONFIG.value, _WORKDIR.value or options.default_workdir()
 
 
 def _run_one(study, jobs) -> int:

@@ -1,20 +1,30 @@
-"""The command line in a process of its own."""
+"""The verbs in processes of their own."""
 
+import ast
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
+from sanorm_jax.__main__ import VERBS
 from tests import tiny
 
+ROOT = pathlib.Path(__file__).parents[2]
 
-def _run(*arguments):
+
+def _run(*arguments, module="sanorm_jax.main"):
     return subprocess.run(
-        [sys.executable, "-m", "sanorm_jax.main", *arguments],
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def _verb(*arguments):
+    return _run(*arguments, module="sanorm_jax")
 
 
 @pytest.mark.parametrize(
@@ -23,7 +33,7 @@ def _run(*arguments):
         (["--config=configs/shapes.py", "--config.num_slotz=7"], "num_slotz"),
         (["--config=configs/shapes.py", "--config.num_slots=many"], "num_slots=many"),
         (["--config=configs/absent.py"], "--config=configs/absent.py: no such file"),
-        (["--mode=test"], "--mode=test"),
+        (["--mode=evaluate"], "Unknown command line flag 'mode'"),
     ],
 )
 def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
@@ -37,18 +47,87 @@ def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/shapes.py", "--config.data_dir=/none"], "not a store"),
-        (["--mode=evaluate", "--workdir=/none"], "no run there"),
-        ([], "--config"),
+        (["train", "--config=configs/shapes.py", "--config.data_dir=/none"], "a store"),
+        (["train"], "--config"),
+        (["train", "--workdir=/none"], "--config"),
+        (["evaluate"], "--workdir"),
+        (["evaluate", "--workdir=/none"], "no run there"),
+        (
+            ["evaluate", "--workdir=/none", "--num_slots=7,x"],
+            "--num_slots=7,x: must be",
+        ),
+        (["evaluate", "--workdir=/none", "--local_device_ids=0,0"], "ids=0,0: must be"),
+        (["segment", "--workdir=/none"], "no run there"),
+        (["report", "--workdir=/none"], "no run there"),
+        (["status", "--workdir=/none"], "no run there"),
+        (["status"], "--workdir"),
+        (["status", "--workdir=/none", "run"], "unknown argument run"),
+        (["trian"], "no verb 'trian'"),
+        ([], "no verb ''"),
+        (["paper", "--config.seedz=3"], 'Did you mean "seeds"'),
+        # Flags of other verbs.
+        (["train", "--num_slots=7"], "flag 'num_slots'"),
+        (["evaluate", "--dataset=shapes"], "flag 'dataset'"),
+        (["segment", "--max_objects=3"], "flag 'max_objects'"),
+        (["report", "--step=3"], "flag 'step'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
-    if arguments and "--mode=evaluate" not in arguments:
-        arguments = [*arguments, f"--workdir={tmp_path / 'run'}"]
-    result = _run(*arguments)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message):
+    result = _verb(*arguments)
     assert result.returncode == 2
-    (line,) = [x for x in result.stderr.splitlines() if x.startswith("error: ")]
-    assert message in line
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ") and message in line
+
+
+_RUN = {"config", "workdir"}
+_RUN |= {"coordinator_address", "num_processes", "process_id", "local_device_ids"}
+_GRID = {"split", "num_slots", "num_iterations", "step"}
+_FLAGS = {
+    "train": _RUN,
+    "evaluate": _RUN | _GRID | {"max_objects"},
+    "segment": _RUN | _GRID | {"dataset", "data_dir"},
+    "report": {"workdir"},
+    "status": {"workdir"},
+}
+
+
+@pytest.mark.parametrize("verb", _FLAGS)
+def test_help_lists_the_flags_of_the_verb_alone(verb):
+    result = _verb(verb, "--help")
+    listed = {
+        line.split(":")[0].strip().removeprefix("--")
+        for line in result.stdout.splitlines()
+        if line.startswith("  --")
+    }
+    assert listed == _FLAGS[verb]
+
+
+_HELP = """
+import runpy, sys
+sys.argv = {argv}
+try:
+    runpy.run_module("sanorm_jax", run_name="__main__", alter_sys=True)
+except SystemExit:
+    pass
+print(sorted(sys.modules.keys() & {{"jax", "tensorflow", "torch"}}))
+"""
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["status", "--help"], ["evaluate", "--help"], ["status"]]
+)
+def test_what_only_reads_imports_no_large_library(argv):
+    code = _HELP.format(argv=["sanorm", *argv])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ast.literal_eval(done.stdout.splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_can_be_chosen(verb):
+    result = _verb(verb, "--help")
+    assert "--helpfull" in result.stdout, result.stderr
 
 
 def test_a_scheduler_that_starts_again_on_124_reaches_the_end(data_dir, tmp_path):

@@ -25,7 +25,7 @@ def run(data_dir, tmp_path_factory):
 
 
 def _command(*arguments, **options):
-    command = [sys.executable, "-m", "sanorm_jax.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "sanorm_jax", *map(str, arguments)]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, **options
     )
@@ -52,10 +52,10 @@ def _read_only(folder, place):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
-@pytest.mark.parametrize("mode", ["evaluate", "segment", "report"])
-def test_a_read_only_run_is_refused_before_the_work(mode, run, tmp_path):
+@pytest.mark.parametrize("verb", ["evaluate", "segment", "report"])
+def test_a_read_only_run_is_refused_before_the_work(verb, run, tmp_path):
     with _read_only(run, tmp_path / "run") as place:
-        done = _command(f"--mode={mode}", f"--workdir={place}")
+        done = _command(verb, f"--workdir={place}")
     line = _error(done)
     assert str(place) in line and "not writable (Read-only file system)" in line
     # Nothing was done before.
@@ -68,7 +68,7 @@ def test_a_file_in_the_way_is_named(run, tmp_path):
         if path.name != "evaluations":
             (tmp_path / "run" / path.name).symlink_to(path)
     (tmp_path / "run/evaluations").write_text("in the way")
-    line = _error(_command("--mode=evaluate", f"--workdir={tmp_path / 'run'}"))
+    line = _error(_command("evaluate", f"--workdir={tmp_path / 'run'}"))
     assert "run/evaluations: not writable (Not a directory)" in line
 
 
@@ -80,6 +80,6 @@ def test_a_full_disk_is_one_line(run, tmp_path):
             if path.name != "evaluations":
                 (disk / "run" / path.name).symlink_to(path)
         harm.fill(disk / "filler")
-        flags = ("--mode=evaluate", f"--workdir={disk / 'run'}")
+        flags = ("evaluate", f"--workdir={disk / 'run'}")
         line = _error(_command(*flags, env=os.environ | {"TMPDIR": str(tmp_path)}))
     assert f"{disk / 'run'}" in line and "No space left on device" in line

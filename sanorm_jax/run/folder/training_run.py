@@ -170,7 +170,7 @@ def _describe(state: Any):
     """Log the number of parameters, and each parameter to the log file."""
     from clu import parameter_overview  # This imports TensorFlow.
 
-    console.note("\n" + parameter_overview.get_parameter_overview(state.params))
+    parameter_overview.log_parameter_overview(state.params)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     logging.info("a model of %s parameters", f"{count:,}")
 

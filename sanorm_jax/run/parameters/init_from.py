@@ -31,7 +31,7 @@ def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
     restored = checkpoints.restore(workdir, template, step, part=True)
     if restored is None:
         raise UserError(
-            f"--workdir={workdir}: no checkpoint; train first with --mode=train"
+            f"--workdir={workdir}: no checkpoint; train first with --config=..."
         )
     variables, meta = restored
     return variables, meta["step"]

@@ -6,11 +6,11 @@ import sys
 import ml_collections
 import pytest
 from absl import flags
-from ml_collections import config_flags
 
 from sanorm_jax import configs
 from sanorm_jax.command_line import options
-from sanorm_jax.core import fields
+from sanorm_jax.core import commands, fields
+from sanorm_jax.core.errors import UserError
 
 CONFIGS = sorted(
     path
@@ -30,13 +30,14 @@ def _is_numeric(value) -> bool:
 
 def _parse(monkeypatch, *arguments) -> ml_collections.ConfigDict:
     """Return the config of a command line, read with flags of its own."""
-    values = flags.FlagValues()
-    monkeypatch.setattr(flags, "FLAGS", values)
-    monkeypatch.setattr(sys, "argv", [])
-    flag = config_flags.DEFINE_config_file(
-        "config", None, "", lock_config=True, flag_values=values
-    )
-    options._parse_flags(flag, ["command", *arguments])
+    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+    monkeypatch.setattr(sys, "argv", ["command", *arguments])
+    flag = options.define_config("")
+    options._parse_flags(flag, None, sys.argv)
+    try:
+        options._check(flag.value)
+    except UserError as error:
+        sys.exit(commands.fail(error))
     return flag.value
 
 

@@ -8,10 +8,8 @@ import sys
 import pytest
 
 _COMMAND = """
-import json, sys
-from ml_collections import config_flags
 from sanorm_jax.command_line import options
-config = config_flags.DEFINE_config_file("config", None, "", lock_config=True)
+config = options.define_config("")
 
 def show():
     print(config.value.to_json_best_effort())
@@ -36,10 +34,8 @@ def test_values_are_read_as_people_type_them():
         "--config.optimizer.learning_rate=1e-4",
         "--config.model.common_dim=64",
         "--config.model.common_dim=None",
-        "--config.evaluations.extra.num_slots=15",
-        "--config.evaluations.default.num_iterations=5",
-        "--config.evaluations.more.num_iterations",
-        "2",
+        "--config.evaluations.default.num_iterations",
+        "5",
         "--config.remat=true",
     )
     assert result.returncode == 0, result.stderr
@@ -48,24 +44,20 @@ def test_values_are_read_as_people_type_them():
     assert isinstance(config["num_train_steps"], int)
     assert config["optimizer"]["learning_rate"] == 1e-4
     assert config["model"]["common_dim"] is None and config["remat"] is True
-    assert config["evaluations"] == {
-        "default": {"num_slots": 7, "num_iterations": 5},
-        # What is not said is as in training.
-        "extra": {"num_slots": 15, "num_iterations": 3},
-        "more": {"num_slots": 7, "num_iterations": 2},
-    }
+    assert config["evaluations"] == {"default": {"num_slots": 7, "num_iterations": 5}}
 
 
-def test_a_study_s_runs_can_be_evaluated_otherwise_too():
+def test_named_evaluations_of_a_run_and_of_a_study_s_runs_can_be_set():
+    setting = {"extra": {"num_slots": 15, "num_iterations": 3}}
+    result = _run(f"--config.evaluations={setting}")
+    assert json.loads(result.stdout)["evaluations"] == setting
     result = _run(
-        "--config.base.evaluations.extra.num_slots=15",
+        f"--config.base.evaluations={setting}",
         "--config.base.seed=2",
         config="configs/study_shapes.py",
     )
-    assert result.returncode == 0, result.stderr
     base = json.loads(result.stdout)["base"]
-    assert base["evaluations"]["extra"] == {"num_slots": 15, "num_iterations": 3}
-    assert base["seed"] == 2
+    assert base["evaluations"] == setting and base["seed"] == 2
 
 
 @pytest.mark.parametrize(
@@ -74,13 +66,18 @@ def test_a_study_s_runs_can_be_evaluated_otherwise_too():
         ("--config.seed=2.0", "--config.seed=2.0: must be a whole number"),
         ("--config.seed=1e-1", "--config.seed=1e-1: must be a whole number"),
         ("--config.seed=1e999", "--config.seed=1e999: must be a whole number"),
-        ("--config.seed=None", "--config.seed=None: must not be empty"),
-        ("--config.optimizer.epsilon=None", "optimizer.epsilon=None: must not be"),
-        ("--config.optimizer.epsilon=tiny", "epsilon=tiny: must be a number"),
-        ("--config.remat=maybe", "--config.remat=maybe: must be True or False"),
-        ("--config.evaluations.x.num_slots=1.5", "x.num_slots=1.5: must be a whole"),
-        ("--config.evaluations.x.num_slots=0", "num_slots=0: must be a whole number a"),
-        ("--config.evaluations.x.slots=3", "no such field"),
+        ("--config.seed=None", "--config.seed=None: must be a whole number"),
+        ("--config.optimizer.epsilon=None", "epsilon=None: could not convert"),
+        ("--config.optimizer.epsilon=tiny", "epsilon=tiny: could not convert"),
+        ("--config.remat=maybe", "--config.remat=maybe: "),
+        ("--config.evaluations.default.num_slots=1.5", "=1.5: must be a whole number"),
+        ("--config.evaluations.default.num_slots=0", "=0: must be a whole number abov"),
+        ("--config.evaluations={'x': {'num_slots': 0}}", "evaluations.x.num_slots=0: "),
+        ("--config.evaluations.default.slots=3", "no such field"),
+        ("--config.evaluations.x.num_slots=3", "no such field"),
+        ("--config.optimizer={'learning_rate': 1.0}", "config.optimizer: is a group"),
+        ("--config.optimizer=adam", "--config.optimizer=adam: "),
+        ("--config.num slots=3", "no such field"),
         ("--config.num_slotz=3", 'Did you mean "num_slots"'),
         ("--seeds=3", "Unknown command line flag 'seeds'"),
     ],

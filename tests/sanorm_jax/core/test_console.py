@@ -18,7 +18,7 @@ from absl import logging as absl_logging
 from sanorm_jax.core import commands, console, progress
 
 def say(text, path):
-    # A line of a library: where it was written tells whose it is.
+    # Where a line was written tells whose it is.
     record = logging.LogRecord("absl", logging.INFO, path, 1, text, (), None)
     logging.getLogger("absl").handle(record)
 
@@ -31,7 +31,6 @@ def work():
                 "absl", logging.WARNING, "/site-packages/other.py", 1, "beware", (), 0
             )
         )
-        console.note("a long table")
         with progress.Progress("working", 4, "steps", 2) as bar:
             bar.advance(2, "well")
 
@@ -78,11 +77,11 @@ def test_lines_are_ours_or_warnings_and_all_is_in_the_file(run, tmp_path):
     bare = [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in lines]
     assert bare[:2] == ["one of ours", "warning: beware"]
     assert (bare == lines) == (run is _in_terminal)
-    assert "orbax" not in shown and "table" not in shown
+    assert "orbax" not in shown
     assert ("4/4" in shown) == (run is _in_terminal)
     assert ("working: 4 steps" in shown) == (run is _in_log)
     recorded = (tmp_path / "log.txt").read_text()
-    for text in ("one of ours", "one of orbax", "beware", "a long table"):
+    for text in ("one of ours", "one of orbax", "beware"):
         assert recorded.count(text) == 1
 
 
@@ -121,7 +120,8 @@ def test_training_logs_each_fact_in_one_line(data_dir, tmp_path):
     assert "slot_attention/to_q" in recorded  # the table of parameters
     assert "logging_writer.py" in recorded
 
-    status = [*command[:3], "--mode=status", f"--workdir={tmp_path / 'run'}"]
+    status = [sys.executable, "-m", "sanorm_jax", "status"]
+    status.append(f"--workdir={tmp_path / 'run'}")
     options = {"capture_output": True, "text": True, "check": True}
     told = subprocess.run(status, **options).stdout
     assert "6 of 6 steps, finished" in told

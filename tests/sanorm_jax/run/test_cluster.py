@@ -227,19 +227,27 @@ def test_two_tasks_of_a_node_share_a_run_and_no_gpu():
     assert [*map(json.loads, lines)] == [["0,1", 0, 2, 4], ["2,3", 1, 2, 4]]
 
 
-@pytest.mark.parametrize("mode", ["train", "evaluate"])
-def test_two_runs_in_one_step_are_an_error_that_names_the_difference(mode, tmp_path):
+@pytest.mark.parametrize(
+    ("verb", "options", "difference"),
+    [
+        (
+            "train",
+            ["--config=configs/dinosaur.py", "--config.seed=7{}"],
+            "--config.seed: 70 in process 0, 71 in process 1",
+        ),
+        ("evaluate", ["--num_slots=7{}"], "--num_slots: [70] in process 0, [71]"),
+    ],
+)
+def test_two_runs_in_one_step_are_an_error_that_names_the_difference(
+    verb, options, difference, tmp_path
+):
     runs = f"{tmp_path}/runs"
-    options = ["--num_slots=7{}", f"--workdir={runs}/{{}}"]
-    if mode == "train":
-        options += ["--config=configs/dinosaur.py", "--config.seed={}"]
-    tasks = _slurm_tasks("-m", "sanorm_jax.main", f"--mode={mode}", *options)
+    tasks = _slurm_tasks("-m", "sanorm_jax", verb, f"--workdir={runs}/{{}}", *options)
     for task in tasks:
         line = _error(task.communicate(timeout=300)[1])
         assert task.returncode not in (0, 124)
-        assert "--num_slots: ['70'] in process 0, ['71'] in process 1" in line
+        assert difference in line
         assert f"--workdir: {runs}/0 in process 0, {runs}/1 in process 1" in line
-        assert ("--config.seed: 0 in process 0, 1" in line) == (mode == "train")
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,0 +1,43 @@
+"""Evaluate a run: `python -m sanorm_jax evaluate --workdir=RUN --num_slots=7,11`.
+
+Writes results and figures for each combination of slots, iterations and limits of
+objects to `RUN/evaluations/`.
+"""
+
+from absl import flags, logging
+
+from sanorm_jax.command_line import options, run_flags
+
+_RUN = run_flags.RunFlags()
+_SPLIT = flags.DEFINE_string("split", "", "Split; the config's if unset.")
+_NUM_SLOTS = run_flags.define_numbers("num_slots", "Numbers of slots, such as 7,11.")
+_NUM_ITERATIONS = run_flags.define_numbers(
+    "num_iterations", "Numbers of iterations, such as 3,5."
+)
+_MAX_OBJECTS = run_flags.define_numbers(
+    "max_objects", "Maximum numbers of objects, such as 6,10; all images if unset."
+)
+_STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if unset.")
+
+
+def _evaluate():
+    shared = (_SPLIT, _NUM_SLOTS, _NUM_ITERATIONS, _MAX_OBJECTS, _STEP)
+    with _RUN.joined(*shared) as hosts:
+        with hosts.agree():
+            config = _RUN.trained_config()
+        from sanorm_jax import evaluate
+
+        directory = evaluate.evaluate(
+            config,
+            _RUN.workdir,
+            split=_SPLIT.value,
+            num_slots=_NUM_SLOTS.value,
+            num_iterations=_NUM_ITERATIONS.value,
+            max_objects=_MAX_OBJECTS.value,
+            step=_STEP.value,
+        )
+    logging.info("written: %s", directory)
+
+
+if __name__ == "__main__":
+    options.run(_evaluate, _RUN.config)
