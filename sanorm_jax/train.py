@@ -244,7 +244,8 @@ class Evaluation:
         if not run.writer:
             return
         variables = run.devices.get_state(run.state.variables)
-        draw = self._evaluator.figure(variables, run.config.evaluation_split, setting)
+        split = run.config.evaluation_split
+        draw, _ = self._evaluator.figure(variables, split, setting)
         self._drawing.submit(self._write_figure, step, name, draw)
 
     def _write_figure(self, step: int, name: str, draw: Callable):

@@ -26,6 +26,7 @@ class Drawing:
       prediction: Name of the prediction that is drawn.
       needs: Fields of the dataset without which it cannot be drawn.
       caption: What the figure shows.
+      details: What it shows in addition if there is one model.
       read: Reads examples, called with the dataset, the split and indices `[B]`.
       draw: Draws examples that `read` returned, and what is predicted for them.
     """
@@ -35,16 +36,21 @@ class Drawing:
     caption: str
     read: Callable[[pipeline.Dataset, str, np.ndarray], Examples]
     draw: Callable[[Examples, Predicted], Figure]
+    details: str = ""
 
 
-def choose(predictions: Collection[str], dataset: pipeline.Dataset) -> Drawing:
-    """Return how predictions of these names are drawn, for images of a dataset.
+def choose(predictions: Collection[str], fields: Collection[str]) -> Drawing:
+    """Return the drawing of predictions, by their names.
+
+    Args:
+      predictions: Names of the predictions.
+      fields: Names of the fields of the examples.
 
     Raises:
       ValueError: nothing among them can be drawn.
     """
     for drawing in DRAWINGS:
-        drawable = all(field in dataset.fields for field in drawing.needs)
+        drawable = all(field in fields for field in drawing.needs)
         if drawable and drawing.prediction in predictions:
             return drawing
     raise ValueError(f"no figure shows any of {', '.join(predictions)}")
@@ -112,5 +118,24 @@ DRAWINGS = (
         "object it is matched with; other colours are segments left over",
         read=_read_segmentation,
         draw=_draw_segmentation,
+        details="The outlines of the segments lie over the image, those of the true "
+        "objects are white; below, the mask of each slot.",
     ),
 )
+
+
+def read_examples(
+    dataset: pipeline.Dataset, split: str, indices: np.ndarray
+) -> Examples:
+    """Read everything that the drawings of a dataset need of its examples.
+
+    Args:
+      dataset: Dataset to read.
+      split: Name of the split.
+      indices: Indices `[B]` of the examples.
+    """
+    examples: Examples = {}
+    for drawing in DRAWINGS:
+        if all(field in dataset.fields for field in drawing.needs):
+            examples |= drawing.read(dataset, split, indices)
+    return examples

@@ -1,4 +1,4 @@
-"""Where a run stands, told from the files in its folder alone."""
+"""The state of a run, read from the files in its folder."""
 
 import datetime
 import pathlib
@@ -14,10 +14,10 @@ from sanorm_jax.run.folder import writers
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
-    """Return what the files of a run tell, by name; for a person and for scripts.
+    """Return the state of a run and its last logged values, by name.
 
     Raises:
-      UserError: there is no run in `workdir`.
+      UserError: `workdir` holds no run.
     """
     config = workdir_lib.load_config(workdir)
     lines = workdir_lib.read_lines(workdir / writers.METRICS_FILE)
@@ -51,7 +51,7 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def show(workdir: pathlib.Path):
-    """Print where a run stands: a bar, a few lines, the task's own measures."""
+    """Print the state of a run: a progress bar, the loss and the last evaluations."""
     told = read(workdir)
     console = Console(highlight=False)
     step, total = told["step"], told["num_train_steps"]

@@ -75,10 +75,10 @@ class Devices:
         return jax.pmap(step, axis_name=AXIS, donate_argnums=0, out_axes=(0, None))
 
     def compile_evaluation(self, evaluate: Callable) -> Callable:
-        """Compile `evaluate(variables, batch) -> {name: [B, ...]}`."""
+        """Compile `evaluate(variables, batch, rng) -> {name: [B, ...]}`."""
         if not self.pmapped:
             return jax.jit(evaluate)
-        return jax.pmap(evaluate, axis_name=AXIS)
+        return jax.pmap(evaluate, axis_name=AXIS, in_axes=(0, 0, None))
 
     def put_state(self, state: Any) -> Any:
         """Put a tree of host arrays on the devices."""
