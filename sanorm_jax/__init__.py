@@ -15,7 +15,7 @@ __version__ = "0.3.0"
 
 _NAMES = {
     "SlotAttention": ("sanorm_jax.models.slot_attention", "SlotAttention"),
-    "load": ("sanorm_jax.inference", "load"),
+    "load": ("sanorm_jax.trained", "open_run"),
     "Store": ("sanorm_jax.data.store", "Store"),
 }
 __all__ = ["SlotAttention", "Store", "load"]

@@ -10,9 +10,10 @@ import jax
 import ml_collections
 import numpy as np
 from absl import logging
+from matplotlib.figure import Figure
 
-from sanorm_jax import metrics, tasks
-from sanorm_jax.core import progress, run_data
+from sanorm_jax import baselines, metrics, tasks, trained
+from sanorm_jax.core import progress
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures, predictions
@@ -20,46 +21,37 @@ from sanorm_jax.metrics import measures
 from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.folder import compilation_cache, results
 from sanorm_jax.run.folder import workdir as workdir_lib
-from sanorm_jax.run.parameters.init_from import load, load_variables
 from sanorm_jax.tasks.base import Task
 
 DIRECTORY = "evaluations"
 
 
 class Evaluator:
-    """Runs a task's evaluation over whole splits; compiles once a setting.
+    """Evaluates a task over whole splits.
 
-    Initial slots depend on `config.evaluation_seed` and on the example alone.
+    The initial slots of an example depend on `config.evaluation_seed` and its index
+    alone.
 
     Args:
-      task: what to evaluate.
-      devices: where.
+      task: Task to evaluate.
+      devices: Devices that share each batch.
     """
 
     def __init__(self, task: Task, devices: Devices):
         self._task = task
         self._devices = devices
         self._config = task.config
-        self._compiled = {}
-
-    def _function(self, kind: str, num_slots: int, num_iterations: int) -> Callable:
-        key = (kind, num_slots, num_iterations)
-        if key not in self._compiled:
-            method = getattr(self._task, kind)
-            rng = jax.random.PRNGKey(self._config.evaluation_seed)
-
-            def function(variables, batch):
-                return method(variables, batch, rng, num_slots, num_iterations)
-
-            self._compiled[key] = self._devices.compile_evaluation(function)
-        return self._compiled[key]
+        self._compiled = trained.Compiled(task, devices.compile_evaluation)
+        self._on_one_device = trained.Compiled(task)
+        self._baselines = functools.cache(self._compile_baselines)
 
     def select(self, split: str, max_objects: int | None = None) -> np.ndarray:
-        """Return the indices of `split` that the config leaves.
+        """Return the indices `[n]` of the examples that the config selects.
 
         Args:
-          split: name of the split.
-          max_objects: most objects, instead of `config.evaluation_max_objects`.
+          split: Name of the split.
+          max_objects: Maximum number of objects; `config.evaluation_max_objects` if
+            None.
         """
         config = self._config
         return pipeline.select(
@@ -73,14 +65,13 @@ class Evaluator:
         )
 
     def check(self):
-        """Check all that the named evaluations of the config need, before any step.
+        """Check everything that the named evaluations of the config need.
 
         Nothing is computed: the evaluation is traced for the shapes of its input.
 
         Raises:
-          UserError: no such split, data without what is compared, or a field that
-            the evaluation cannot work with.
-          UserError: the config leaves no example of the split.
+          UserError: The data lacks the split or a field, the config selects no
+            example, or the evaluation does not work with a field of the config.
         """
         config, task = self._config, self._task
         if not len(config.evaluations):
@@ -88,8 +79,8 @@ class Evaluator:
         split, dataset = config.evaluation_split, task.dataset
         if split not in dataset.splits:
             raise UserError(
-                f"config.evaluation_split={split}: the data has no split {split}; it "
-                f"has {', '.join(dataset.splits)}"
+                f"config.evaluation_split={split}: not a split of the data; choose "
+                f"from {', '.join(dataset.splits)}"
             )
         for field in task.evaluation_fields:
             if field not in dataset.fields:
@@ -98,7 +89,7 @@ class Evaluator:
                     'evaluations need; train without them, --config.evaluations="{}"'
                 )
         self.select(split)
-        output_shapes(task, "evaluate", config.evaluations.values())
+        _trace(task, config.evaluations.values())
 
     def run(
         self,
@@ -111,25 +102,91 @@ class Evaluator:
         check: Callable[[], None] = lambda: None,
         advance: Callable[[int], None] = lambda count: None,
     ) -> metrics.Table:
-        """Return the measures of every example of a split, each counted once.
+        """Return the measures of each example of a split.
 
         Args:
-          variables: of the model, on the devices.
-          split: name of the split.
-          num_slots: slots to evaluate with.
-          num_iterations: attention iterations to evaluate with.
-          indices: examples to evaluate, default all that the config leaves.
-          check: called between batches; may raise to give up.
-          advance: called with the number of examples that are done.
+          variables: Variables of the model, on the devices.
+          split: Name of the split.
+          num_slots: Number of slots.
+          num_iterations: Iterations of Slot Attention.
+          indices: Examples to evaluate; those that `select` returns if None.
+          check: Function called between batches; it raises to stop the evaluation.
+          advance: Function called with the number of examples that are done.
         """
+        evaluate = functools.partial(
+            self._compiled,
+            "evaluate",
+            variables,
+            num_slots=num_slots,
+            num_iterations=num_iterations,
+            seed=self._config.evaluation_seed,
+        )
+        return self._collect(
+            evaluate,
+            split,
+            self.select(split) if indices is None else indices,
+            self._task.evaluation_fields,
+            self._config.evaluation_batch_size,
+            check,
+            advance,
+        )
+
+    def run_baselines(
+        self,
+        split: str,
+        *,
+        num_slots: Sequence[int],
+        indices: np.ndarray,
+        check: Callable[[], None] = lambda: None,
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> metrics.Table:
+        """Return the measures of all baselines for each example, `[n, P]` columns.
+
+        Args:
+          split: Name of the split.
+          num_slots: Numbers of blocks.
+          indices: Examples to evaluate.
+          check: As for `run`.
+          advance: As for `run`.
+        """
+        task = self._task
+        function = self._baselines(tuple(num_slots))
+        values = baselines.values_per_example(task)
+        return self._collect(
+            lambda batch: function((), batch, jax.random.PRNGKey(0)),
+            split,
+            indices,
+            baselines.fields(task),
+            trained.batch_size(self._config, self._devices, values),
+            check,
+            advance,
+        )
+
+    def _compile_baselines(self, num_slots: tuple[int, ...]) -> Callable:
+        return self._devices.compile_evaluation(
+            lambda variables, batch, rng: baselines.evaluate(
+                self._task, num_slots, batch
+            )
+        )
+
+    def _collect(
+        self,
+        function: Callable[[Any], dict[str, jax.Array]],
+        split: str,
+        indices: np.ndarray,
+        fields: Sequence[str],
+        batch_size: int,
+        check: Callable[[], None],
+        advance: Callable[[int], None],
+    ) -> metrics.Table:
+        """Return what a function of a batch on the devices returns for each example."""
         devices = self._devices
-        function = self._function("evaluate", num_slots, num_iterations)
         batches = pipeline.eval_batches(
             self._task.dataset,
             split,
-            self.select(split) if indices is None else indices,
-            fields=self._task.evaluation_fields,
-            batch_size=self._config.evaluation_batch_size,
+            indices,
+            fields=fields,
+            batch_size=batch_size,
             host_index=devices.hosts.index,
             num_hosts=devices.hosts.count,
         )
@@ -141,59 +198,67 @@ class Evaluator:
             if batch is None:
                 return table
             index, mask = batch["index"], batch.pop("mask")
-            values = devices.get_batch(function(variables, devices.put_batch(batch)))
+            values = devices.get_batch(function(devices.put_batch(batch)))
             table.add(*devices.hosts.gather((index, mask, values)))
             advance(int(mask.sum()) * devices.hosts.count)
 
     def predict(
         self, variables: Any, split: str, indices: np.ndarray, setting: Any
     ) -> dict[str, np.ndarray]:
-        """Return the task's predictions for a few examples, on one device."""
-        key = ("predict", setting.num_slots, setting.num_iterations)
-        if key not in self._compiled:
-            rng = jax.random.PRNGKey(self._config.evaluation_seed)
-            self._compiled[key] = jax.jit(
-                lambda variables, batch: self._task.predict(
-                    variables, batch, rng, setting.num_slots, setting.num_iterations
-                )
-            )
+        """Return the task's predictions for a few examples, computed on one device.
+
+        Args:
+          variables: Variables of the model, as `Devices.get_state` returns them.
+          split: Name of the split.
+          indices: Indices `[n]` of the examples.
+          setting: Has `num_slots` and `num_iterations`.
+        """
         field = self._task.input_field
         batch = {
             field: self._task.dataset.read(split, field, indices),
             "index": np.asarray(indices, np.int32),
         }
-        return jax.device_get(self._compiled[key](variables, batch))
+        return jax.device_get(
+            self._on_one_device(
+                "predict",
+                variables,
+                batch,
+                num_slots=setting.num_slots,
+                num_iterations=setting.num_iterations,
+                seed=self._config.evaluation_seed,
+            )
+        )
 
-    def figure(self, variables: Any, split: str, setting: Any) -> Callable:
-        """Return a function that draws examples and what is predicted for them.
+    def figure(
+        self, variables: Any, split: str, setting: Any
+    ) -> tuple[Callable[[], Figure], str]:
+        """Return a function that draws predictions for a few examples, and a caption.
 
-        Examples are read and predicted at once; drawing can be left to another thread.
+        Examples are read and predicted at once. Drawing may happen in another thread.
 
         Args:
-          variables: of the model, as `Devices.get_state` returns them.
-          split: name of the split.
-          setting: has `num_slots` and `num_iterations`.
+          variables: Variables of the model, as `Devices.get_state` returns them.
+          split: Name of the split.
+          setting: Has `num_slots` and `num_iterations`.
         """
-        count = self._config.num_figure_examples
-        indices = self.select(split)[:count]
+        dataset = self._task.dataset
+        indices = self.select(split)[: self._config.num_figure_examples]
         predicted = self.predict(variables, split, indices, setting)
-        drawing = predictions.choose(predicted, self._task.dataset)
-        examples = drawing.read(self._task.dataset, split, indices)
-        return functools.partial(drawing.draw, examples, {"predicted": predicted})
+        drawing = predictions.choose(predicted, dataset.fields)
+        examples = drawing.read(dataset, split, indices)
+        draw = functools.partial(drawing.draw, examples, {"predicted": predicted})
+        return draw, f"{drawing.caption}. {drawing.details}".strip()
 
 
-def output_shapes(
-    task: Task, method: str, settings: Iterable[Any]
-) -> list[dict[str, jax.ShapeDtypeStruct]]:
-    """Return what a method of a task returns for one example; nothing is computed.
+def _trace(task: Task, settings: Iterable[Any]):
+    """Trace the evaluation of one example; nothing is computed.
 
     Args:
-      task: the task.
-      method: `evaluate` or `predict`.
-      settings: each has `num_slots` and `num_iterations`.
+      task: Task to evaluate.
+      settings: Settings with `num_slots` and `num_iterations`.
 
     Raises:
-      UserError: a field that the method cannot work with.
+      UserError: The evaluation does not work with a field of the config.
     """
     batch = {"index": jax.ShapeDtypeStruct((1,), np.int32)}
     for field in task.evaluation_fields:
@@ -201,35 +266,39 @@ def output_shapes(
         batch[field] = jax.ShapeDtypeStruct((1, *shape), dtype)
     rng = jax.random.PRNGKey(0)
     variables = jax.eval_shape(task.init, rng)
-    return [
-        jax.eval_shape(
-            functools.partial(
-                getattr(task, method),
-                rng=rng,
-                num_slots=setting.num_slots,
-                num_iterations=setting.num_iterations,
-            ),
-            variables,
-            batch,
+    for setting in settings:
+        evaluate = functools.partial(
+            task.evaluate,
+            rng=rng,
+            num_slots=setting.num_slots,
+            num_iterations=setting.num_iterations,
         )
-        for setting in settings
-    ]
+        jax.eval_shape(evaluate, variables, batch)
 
 
-def _rows(table: metrics.Table, task: Task, **where) -> list[dict[str, Any]]:
-    """Return a row of all examples, and one for each number of objects."""
-    columns = table.columns()
-    rows = [_row(columns, task, num_objects="all", **where)]
-    if "num_objects" in columns:
-        for count, part in table.by("num_objects").items():
-            rows.append(_row(part, task, num_objects=count, **where))
+def _rows(
+    columns: dict[str, np.ndarray],
+    summarize: Callable[[dict[str, np.ndarray]], dict[str, float]],
+    **where,
+) -> list[dict[str, Any]]:
+    """Return a row for all examples, and one for each number of objects.
+
+    Args:
+      columns: Columns `[n, ...]` of a table.
+      summarize: Function from columns to the scalars of a row.
+      **where: Further values of the rows.
+    """
+    parts: dict[int | str, dict[str, np.ndarray]] = {"all": columns}
+    counts = columns.get("num_objects", np.zeros(0, int))
+    for count in np.unique(counts).tolist():
+        parts[count] = {name: v[counts == count] for name, v in columns.items()}
+    rows = []
+    for count, part in parts.items():
+        scalars = summarize(part)
+        scalars.pop("num_objects", None)
+        row = {"num_objects": count} | where | metrics.count(part) | scalars
+        rows.append(row)
     return rows
-
-
-def _row(columns: dict[str, np.ndarray], task: Task, **where) -> dict[str, Any]:
-    scalars = task.summarize(columns)
-    scalars.pop("num_objects", None)
-    return where | metrics.count(columns) | scalars
 
 
 def evaluate(
@@ -242,23 +311,26 @@ def evaluate(
     max_objects: Sequence[int] = (),
     step: int | None = None,
 ) -> pathlib.Path:
-    """Evaluate a finished or running run and write JSON, CSV and figures.
+    """Evaluate a run and its baselines, and write JSON, CSV and figures.
+
+    The run may still be training.
 
     Args:
-      config: the run's config.
-      workdir: folder of the run; only `evaluations/` in it is written.
-      split: default `config.evaluation_split`.
-      num_slots: slot counts; with none, and no iterations, `config.evaluations`.
-      num_iterations: iteration counts, default as in training.
-      max_objects: evaluate on images of at most so many objects, for each; default
-        all images.
-      step: of the checkpoint, default the newest.
+      config: Config of the run.
+      workdir: Folder of the run; only `evaluations/` in it is written.
+      split: Name of the split; `config.evaluation_split` if empty.
+      num_slots: Numbers of slots. Without these and `num_iterations`, the settings of
+        `config.evaluations` are used.
+      num_iterations: Numbers of iterations; as in training if empty.
+      max_objects: Maximum numbers of objects, evaluated one after the other; all
+        images if empty.
+      step: Checkpoint to load; the newest if None.
 
     Returns:
-      the folder written.
+      The folder written.
 
     Raises:
-      UserError: no checkpoint, or an option out of range.
+      UserError: The run has no such checkpoint, or an option is out of range.
     """
     split = split or config.evaluation_split
     workdir_lib.check_writable(workdir / DIRECTORY)
@@ -266,37 +338,40 @@ def evaluate(
     devices = Devices(config.parallelism)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
     dataset = tasks.open_dataset(config)
-    run_data.check_projection(workdir, dataset.feature_settings)
-    task = tasks.create(config, dataset)
     settings = settings_grid(config, num_slots, num_iterations)
-    evaluator = Evaluator(task, devices)
-    variables, step = _variables(task, workdir, step)
-    # The newest checkpoint of a run in training is another one a moment later.
-    devices.hosts.check_same({"config.data_dir": dataset.fingerprints, "--step": step})
-    on_devices = devices.put_state(variables)
-    directory = workdir / DIRECTORY / f"{split}_step_{step}"
+    run = trained.open_run(workdir, step, config=config, dataset=dataset)
+    # Two hosts may find different newest checkpoints of a run that is training.
+    devices.hosts.check_same(
+        {"config.data_dir": dataset.fingerprints, "--step": run.step}
+    )
+    evaluator = Evaluator(run.task, devices)
+    variables = devices.put_state(run.variables)
+    directory = workdir / DIRECTORY / f"{split}_step_{run.step}"
     workdir_lib.check_writable(directory)
 
     rows = []
-    jobs = [
-        (setting, limit, evaluator.select(split, limit))
-        for setting, limit in itertools.product(settings, max_objects or (None,))
-    ]
-    total = sum(len(indices) for _, _, indices in jobs)
+    selected = {
+        limit: evaluator.select(split, limit) for limit in max_objects or (None,)
+    }
+    blocks = list(dict.fromkeys(setting.num_slots for setting in settings))
+    methods = baselines.available(run.task, blocks)
+    passes = len(settings) + bool(methods)
+    total = passes * sum(map(len, selected.values()))
     with progress.Progress(f"evaluating {workdir}", total, "images") as bar:
-        for setting, limit, indices in jobs:
+        for setting, (limit, indices) in itertools.product(settings, selected.items()):
             counts = {
                 "num_slots": setting.num_slots,
                 "num_iterations": setting.num_iterations,
             }
             table = evaluator.run(
-                on_devices, split, **counts, indices=indices, advance=bar.advance
+                variables, split, **counts, indices=indices, advance=bar.advance
             )
             found = _rows(
-                table,
-                task,
+                table.columns(),
+                run.task.summarize,
+                method=results.MODEL,
                 split=split,
-                step=step,
+                step=run.step,
                 **counts,
                 max_objects=limit or "all",
                 resolution=config.evaluation_resolution,
@@ -310,23 +385,32 @@ def evaluate(
                 measures.brief(found[0]),
             )
             rows += found
+        for limit, indices in selected.items() if methods else ():
+            table = evaluator.run_baselines(
+                split, num_slots=blocks, indices=indices, advance=bar.advance
+            )
+            columns = table.columns()
+            for i, (method, count) in enumerate(methods):
+                rows += _rows(
+                    baselines.columns_of(columns, i),
+                    baselines.summarize,
+                    method=method,
+                    split=split,
+                    step=run.step,
+                    num_slots=count,
+                    num_iterations=None,
+                    max_objects=limit or "all",
+                    resolution=config.evaluation_resolution,
+                )
     if devices.hosts.is_main:
         directory.mkdir(parents=True, exist_ok=True)
         rows = results.merge(directory, rows, config, dataset.fingerprints)
         for setting in settings if config.num_figure_examples else ():
-            figure = evaluator.figure(variables, split, setting)()
+            draw, caption = evaluator.figure(run.variables, split, setting)
             name = f"slots_{setting.num_slots}_iterations_{setting.num_iterations}"
-            figures.save(figure, directory / f"segmentation_{name}.png")
+            figures.save(draw(), directory / f"segmentation_{name}.png", caption)
         _write_sweep(directory, rows)
     return directory
-
-
-def _variables(task: Task, workdir: pathlib.Path, step: int | None):
-    has_checkpoint = (workdir / workdir_lib.CHECKPOINTS).exists()
-    if task.config.init_from and not has_checkpoint and step is None:
-        # Without a run here, what training would start from is evaluated.
-        return load(pathlib.Path(task.config.init_from), task), 0
-    return load_variables(task, workdir, step)
 
 
 def settings_grid(
@@ -334,13 +418,12 @@ def settings_grid(
     num_slots: Sequence[int],
     num_iterations: Sequence[int],
 ) -> list[ml_collections.ConfigDict]:
-    """Return each `num_slots` with each `num_iterations`.
+    """Return the settings to evaluate: each `num_slots` with each `num_iterations`.
 
-    Where one of them is empty, it is as in training; where both are, these are
-    `config.evaluations`.
+    An empty one is as in training. If both are empty, these are `config.evaluations`.
 
     Raises:
-      UserError: a number is not above 0.
+      UserError: A number is not above 0.
     """
     if not num_slots and not num_iterations:
         check_evaluations(config)
@@ -348,7 +431,7 @@ def settings_grid(
     for name, values in (("num_slots", num_slots), ("num_iterations", num_iterations)):
         for value in values:
             if value <= 0:
-                raise UserError(f"--{name}={value}: must be above 0")
+                raise UserError(f"--{name}={value}: not positive; choose at least 1")
     return [
         ml_collections.ConfigDict({"num_slots": slots, "num_iterations": iterations})
         for slots, iterations in itertools.product(
@@ -358,7 +441,7 @@ def settings_grid(
 
 
 def check_evaluations(config: ml_collections.ConfigDict):
-    """Raise `UserError` unless every named evaluation has its two numbers."""
+    """Raise `UserError` unless each named evaluation sets slots and iterations."""
     for name, setting in config.evaluations.items():
         for field in ("num_slots", "num_iterations"):
             if not hasattr(setting, "get") or setting.get(field) is None:
@@ -369,8 +452,12 @@ def check_evaluations(config: ml_collections.ConfigDict):
 
 
 def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):
-    """Write FG-ARI against the number of slots, if there are several."""
-    whole = [row for row in rows if row["num_objects"] == "all"]
+    """Draw the model's FG-ARI against the number of slots, if there are several."""
+    whole = [
+        row
+        for row in rows
+        if row["num_objects"] == "all" and row["method"] == results.MODEL
+    ]
     several = len({row["num_iterations"] for row in whole}) > 1
     lines = {}
     for row in whole:

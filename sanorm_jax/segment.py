@@ -1,4 +1,4 @@
-"""Segments images with a trained run: a label map and an overlay for each of them."""
+"""Segmentation of images by a trained run: a label map and an overlay of each."""
 
 import collections
 import concurrent.futures
@@ -7,14 +7,12 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
 from PIL import Image
 
-from sanorm_jax import tasks
+from sanorm_jax import tasks, trained
 from sanorm_jax.core import progress, run_data
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
@@ -23,15 +21,11 @@ from sanorm_jax.evaluate import settings_grid
 from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.folder import compilation_cache
 from sanorm_jax.run.folder import workdir as workdir_lib
-from sanorm_jax.run.parameters.init_from import load_variables
-from sanorm_jax.tasks.base import Task
 
 DIRECTORY = "segmentations"
-# Labels are written as 8 bits.
+# Label maps have 8 bits.
 MAX_SLOTS = 256
-# Of the masks of a batch: bounds the memory that large images take.
-_MAX_MASK_VALUES = 2**26
-# Drawings under way; each holds an image.
+# Maximum number of images that wait to be drawn.
 _WAITING = 16
 
 
@@ -48,51 +42,52 @@ def segment(
 ) -> pathlib.Path:
     """Segment all images of a split, with or without true labels.
 
-    A pixel's label is the slot whose mask is largest there, from 0. For each image and
-    setting, `labels/NAME.png` has the labels in 8 bits at the stored size of the image,
-    and `overlays/NAME.png` shows them; NAME is that of the image's file, or its number.
+    The label of a pixel is the slot whose mask is largest there, from 0. For each image
+    and setting, `labels/NAME.png` holds the labels in 8 bits at the size of the stored
+    image, and `overlays/NAME.png` draws them. NAME is the name of the image's file, or
+    its number.
 
     Args:
-      config: of the run.
-      workdir: folder of the run; only `segmentations/` in it is written.
-      dataset: name of the store of images, default `config.dataset`.
-      data_dir: folder of the stores, default `config.data_dir`.
-      split: default `config.evaluation_split`, or the only one there is.
-      num_slots: slot counts, default as in training.
-      num_iterations: iteration counts, default as in training.
-      step: of the checkpoint, default the newest.
+      config: Config of the run.
+      workdir: Folder of the run; only `segmentations/` in it is written.
+      dataset: Name of the store of images; `config.dataset` if empty.
+      data_dir: Folder of the stores; `config.data_dir` if None.
+      split: Name of the split; if empty, `config.evaluation_split` or the only one
+        that exists.
+      num_slots: Numbers of slots; as in training if empty.
+      num_iterations: Numbers of iterations; as in training if empty.
+      step: Checkpoint to load; the newest if None.
 
     Returns:
-      the folder written.
+      The folder written.
 
     Raises:
-      UserError: no checkpoint, or a number out of range.
-      UserError: no such data, or not of the size or encoder that the run reads.
+      UserError: The run has no such checkpoint, a number is out of range, or the data
+        does not exist or differs from the run's in size or encoder.
     """
     settings = settings_grid(config, num_slots or (config.num_slots,), num_iterations)
     for setting in settings:
         if setting.num_slots > MAX_SLOTS:
             raise UserError(
-                f"--num_slots={setting.num_slots}: label maps hold {MAX_SLOTS} at most"
+                f"--num_slots={setting.num_slots}: label maps hold {MAX_SLOTS} at "
+                "most; choose fewer slots"
             )
     workdir_lib.check_writable(workdir / DIRECTORY)
     config = _config(config, dataset, data_dir)
     opened = tasks.open_dataset(config)
     _check_data(run_data.read(workdir), opened, config)
-    # Masks are made at the size of the images.
+    # Label maps have the size of the images.
     config.evaluation_resolution = opened.fields["image"][0][0]
     compilation_cache.enable(config, workdir)
     devices = Devices(config.parallelism)
-    task = tasks.create(config, opened)
-    variables, step = load_variables(task, workdir, step)
-    variables = devices.put_state(variables)
+    run = trained.open_run(workdir, step, config=config, dataset=opened)
     split = split or _split(config, opened)
     names = _names(opened, split)
-    directory = workdir / DIRECTORY / f"{config.dataset}_{split}_step_{step}"
+    directory = workdir / DIRECTORY / f"{config.dataset}_{split}_step_{run.step}"
     workdir_lib.check_writable(directory)
     for setting in settings:
         name = f"slots_{setting.num_slots}_iterations_{setting.num_iterations}"
-        labels = _labels(task, devices, variables, split, setting)
+        labels = _labels(run, devices, split, setting)
         _write(directory / name, names, labels, opened.num_examples(split))
     return directory
 
@@ -127,12 +122,12 @@ def _split(config, dataset: pipeline.Dataset) -> str:
 
 
 def _names(dataset: pipeline.Dataset, split: str) -> Callable[[int], str]:
-    """Return what gives the name of an example's files, without suffix."""
+    """Return a function from the index of an example to the name of its files."""
     if dataset.file_names is None:
         digits = len(str(dataset.num_examples(split) - 1))
         return lambda index: f"{index:0{digits}d}"
     paths = [pathlib.PurePosixPath(name) for name in dataset.file_names]
-    # Of a.png and a.jpg, both keep their suffix.
+    # Files that differ in their suffix alone keep it: a.png and a.jpg.
     count = collections.Counter(path.with_suffix("") for path in paths)
     names = [
         path.with_suffix("") if count[path.with_suffix("")] == 1 else path
@@ -141,35 +136,36 @@ def _names(dataset: pipeline.Dataset, split: str) -> Callable[[int], str]:
     return lambda index: str(names[index])
 
 
-def _labels(task: Task, devices: Devices, variables, split: str, setting: Any):
-    """Yield (indices [b], images [b, H, W, 3], labels [b, H, W] uint8)."""
-    config, dataset = task.config, task.dataset
-    rng = jax.random.PRNGKey(config.evaluation_seed)
-
-    def predict(variables, batch):
-        predicted = task.predict(
-            variables, batch, rng, setting.num_slots, setting.num_iterations
-        )
-        return {"labels": predicted["segmentation"].astype(jnp.uint8)}
-
-    function = devices.compile_evaluation(predict)
-    values = setting.num_slots * np.prod(dataset.fields["image"][0][:2])
-    parts = devices.num_devices * devices.hosts.count
-    most = min(config.evaluation_batch_size, _MAX_MASK_VALUES // values)
-    given = "features" if "features" in dataset.fields else "image"
+def _labels(run: trained.TrainedRun, devices: Devices, split: str, setting: Any):
+    """Yield (indices `[b]`, images `[b, H, W, 3]`, labels `[b, H, W]` uint8)."""
+    config, task, dataset = run.config, run.task, run.task.dataset
+    compiled = trained.Compiled(task, devices.compile_evaluation)
+    variables = devices.put_state(run.variables)
+    height, width, _ = dataset.fields["image"][0]
     batches = pipeline.eval_batches(
         dataset,
         split,
         np.arange(dataset.num_examples(split)),
-        fields=sorted({"image", given}),
-        batch_size=max(most // parts, 1) * parts,
+        fields=sorted({"image", task.input_field}),
+        batch_size=trained.batch_size(
+            config, devices, setting.num_slots * height * width
+        ),
         host_index=devices.hosts.index,
         num_hosts=devices.hosts.count,
     )
     for batch in batches:
         images, mask = batch["image"], batch["mask"]
-        read = devices.put_batch({key: batch[key] for key in (given, "index")})
-        labels = devices.get_batch(function(variables, read))["labels"]
+        inputs = {key: batch[key] for key in (task.input_field, "index")}
+        out = compiled(
+            "predict",
+            variables,
+            devices.put_batch(inputs),
+            num_slots=setting.num_slots,
+            num_iterations=setting.num_iterations,
+            seed=config.evaluation_seed,
+            outputs=("segmentation",),
+        )
+        labels = devices.get_batch(out)["segmentation"].astype(np.uint8)
         yield batch["index"][mask], images[mask], labels[mask]
 
 

@@ -223,7 +223,9 @@ def _evaluate(
             with run.devices.hosts.agree():
                 if run.writer:
                     variables = run.devices.get_state(run.state.variables)
-                    draw = evaluator.figure(variables, config.evaluation_split, setting)
+                    draw, _ = evaluator.figure(
+                        variables, config.evaluation_split, setting
+                    )
                     drawing.submit(_write_figure, run.writer, step, name, draw)
     if run.writer:
         run.writer.write_scalars(step, scalars)

@@ -19,7 +19,7 @@ TOP = ("data", "feature_extraction", "configs")
 BANDS = {
     "commands": ("command_line", "main", "paper", "study"),
     "what is shown": ("report", "drawing"),
-    "a model at work": ("train", "evaluate", "segment", "inference"),
+    "a model at work": ("train", "evaluate", "segment", "trained", "baselines"),
     "the run and its safety": ("run",),
     "the method": ("tasks", "models", "metrics", "train_step", "optimizers"),
     "data": TOP,

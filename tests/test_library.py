@@ -10,7 +10,7 @@ import pytest
 import sanorm_jax
 from sanorm_jax import segment, train
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.inference import TrainedRun
+from sanorm_jax.trained import TrainedRun
 from tests import tiny
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs/library.md"

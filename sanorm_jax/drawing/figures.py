@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from sanorm_jax.core import files
 from sanorm_jax.drawing import painting
@@ -326,25 +327,38 @@ def heat_maps(
     return figure
 
 
-def encode(figure: Figure, suffix: str) -> bytes:
+def encode(figure: Figure, suffix: str, description: str = "") -> bytes:
     """Return the content of a figure's file. Equal figures give equal bytes.
 
     Args:
       figure: Figure to encode.
       suffix: Format `.png`, `.svg` or `.pdf`.
+      description: Caption kept in the metadata of a PNG file; see `read_description`.
     """
     buffer = io.BytesIO()
     # Dates would make equal figures differ.
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
+    metadata = {
+        ".svg": {"Date": None},
+        ".pdf": {"CreationDate": None},
+        ".png": {"Description": description} if description else None,
+    }.get(suffix)
     with _style():
         figure.savefig(buffer, format=suffix[1:], dpi=_DPI, metadata=metadata)
     return buffer.getvalue()
 
 
-def save(figure: Figure, path: str | pathlib.Path) -> pathlib.Path:
-    """Write a figure atomically and return the path; see `encode` for the suffix."""
+def read_description(path: pathlib.Path) -> str:
+    """Return the description of a PNG file, empty if it has none."""
+    with Image.open(path) as image:
+        return image.info.get("Description", "")
+
+
+def save(
+    figure: Figure, path: str | pathlib.Path, description: str = ""
+) -> pathlib.Path:
+    """Write a figure atomically and return the path; see `encode` for the arguments."""
     path = pathlib.Path(path)
-    return write(encode(figure, path.suffix), path)
+    return write(encode(figure, path.suffix, description), path)
 
 
 def write(content: bytes, path: pathlib.Path) -> pathlib.Path:

@@ -26,6 +26,7 @@ class Drawing:
       prediction: Name of the prediction to draw.
       needs: Fields that the dataset must have.
       caption: Description of the figure.
+      details: Description of what it adds for a single model.
       read: Function that reads the examples of a dataset, a split and indices `[B]`.
       draw: Function that draws the examples from `read` and their predictions.
     """
@@ -35,20 +36,21 @@ class Drawing:
     caption: str
     read: Callable[[pipeline.Dataset, str, np.ndarray], Examples]
     draw: Callable[[Examples, Predicted], Figure]
+    details: str = ""
 
 
-def choose(predictions: Collection[str], dataset: pipeline.Dataset) -> Drawing:
-    """Return the first drawing that fits the predictions and the dataset.
+def choose(predictions: Collection[str], fields: Collection[str]) -> Drawing:
+    """Return the drawing of predictions, by their names.
 
     Args:
       predictions: Names of the predictions.
-      dataset: Dataset of the examples.
+      fields: Names of the fields of the examples.
 
     Raises:
       ValueError: No drawing fits.
     """
     for drawing in DRAWINGS:
-        drawable = all(field in dataset.fields for field in drawing.needs)
+        drawable = all(field in fields for field in drawing.needs)
         if drawable and drawing.prediction in predictions:
             return drawing
     raise ValueError(f"no figure shows any of {', '.join(predictions)}")
@@ -111,5 +113,24 @@ DRAWINGS = (
         "object it is matched with; other colors are unmatched segments",
         read=_read_segmentation,
         draw=_draw_segmentation,
+        details="The outlines of the segments lie over the image, those of the true "
+        "objects are white; below, the mask of each slot.",
     ),
 )
+
+
+def read_examples(
+    dataset: pipeline.Dataset, split: str, indices: np.ndarray
+) -> Examples:
+    """Read everything that the drawings of a dataset need of its examples.
+
+    Args:
+      dataset: Dataset to read.
+      split: Name of the split.
+      indices: Indices `[B]` of the examples.
+    """
+    examples: Examples = {}
+    for drawing in DRAWINGS:
+        if all(field in dataset.fields for field in drawing.needs):
+            examples |= drawing.read(dataset, split, indices)
+    return examples

@@ -1,1 +1,1 @@
-"""What people read of a run: its page, its state, what needs no learning."""
+"""The HTML report and the status of a run."""

@@ -134,7 +134,7 @@ def write_report(
       The path.
 
     Raises:
-      UserError: for a figure file that is missing or neither PNG nor SVG.
+      UserError: A figure file is missing or neither PNG nor SVG.
     """
     path = pathlib.Path(path)
     page = render(title, sections, summary=summary, footer=footer)

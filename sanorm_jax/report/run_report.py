@@ -1,6 +1,8 @@
-"""The report of one run: what it learned, as one page without a network."""
+"""The report of one run: its results as one page that loads nothing.
 
-import json
+It is made from files of the run's folder; neither the model nor the data are opened.
+"""
+
 import pathlib
 import platform
 from collections.abc import Mapping, Sequence
@@ -9,18 +11,19 @@ from typing import Any
 import jax
 from absl import logging
 
-from sanorm_jax import evaluate, tasks
+from sanorm_jax import baselines, evaluate
+from sanorm_jax.core import run_data
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.drawing import figures, predictions
+from sanorm_jax.drawing import figures
 from sanorm_jax.metrics import measures
-from sanorm_jax.report import html_page, references, status
+from sanorm_jax.report import html_page, status
+from sanorm_jax.run.folder import results, writers
 from sanorm_jax.run.folder import workdir as workdir_lib
-from sanorm_jax.run.folder import writers
 
 FILE = "report.html"
 
 Row = dict[str, Any]
-# What a task is called on the page.
+# Names of tasks on the page.
 _TASKS = {
     "dinosaur": "DINOSAUR",
     "object_discovery": "Object discovery",
@@ -37,20 +40,28 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     config = workdir_lib.load_config(workdir)
     workdir_lib.check_writable(workdir)
     folder, rows = _newest_evaluation(workdir)
-    task = tasks.create(config, tasks.open_dataset(config))
     state = status.read(workdir)
+    references = [row for row in rows if row["method"] != results.MODEL]
+    rows = [row for row in rows if row["method"] == results.MODEL]
+    if not references and "segmentation" in run_data.read(workdir)["fields"]:
+        logging.warning("%s: has no baselines; run sanorm_jax evaluate again", folder)
     whole = [row for row in rows if row["num_objects"] == "all"]
-    # As in training, as far as it was evaluated so.
+    # The setting of training, if it was evaluated.
     same = [r for r in whole if r["num_slots"] == config.num_slots] or whole
     same = [r for r in same if r["num_iterations"] == config.num_iterations] or same
     num_slots = same[0]["num_slots"]
-    baselines = _baselines(task, whole)
 
-    sections = _picture(task, folder, num_slots)
+    sections = _picture(folder, num_slots)
     for limit in dict.fromkeys(row["max_objects"] for row in whole):
         part = [row for row in whole if row["max_objects"] == limit]
-        sections += _more_slots(part, limit, baselines.get(limit, {}), config)
-        sections.append(_results(part, limit, baselines.get(limit, {}), config))
+        theirs = [
+            row
+            for row in references
+            if (row["max_objects"], row["num_objects"]) == (limit, "all")
+        ]
+        sections += _more_slots(part, limit, theirs, config)
+        sections.append(_results(part, limit, config))
+        sections += _baselines(theirs)
     # Each number of objects once, whatever limits were evaluated.
     iterations = same[0]["num_iterations"]
     counts = {
@@ -76,10 +87,10 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     name = measures.normalization(config.update_normalization)
     path = html_page.write_report(
         workdir / FILE,
-        f"{_TASKS[config.task]} on {config.dataset}: {name}",
+        f"{_TASKS.get(config.task, config.task)} on {config.dataset}: {name}",
         sections,
         summary=f"Step {state['step']} of {state['num_train_steps']}, trained for "
-        f"{state['wall_time']} with {config.num_slots} slots. {_features(task)}",
+        f"{state['wall_time']} with {config.num_slots} slots. {_features(workdir)}",
         footer=f"jax {jax.__version__}, Python {platform.python_version()}, "
         f"{platform.machine()}, {jax.default_backend()}.",
     )
@@ -97,31 +108,11 @@ def _newest_evaluation(workdir: pathlib.Path) -> tuple[pathlib.Path, list[Row]]:
             f"--workdir={workdir}: not evaluated; run python -m sanorm_jax evaluate "
             f"--workdir={workdir}"
         )
-    return files[-1].parent, json.loads(files[-1].read_text())
+    return files[-1].parent, results.read(files[-1])
 
 
-def _baselines(task: tasks.Task, whole: Sequence[Row]) -> dict[Any, dict[str, Row]]:
-    """Return by limit of objects what needs no model, at the slots of training."""
-    if "segmentation" not in task.dataset.fields:
-        return {}
-    evaluator = evaluate.Evaluator(task, evaluate.Devices("jit"))
-    found, count = {}, task.config.num_slots
-    for limit in dict.fromkeys(row["max_objects"] for row in whole):
-        split = whole[0]["split"]
-        indices = evaluator.select(split, None if limit == "all" else limit)
-        means = references.table(task, split, indices, [count]).compute()
-        found[limit] = {
-            name: {m: means[named(m)] for m in references.MEASURES if named(m) in means}
-            for name, named in (
-                ("grid of blocks", lambda m: references.block_name(m, count)),
-                ("oracle", references.oracle_name),
-            )
-        }
-    return found
-
-
-def _features(task: tasks.Task) -> str:
-    settings = task.dataset.feature_settings
+def _features(workdir: pathlib.Path) -> str:
+    settings = run_data.read(workdir)["features"]
     if not settings:
         return ""
     text = f"Features of {settings['encoder']}"
@@ -135,24 +126,15 @@ def _features(task: tasks.Task) -> str:
     return f"{text}."
 
 
-def _picture(
-    task: tasks.Task, folder: pathlib.Path, num_slots: int
-) -> list[html_page.Section]:
+def _picture(folder: pathlib.Path, num_slots: int) -> list[html_page.Section]:
     pictures = sorted(folder.glob(f"*_slots_{num_slots}_*.png"))
-    (predicted,) = evaluate.output_shapes(task, "predict", [task.config])
-    drawing = predictions.choose(predicted, task.dataset)
-    text = "Held-out scenes, their true objects, and what the model found."
-    if drawing.prediction == "segmentation":
-        text += (
-            " The outlines of its segments lie over the image, those of the true "
-            "objects are white; below, the mask of each slot."
-        )
     return [
         html_page.Section(
-            "Scenes taken apart",
-            text=text,
+            "Held-out images",
+            text="Images of the evaluated split, their true objects and the "
+            "predictions of the model.",
             figure=picture,
-            caption=f"With {num_slots} slots: {drawing.caption}.",
+            caption=f"With {num_slots} slots: {figures.read_description(picture)}",
         )
         for picture in pictures[:1]
     ]
@@ -162,9 +144,11 @@ def _where(limit: Any) -> str:
     return "" if limit == "all" else f", at most {limit} objects"
 
 
-def _more_slots(part, limit, baselines, config) -> list[html_page.Section]:
+def _more_slots(
+    part: Sequence[Row], limit: Any, references: Sequence[Row], config
+) -> list[html_page.Section]:
     panels: dict[str, dict[str, dict[int, list[float]]]] = {}
-    known: dict[str, dict[str, float]] = {}
+    known: dict[str, Mapping[str, Any]] = {}
     several = len({row["num_iterations"] for row in part}) > 1
     for place, kinds in measures.groups(part[0]).items():
         for kind, measure in kinds.items():
@@ -173,12 +157,7 @@ def _more_slots(part, limit, baselines, config) -> list[html_page.Section]:
                 name = f"{place}, {row['num_iterations']} iterations"
                 line = lines.setdefault(name if several else place, {})
                 line[row["num_slots"]] = [row[measure]]
-            known[kind] = {
-                name: value
-                for name, values in baselines.items()
-                for key, value in values.items()
-                if measure.startswith(f"{key}_")
-            }
+            known[kind] = baselines.drawn(references, measure)
     if len({row["num_slots"] for row in part}) < 2 or not panels:
         return []
     figure = figures.sweep_plots(
@@ -188,13 +167,13 @@ def _more_slots(part, limit, baselines, config) -> list[html_page.Section]:
         references=known,
         mark=("trained with", config.num_slots),
     )
-    title = f"More slots than trained with{_where(limit)}"
+    title = f"More slots than in training{_where(limit)}"
     caption = f"On {part[0]['num_examples']} images of {part[0]['split']}."
     return [html_page.Section(title, figure=figure, caption=caption)]
 
 
 def _line(row: Row, by: str) -> Row:
-    """Return the columns that the page shows; the CSV file has all."""
+    """Return the columns of a row that the page shows; the CSV file has all."""
     line = {by.removeprefix("num_"): row[by]}
     line |= {"iterations": row["num_iterations"], "images": row["num_examples"]}
     if row.get("num_with_objects", row["num_examples"]) != row["num_examples"]:
@@ -208,19 +187,27 @@ def _line(row: Row, by: str) -> Row:
     return line | {measures.label(name): row[name] for name in losses}
 
 
-def _results(part, limit, baselines: Mapping[str, Row], config) -> html_page.Section:
+def _results(part: Sequence[Row], limit: Any, config) -> html_page.Section:
     size = config.evaluation_resolution
-    text = f"At {size} x {size} pixels."
-    for name, values in baselines.items():
-        scores = ", ".join(f"{measures.label(k)} {v:.3f}" for k, v in values.items())
-        text += f" The {name}: {scores}." if scores else ""
     return html_page.Section(
         f"Results{_where(limit)}",
-        text=text,
+        text=f"At {size} x {size} pixels.",
         table=[_line(row, "num_slots") for row in part],
         table_caption=f"Means over the images of {part[0]['split']}; all measures are "
         "in `results.csv` of the run's folder `evaluations`.",
     )
+
+
+def _baselines(references: Sequence[Row]) -> list[html_page.Section]:
+    table = []
+    for row in references:
+        slots = row["num_slots"]
+        name = baselines.LABELS[row["method"]] + (f", {slots} slots" if slots else "")
+        (kinds,) = measures.groups(row).values()
+        line = {"baseline": name} | {kind: row[m] for kind, m in kinds.items()}
+        table.append(line)
+    caption = f"Baselines without learning, on the same images. {baselines.DESCRIPTION}"
+    return [html_page.Section("", table=table, table_caption=caption)] if table else []
 
 
 def _training(workdir: pathlib.Path) -> list[html_page.Section]:

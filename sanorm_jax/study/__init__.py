@@ -1,1 +1,1 @@
-"""The cardinality study: many runs, one grid of evaluations, one report."""
+"""Studies: many runs, one grid of evaluations, one report."""

@@ -1,7 +1,7 @@
-"""Runs a study: `python -m sanorm_jax.study --config=configs/study_shapes.py`.
+"""Run a study: `python -m sanorm_jax.study --config=configs/study_shapes.py`.
 
-Trains and evaluates every job that is not done yet, then writes `report.html`, figures,
-CSV and JSON into `<workdir>/report`. Started again, it goes on where it stopped.
+Trains and evaluates every job that is not finished, then writes `report.html`, figures,
+CSV and JSON into `<workdir>/report`. The same command resumes.
 """
 
 import json
@@ -50,7 +50,7 @@ def _run_one(study, jobs) -> int:
         runner.end_with_stdin()
     job = jobs[_JOB.value]
     if job.name in learning_rates.ruled_out(jobs):
-        logging.info("nothing to do: %s does better at another rate", job.normalization)
+        logging.info("nothing to do: %s uses another rate", job.normalization)
         return 0
     return jobs_lib.run(job, study, evaluate=not _TRIAL.value)
 

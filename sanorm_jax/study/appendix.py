@@ -1,4 +1,4 @@
-"""The end of a study's report: occupancy of the slots, learning rates, runs."""
+"""The appendix of a study's report: occupancy of slots, learning rates and runs."""
 
 from sanorm_jax.metrics import measures
 from sanorm_jax.study import charts, learning_rates, runner
@@ -6,19 +6,19 @@ from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.results import Row, cell, nearest, select
 
 _OCCUPANCY = (
-    "How the attention of the last iteration spreads over the slots: with `a[k, n]` "
-    "the share of token n in slot k (summing to 1 over k) and N tokens, the mass of "
-    "slot k is `m[k] = 1/N sum_n a[k, n]`; the entropy of the masses is "
-    "`-sum_k m[k] log m[k]`, `log K` if all K slots have the same; a slot is empty if "
-    "it has no token's largest share."
+    "How the attention of the last iteration spreads over the slots. With `a[k, n]` "
+    "the share of token n in slot k (it sums to 1 over k) and N tokens, the mass of "
+    "slot k is `m[k] = 1/N sum_n a[k, n]`. The entropy of the masses is "
+    "`-sum_k m[k] log m[k]`, `log K` if all K slots have the same mass. A slot is "
+    "empty if no token has its largest share there."
 )
 
 
 def add_occupancy(page, study, jobs, data, rows, tag, where):
-    """Show how the attention spreads over the slots, where it was measured."""
+    """Add figures and a table of the occupancy of slots, if it was measured."""
     if "slot_entropy_attention" not in rows[0]:
         return
-    least, most = data.settings.min_objects, int(data.num_objects.max())
+    low, high = data.settings.min_objects, int(data.num_objects.max())
     page.figure(
         charts.titled("Entropy of the slots' masses", where),
         f"slot_entropy_{tag}",
@@ -30,14 +30,14 @@ def add_occupancy(page, study, jobs, data, rows, tag, where):
         charts.titled("Empty slots", where),
         f"empty_slots_{tag}",
         charts.empty(rows, data, rows[0]),
-        "Share of slots that no token belongs to most.",
+        "Share of slots without a token that they receive most of.",
     )
     slots = sorted({nearest(rows), max(study.evaluation.num_slots)})
     page.figure(
         charts.titled("Mass of the slots", where),
         f"slot_mass_{tag}",
-        charts.masses(jobs, data, slots, data.within(least, most)),
-        "Slots of an image in the order of their mass, mean over images.",
+        charts.masses(jobs, data, slots, data.within(low, high)),
+        "Slots of an image, sorted by mass; mean over images.",
     )
     table = [
         {"normalization": measures.normalization(name), "slots": k}
@@ -56,24 +56,24 @@ def add_occupancy(page, study, jobs, data, rows, tag, where):
                 rows,
                 normalization=name,
                 num_slots=k,
-                min_objects=least,
-                max_objects=most,
+                min_objects=low,
+                max_objects=high,
             )
         )
     ]
     page.table(
         charts.titled("Occupancy", where),
         table,
-        "Softness per token is the entropy of a token's shares in the slots; entropies "
-        "in nats.",
+        "Softness per token is the entropy of a token's shares in the slots. Entropies "
+        "are in nats.",
     )
 
 
 def add_rates(page, study, jobs):
-    """Show the grid of learning rates, and what the choice was made by."""
+    """Add the training losses that the learning rates were chosen by."""
     if not study.learning_rates:
         return
-    taken = {job.name for job in learning_rates.chosen(jobs)}
+    chosen = {job.name for job in learning_rates.chosen(jobs)}
     table: dict[tuple[str, str], Row] = {}
     for job in learning_rates.trial_jobs(jobs):
         line = table.setdefault(
@@ -84,19 +84,19 @@ def add_rates(page, study, jobs):
             },
         )
         line[f"loss at {job.learning_rate:g}"] = learning_rates.training_loss(job)
-        if job.name in taken:
-            line["taken"] = f"{job.learning_rate:g}"
+        if job.name in chosen:
+            line["chosen"] = f"{job.learning_rate:g}"
     page.table(
         "Learning rates",
         list(table.values()),
         f"Mean training loss over the last quarter of the steps, seed {jobs[0].seed}.",
-        text="Every normalization was tried at the same rates; the one with the least "
-        "training loss, at the slots of training, was taken for all seeds.",
+        text="Each normalization was trained at the same rates. The rate with the "
+        "lowest training loss, with the slots of training, is used for all seeds.",
     )
 
 
 def add_runs(page, study, jobs, workdir):
-    """List the runs with the time that they took."""
+    """Add a table of the runs and their times."""
     table, total = [], 0.0
     for job in jobs:
         seconds = jobs_lib.times(job, study)

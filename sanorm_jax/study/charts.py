@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
+from sanorm_jax import baselines
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.drawing import figures, predictions
 from sanorm_jax.metrics import measures
-from sanorm_jax.report import references
 from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.run.folder import writers
 from sanorm_jax.study import jobs as jobs_lib
@@ -19,15 +19,15 @@ _SLOTS = "number of slots"
 
 
 def titled(title: str, where: str, several: bool = True) -> str:
-    """Return a title, with what it is of if there are several."""
+    """Return a title, followed by `where` if there are several such titles."""
     return f"{title}: {where}" if where and several else title
 
 
-def range_label(least: int, most: int) -> str:
-    """Return how a range of objects is written."""
-    if least == most:
-        return f"{least} objects"
-    return f"{least} to {most} objects" if least else f"at most {most} objects"
+def range_label(low: int, high: int) -> str:
+    """Return the text for a range of numbers of objects."""
+    if low == high:
+        return f"{low} objects"
+    return f"{low} to {high} objects" if low else f"at most {high} objects"
 
 
 def lines(rows: Sequence[Row], measure: str) -> dict[str, dict[int, list[float]]]:
@@ -51,21 +51,21 @@ def by_slots(
     """Draw measures of one place against the number of slots, side by side.
 
     Args:
-      rows: of one training setting.
-      data: that they were evaluated on.
-      train: any row of the setting, for what it was trained with.
-      kinds: measures by what their panels are called.
-      low: fewest objects of the images that count.
-      high: most objects.
+      rows: Rows of one training setting.
+      data: Data that they were evaluated on.
+      train: Any row of the setting, for the number of slots in training.
+      kinds: Measures by the titles of their panels.
+      low: Minimum number of objects of the images that count.
+      high: Maximum number of objects.
     """
     part = select(rows, min_objects=low, max_objects=high)
-    slots = sorted({row["num_slots"] for row in part})
+    references = data.baseline_rows(low, high)
     return figures.sweep_plots(
         {kind: lines(part, measure) for kind, measure in kinds.items()},
         xlabel=_SLOTS,
         ylabel="score",
         references={
-            kind: _references(data, measure, slots, low, high)
+            kind: baselines.drawn(references, measure)
             for kind, measure in kinds.items()
         },
         mark=("trained with", train["train_slots"]),
@@ -73,40 +73,32 @@ def by_slots(
 
 
 def ranges(rows: Sequence[Row], data: Data, train: Row) -> dict[str, tuple[int, int]]:
-    """Return the ranges of objects worth a figure, by title: as trained, and more."""
-    least, most = data.settings.min_objects, int(data.num_objects.max())
+    """Return the ranges of objects with a figure, by title: as in training, and more.
+
+    Args:
+      rows: Rows of one training setting.
+      data: Data that they were evaluated on.
+      train: Any row of the setting, for the number of objects in training.
+    """
+    low, high = data.settings.min_objects, int(data.num_objects.max())
     trained = train["train_max_objects"]
     if trained != "all":
-        parts = [(least, trained), (trained + 1, most)]
+        parts = [(low, trained), (trained + 1, high)]
         if all(select(rows, min_objects=a, max_objects=b) for a, b in parts):
             suffixes = ("as trained", "more than trained")
             return {
                 f"{range_label(*part)}, {suffix}": part
                 for part, suffix in zip(parts, suffixes, strict=True)
             }
-    return {range_label(least, most): (least, most)}
-
-
-def _references(data: Data, measure: str, slots, low, high):
-    name = next((m for m in references.MEASURES if measure.startswith(f"{m}_")), None)
-    if name is None:
-        return {}
-    blocks = {
-        k: data.reference(references.block_name(name, k), low, high) for k in slots
-    }
-    if None in blocks.values():
-        return {}
-    found = {"grid of blocks": blocks}
-    oracle = data.reference(references.oracle_name(name), low, high)
-    return found if oracle is None else {"oracle": oracle} | found
+    return {range_label(low, high): (low, high)}
 
 
 def grid(rows: Sequence[Row], data: Data, measure: str) -> Figure:
-    """Draw heat maps of a measure: slots x most objects, for each normalization."""
+    """Draw heat maps of a measure, slots x maximum objects, per normalization."""
     slots = sorted({row["num_slots"] for row in rows})
-    least = data.settings.min_objects
+    low = data.settings.min_objects
     present = {(row["min_objects"], row["max_objects"]) for row in rows}
-    limits = [n for n in data.settings.max_objects if (least, n) in present]
+    limits = [n for n in data.settings.max_objects if (low, n) in present]
     panels = {}
     for name in dict.fromkeys(row["normalization"] for row in rows):
         title = measures.normalization(name)
@@ -117,7 +109,7 @@ def grid(rows: Sequence[Row], data: Data, measure: str) -> Figure:
                     rows,
                     normalization=name,
                     num_slots=k,
-                    min_objects=least,
+                    min_objects=low,
                     max_objects=limit,
                 )
                 panels[title][i, j] = np.mean([row[measure] for row in cell])
@@ -139,13 +131,13 @@ def entropy(rows: Sequence[Row], data: Data, train: Row) -> Figure:
         lines(part, "slot_entropy_attention"),
         xlabel=_SLOTS,
         ylabel="entropy of the slots' masses (nats)",
-        references={"all slots alike": even},
+        references={"equal masses": even},
         mark=("trained with", train["train_slots"]),
     )
 
 
 def empty(rows: Sequence[Row], data: Data, train: Row) -> Figure:
-    """Draw the share of slots that win no token against the number of slots."""
+    """Draw the share of slots without a token against the number of slots."""
     return figures.sweep_plot(
         lines(_whole(rows, data), "empty_slots_attention"),
         xlabel=_SLOTS,
@@ -160,10 +152,10 @@ def masses(
     """Draw the mean mass of an image's slots, from the largest to the smallest.
 
     Args:
-      jobs: that are done, of one training setting.
-      data: that they were evaluated on.
-      slots: numbers of slots, a panel each.
-      part: which of the examples count, bool `[n]`.
+      jobs: Finished jobs of one training setting.
+      data: Data that they were evaluated on.
+      slots: Numbers of slots, one panel each.
+      part: Mask `[n]` of the examples that count.
     """
     panels: dict[str, dict] = {}
     for k in slots:
@@ -188,30 +180,35 @@ def _whole(rows: Sequence[Row], data: Data) -> list[Row]:
     )
 
 
-def samples(
-    jobs: Sequence[Job], data: Data, study: ml_collections.ConfigDict, num_slots: int
-) -> tuple[Figure, str]:
-    """Draw the same images under each normalization; return what is shown, too.
+def samples(jobs: Sequence[Job], data: Data, num_slots: int) -> tuple[Figure, str]:
+    """Draw the same images under each normalization, and return a caption.
 
     Args:
-      jobs: one for each normalization.
-      data: that the images are of.
-      study: the study's config.
-      num_slots: slots that they were evaluated with.
+      jobs: Jobs of one seed, one for each normalization.
+      data: Data of the images.
+      num_slots: Number of slots that they were evaluated with.
+
+    Raises:
+      UserError: The predictions are for other images.
     """
-    predicted = {}
+    examples, _ = jobs_lib.read_arrays(jobs[0].images_path(data.name))
+    shown = examples.pop("index")
+    predicted, names = {}, {}
     for job in jobs:
-        columns, _ = jobs_lib.read_arrays(job.samples_path(data.name, num_slots))
-        predicted[measures.normalization(job.normalization)] = columns
-        indices = columns["index"]
-    dataset = data.task.dataset
-    drawing = predictions.choose(columns, dataset)
-    examples = drawing.read(dataset, data.settings.split, indices)
+        path = job.samples_path(data.name, num_slots)
+        names, _ = jobs_lib.read_arrays(path)
+        if not np.array_equal(names.pop("index"), shown):
+            raise UserError(
+                f"{path}: made from other images than {job.images_path(data.name)}; "
+                "remove both and run the study again"
+            )
+        predicted[measures.normalization(job.normalization)] = names
+    drawing = predictions.choose(names, examples)
     return drawing.draw(examples, predicted), drawing.caption
 
 
 def training(jobs: Sequence[Job], measure: str) -> Figure | None:
-    """Draw a measure over the training steps, if the runs have logged it."""
+    """Draw a measure over the training steps; None if no run logged it."""
     found: dict[str, dict[int, list[float]]] = {}
     for job in jobs:
         for line in workdir_lib.read_lines(job.workdir / writers.METRICS_FILE):

@@ -1,10 +1,13 @@
-"""The jobs of a study: which there are, what each does, and whether it is done.
+"""The jobs of a study: their list, their work and their state.
 
-A job trains one normalization under one training setting with one seed, through the
-training loop that every run goes through, and then evaluates it: one pass over a whole
-split for each number of slots, kept as a table with a row for each example, from which
-all numbers of the report are made. What a job has done is in its folder, so that a job
-that is started again does the rest.
+A job trains one normalization under one training setting with one seed, by the training
+loop of every run. Then it evaluates the run: one pass over a split for each number of
+slots, kept as a table with one row per example. All numbers of the report come from
+these tables. The results of a job are files in its folder, so a job that is started
+again does the rest.
+
+What depends on the data alone is evaluated once per study: the baselines and the sample
+images, in the folder `data`.
 """
 
 import dataclasses
@@ -21,9 +24,9 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from sanorm_jax import baselines, tasks, train, trained
 from sanorm_jax import evaluate as evaluate_lib
-from sanorm_jax import tasks, train
-from sanorm_jax.core import files, run_data
+from sanorm_jax.core import files
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.drawing import predictions
 from sanorm_jax.models import normalization
@@ -31,10 +34,10 @@ from sanorm_jax.run.distribution import preemption
 from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.folder import training_run, writers
 from sanorm_jax.run.folder import workdir as workdir_lib
-from sanorm_jax.run.parameters import init_from
 
 RUNS = "runs"
 TABLES = "study"
+DATA = "data"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +45,12 @@ class Job:
     """One run of a study.
 
     Attributes:
-      train_setting: name in the study's `train_settings`.
-      normalization: of the slots' updates.
-      seed: of the run.
-      learning_rate: of the study's grid; None without one.
-      config: of the experiment.
-      workdir: folder of the run.
+      train_setting: Name in the study's `train_settings`.
+      normalization: Normalization of the slots' updates.
+      seed: Seed of the run.
+      learning_rate: Learning rate of the study's grid; None without a grid.
+      config: Config of the run.
+      workdir: Folder of the run.
     """
 
     train_setting: str
@@ -62,44 +65,54 @@ class Job:
         """Name of the job and of its folder."""
         return self.workdir.name
 
-    def evaluation_config(self, name: str, study: ml_collections.ConfigDict):
-        """Return the run's config with the data of one of the study's evaluations."""
-        config = self.config.copy_and_resolve_references()
-        with config.unlocked():
-            config.dataset = study.evaluation.datasets[name].dataset
-            config.evaluation_split = study.evaluation.datasets[name].split
-            config.evaluation_min_objects = 0
-            config.evaluation_max_objects = 0
-            config.init_from = ""
-        return config
-
     def table_path(self, dataset: str, num_slots: int) -> pathlib.Path:
-        """Return where the measures of each example are kept."""
+        """Return the file of the measures of each example."""
         return self.workdir / TABLES / f"{dataset}_slots_{num_slots}.npz"
 
     def samples_path(self, dataset: str, num_slots: int) -> pathlib.Path:
-        """Return where the segmentations of the sample images are kept."""
+        """Return the file of the predictions for the sample images."""
         return self.workdir / TABLES / f"{dataset}_samples_slots_{num_slots}.npz"
+
+    def baselines_path(self, dataset: str) -> pathlib.Path:
+        """Return the study's file of the baselines of each example."""
+        return self.workdir.parents[1] / DATA / f"{dataset}_baselines.npz"
+
+    def images_path(self, dataset: str) -> pathlib.Path:
+        """Return the study's file of the sample images."""
+        return self.workdir.parents[1] / DATA / f"{dataset}_samples.npz"
+
+
+def evaluation_config(
+    config: ml_collections.ConfigDict, name: str, study: ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
+    """Return a config with the data of one of the study's evaluations."""
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.dataset = study.evaluation.datasets[name].dataset
+    config.evaluation_split = study.evaluation.datasets[name].split
+    config.evaluation_min_objects = 0
+    config.evaluation_max_objects = 0
+    config.init_from = ""
+    return config.lock()
 
 
 def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]:
     """Return the jobs of a study, all variants of the first seed first.
 
-    With a grid of learning rates these are all there may be: `learning_rates.chosen`
-    tells which of them the report compares.
+    With a grid of learning rates, `learning_rates.chosen` returns those of them that
+    the report compares.
 
     Args:
-      study: has `base`, the config of the experiment; `normalizations`; `seeds`;
-        `learning_rates`, tried alike for every normalization, empty for that of
-        `base`; and `train_settings`: changes of `base` by name.
-      workdir: folder of the study.
+      study: Config of the study. `base` is the config of a run, `train_settings` are
+        changes of it by name. `learning_rates` is the grid that each normalization is
+        trained with; if empty, the rate of `base` is used.
+      workdir: Folder of the study.
 
     Raises:
-      UserError: a field or value that there is not.
+      UserError: A field or value does not exist.
     """
     for name in ("normalizations", "seeds", "train_settings"):
         if not len(study[name]):
-            raise UserError(f"config.{name}: is empty; name at least one")
+            raise UserError(f"config.{name}: empty; give at least one")
     for name in study.normalizations:
         normalization.canonical_name(name)
     rates = study.learning_rates or (None,)
@@ -123,11 +136,14 @@ def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]
 
 
 def is_finished(job: Job, study: ml_collections.ConfigDict) -> bool:
-    """Return whether a job has trained and evaluated all that the study asks for."""
+    """Return whether a job is trained, with all evaluations that the study asks for."""
     return (
         is_trained(job)
         and not _missing_tables(job, study)
         and not _missing_samples(job, study)
+        and not any(
+            _missing_data(job, name, study) for name in study.evaluation.datasets
+        )
     )
 
 
@@ -137,22 +153,29 @@ def is_trained(job: Job) -> bool:
     return has_checkpoints and training_run.is_finished(job.workdir, job.config)
 
 
-def _expected(job: Job, name: str, study: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Return what a table must have been made with to be of use."""
-    data = study.evaluation.datasets[name]
+def _expected_data(
+    config: ml_collections.ConfigDict, name: str, study: ml_collections.ConfigDict
+) -> dict[str, Any]:
+    """Return the settings of the data that a file must have been made with."""
     return {
+        "dataset": study.evaluation.datasets[name].dataset,
+        "split": study.evaluation.datasets[name].split,
+        "resolution": config.evaluation_resolution,
+        "num_validation_examples": config.num_validation_examples,
+    }
+
+
+def _expected(job: Job, name: str, study: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Return the settings that a file of the job must have been made with."""
+    return _expected_data(job.config, name, study) | {
         "step": job.config.num_train_steps,
         "num_iterations": study.evaluation.num_iterations,
-        "dataset": data.dataset,
-        "split": data.split,
-        "resolution": job.config.evaluation_resolution,
         "evaluation_seed": job.config.evaluation_seed,
-        "num_validation_examples": job.config.num_validation_examples,
     }
 
 
 def read_arrays(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return (columns, settings) of a table or of samples."""
+    """Return (columns, settings) of a table, of samples or of baselines."""
     with np.load(path) as file:
         columns = {name: file[name] for name in file.files}
     return columns, json.loads(str(columns.pop("settings")))
@@ -195,14 +218,30 @@ def _missing_samples(job: Job, study) -> list[tuple[str, int]]:
     ]
 
 
+def _missing_data(job: Job, name: str, study) -> bool:
+    """Return whether the baselines or the sample images of a dataset are missing."""
+    expected = _expected_data(study.base, name, study)
+    slots = {"num_slots": list(study.evaluation.num_slots)}
+    count = {"num_samples": study.evaluation.num_samples}
+    return not _is_made(job.baselines_path(name), expected | slots) or (
+        study.evaluation.num_samples > 0
+        and not _is_made(job.images_path(name), expected | count)
+    )
+
+
 def run(job: Job, study: ml_collections.ConfigDict, evaluate: bool = True) -> int:
-    """Train and, unless it is a trial, evaluates what is left of a job.
+    """Train and evaluate what is left of a job.
+
+    Args:
+      job: Job to run.
+      study: Config of the study.
+      evaluate: Whether to evaluate the run; trials of learning rates are trained only.
 
     Returns:
-      the exit code: 0 finished, 124 stopped to be started again.
+      The exit code: 0 if finished, 124 if stopped and to be started again.
 
     Raises:
-      UserError: bad input; one line for the user.
+      UserError: Bad input, described in one line.
     """
     code = train.train(job.config, job.workdir)
     if code or not evaluate:
@@ -210,34 +249,68 @@ def run(job: Job, study: ml_collections.ConfigDict, evaluate: bool = True) -> in
     try:
         with preemption.Preemption(job.config.time_limit_h) as stop:
             for name in study.evaluation.datasets:
+                if _missing_data(job, name, study):
+                    _evaluate_data(job, study, name, stop)
                 _evaluate(job, study, name, stop)
     except preemption.Preempted as reason:
-        logging.info("stopping: %s; start it again to go on", reason)
+        logging.info("stopping: %s; the same command resumes", reason)
         return preemption.EXIT_CODE
     return 0
 
 
+def _evaluate_data(job: Job, study, name: str, stop: preemption.Preemption):
+    """Evaluate the baselines on one dataset, and copy its sample images."""
+    config = evaluation_config(study.base, name, study)
+    task = tasks.create(config, tasks.open_dataset(config))
+    workdir_lib.check_writable(job.baselines_path(name).parent)
+    evaluator = evaluate_lib.Evaluator(task, Devices(config.parallelism))
+    split, num_slots = config.evaluation_split, list(study.evaluation.num_slots)
+    expected = _expected_data(config, name, study)
+    settings = expected | {"fingerprints": task.dataset.fingerprints}
+    indices = evaluator.select(split)
+    num_objects = task.dataset.read(split, "num_objects", indices)
+    columns = {"index": indices, "num_objects": num_objects}
+    methods = baselines.available(task, num_slots)
+    if methods:
+        columns |= evaluator.run_baselines(
+            split, num_slots=num_slots, indices=indices, check=stop.check
+        ).columns()
+    _write_arrays(
+        job.baselines_path(name),
+        columns,
+        settings | {"num_slots": num_slots, "methods": methods},
+    )
+    logging.info("%s: evaluated the baselines", name)
+    if study.evaluation.num_samples:
+        shown = _sample_indices(task, study, name, evaluator)
+        examples = predictions.read_examples(task.dataset, split, shown)
+        settings["num_samples"] = study.evaluation.num_samples
+        _write_arrays(job.images_path(name), {"index": shown} | examples, settings)
+
+
 def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
-    """Evaluate a job on one dataset, with each number of slots not yet done."""
+    """Evaluate a job on one dataset, with each number of slots that is missing."""
     tables = [slots for n, slots in _missing_tables(job, study) if n == name]
     samples = [slots for n, slots in _missing_samples(job, study) if n == name]
     if not tables and not samples:
         return
     workdir_lib.check_writable(job.workdir / TABLES)
-    config = job.evaluation_config(name, study)
+    config = evaluation_config(job.config, name, study)
     devices = Devices(config.parallelism)
-    dataset = tasks.open_dataset(config)
-    run_data.check_projection(job.workdir, dataset.feature_settings)
-    task = tasks.create(config, dataset)
+    opened = trained.open_run(
+        job.workdir,
+        config.num_train_steps,
+        config=config,
+        dataset=tasks.open_dataset(config),
+    )
+    task, split = opened.task, config.evaluation_split
     evaluator = evaluate_lib.Evaluator(task, devices)
-    step = config.num_train_steps
-    variables, _ = init_from.load_variables(task, job.workdir, step)
-    on_devices = devices.put_state(variables)
-    split, num_iterations = config.evaluation_split, study.evaluation.num_iterations
+    variables = devices.put_state(opened.variables)
+    num_iterations = study.evaluation.num_iterations
     for num_slots in tables:
         started = time.time()
         table = evaluator.run(
-            on_devices,
+            variables,
             split,
             num_slots=num_slots,
             num_iterations=num_iterations,
@@ -254,25 +327,15 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
         logging.info("%s: evaluated with %d slots", name, num_slots)
     for num_slots in samples:
         stop.check()
-        count = study.evaluation.num_samples
-        indices = sample_indices(
-            task.dataset,
-            split,
-            evaluator.select(split),
-            count,
-            study.evaluation.datasets[name].min_objects,
-        )
+        indices = _sample_indices(task, study, name, evaluator)
+        setting = {"num_slots": num_slots, "num_iterations": num_iterations}
         predicted = evaluator.predict(
-            variables,
-            split,
-            indices,
-            ml_collections.ConfigDict(
-                {"num_slots": num_slots, "num_iterations": num_iterations}
-            ),
+            opened.variables, split, indices, ml_collections.ConfigDict(setting)
         )
-        shown = predictions.choose(predicted, task.dataset).prediction
+        shown = predictions.choose(predicted, task.dataset.fields).prediction
         columns = {"index": indices, shown: predicted[shown]}
-        settings = _expected(job, name, study) | {"num_samples": count}
+        settings = _expected(job, name, study)
+        settings["num_samples"] = study.evaluation.num_samples
         _write_arrays(job.samples_path(name, num_slots), columns, settings)
 
 
@@ -283,19 +346,19 @@ def _versions() -> dict[str, str]:
     return versions | {"device": jax.devices()[0].device_kind}
 
 
-def sample_indices(
-    dataset, split: str, indices: np.ndarray, count: int, min_objects: int
-) -> np.ndarray:
-    """Return `count` examples, from those of fewest objects to those of most."""
-    num_objects = dataset.read(split, "num_objects", indices)
+def _sample_indices(task, study, name, evaluator) -> np.ndarray:
+    """Return the indices of the sample images, from few objects to many."""
+    split = study.evaluation.datasets[name].split
+    indices, count = evaluator.select(split), study.evaluation.num_samples
+    num_objects = task.dataset.read(split, "num_objects", indices)
     order = np.argsort(num_objects, kind="stable")
-    order = order[num_objects[order] >= min_objects]
+    order = order[num_objects[order] >= study.evaluation.datasets[name].min_objects]
     places = (np.arange(count) + 0.5) * len(order) / count
     return indices[order[places.astype(int)]]
 
 
 def times(job: Job, study: ml_collections.ConfigDict) -> dict[str, float]:
-    """Return the seconds that a job has taken, over all its starts."""
+    """Return the seconds that a job took over all its starts."""
     lines = workdir_lib.read_lines(job.workdir / writers.METRICS_FILE)
     walls = [line["time/wall_s"] for line in lines if "time/wall_s" in line]
     evaluation = sum(

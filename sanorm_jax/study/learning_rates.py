@@ -1,8 +1,8 @@
-"""Which learning rate of the study's grid each variant is compared at.
+"""The choice of a learning rate from the study's grid, for each variant.
 
-Every normalization is trained at every rate with the first seed; the one with the least
-training loss at its end is taken for all seeds. What is compared, on held-out images
-and other numbers of slots, has no say in it.
+Each normalization is trained at every rate with the first seed. The rate with the
+lowest training loss at the end is used for all seeds. The compared measures, on
+held-out images and with other numbers of slots, have no influence.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from sanorm_jax.run.folder import writers
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
 
-# The training loss is the mean over what was logged in this last part of a run: a
-# single batch tells less than the rates differ by.
+# Last part of a run over which the logged loss is averaged. The loss of a single batch
+# varies more than the rates differ.
 LAST_PART = 0.25
 
 
 def trial_jobs(jobs: Sequence[Job]) -> list[Job]:
-    """Return the jobs that rates are chosen by: those of the first seed."""
+    """Return the jobs that decide between the rates: those of the first seed."""
     return [job for job in jobs if job.seed == jobs[0].seed]
 
 
@@ -37,10 +37,10 @@ def training_loss(job: Job) -> float:
 
 
 def chosen(jobs: Sequence[Job]) -> list[Job]:
-    """Return the jobs that are compared, as far as their rates are known.
+    """Return the jobs with the chosen learning rates.
 
-    Without a grid these are all jobs. A variant whose trials are not all trained has
-    none yet.
+    Without a grid, these are all jobs. A variant has none before all its trials are
+    trained.
     """
     best = {}
     for key in dict.fromkeys(_variant(job) for job in jobs):
@@ -57,11 +57,11 @@ def chosen(jobs: Sequence[Job]) -> list[Job]:
 
 
 def ruled_out(jobs: Sequence[Job]) -> set[str]:
-    """Return the names of the jobs whose variant has got another learning rate."""
-    taken = chosen(jobs)
-    known = {_variant(job) for job in taken}
-    left = {job.name for job in jobs if _variant(job) in known}
-    return left - {job.name for job in taken}
+    """Return the names of the jobs whose variant has another learning rate."""
+    compared = chosen(jobs)
+    known = {_variant(job) for job in compared}
+    decided = {job.name for job in jobs if _variant(job) in known}
+    return decided - {job.name for job in compared}
 
 
 def _variant(job: Job) -> tuple[str, str]:

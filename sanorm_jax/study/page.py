@@ -11,6 +11,7 @@ import ml_collections
 from absl import logging
 from matplotlib.figure import Figure
 
+from sanorm_jax import baselines
 from sanorm_jax.core import files
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.drawing import figures
@@ -25,15 +26,15 @@ from sanorm_jax.study.jobs import Job
 from sanorm_jax.study.results import Data, Row, select
 
 DIRECTORY = "report"
-SPREAD = "Lines join the means over seeds, bands reach from the least to the largest."
-_REFERENCES = (
-    " The grid of blocks sees no image; the oracle is the true labels at the tokens' "
-    "resolution."
-)
+SPREAD = "Lines join the means over seeds, bands show the range over seeds."
 
 
 class Page:
-    """Collects sections; each figure is also written as a file."""
+    """Sections of a page; each figure is also written as PNG and PDF.
+
+    Args:
+      directory: Folder of the figures.
+    """
 
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
@@ -57,18 +58,21 @@ class Page:
 def write(
     study: ml_collections.ConfigDict, jobs: Sequence[Job], workdir: pathlib.Path
 ) -> pathlib.Path:
-    """Write `<workdir>/report/report.html`, PNG, PDF, CSV and JSON of what is done.
+    """Write `<workdir>/report/report.html`, figures, CSV and JSON of finished jobs.
+
+    Only files of the study are read, neither models nor data.
 
     Args:
-      study: the study's config.
-      jobs: all its jobs; those not done are named in the report.
-      workdir: folder of the study.
+      study: Config of the study.
+      jobs: All its jobs; the report names those that are not finished.
+      workdir: Folder of the study.
 
     Returns:
-      the page.
+      The page.
 
     Raises:
-      UserError: no job is done, or the data is not what was evaluated.
+      UserError: No job is finished, a measure does not exist, or tables were made from
+        different data.
     """
     workdir_lib.check_writable(workdir / DIRECTORY)
     compared = learning_rates.chosen(jobs)
@@ -103,8 +107,7 @@ def write(
                 charts.titled("While training", setting, len(study.train_settings) > 1),
                 f"training_{setting}",
                 curve,
-                "Under the settings of training, on its validation images; bands reach "
-                "from the least to the largest seed.",
+                f"Under the settings of training, on its validation images. {SPREAD}",
             )
     appendix.add_rates(page, study, jobs)
     appendix.add_runs(page, study, jobs, workdir)
@@ -114,7 +117,8 @@ def write(
     )
 
     summary = results_lib.summarize(rows, study.measures)
-    results.write_results(directory, rows, "results")
+    references = results_lib.baseline_rows(rows, data)
+    results.write_results(directory, [*rows, *references], "results")
     results.write_results(directory, summary, "summary")
     record = {"settings": settings, "versions": versions(done[0], study)}
     record |= {"machine": machine(), "wall_time_s": runner.wall_time_s(workdir)}
@@ -146,10 +150,9 @@ def _summary(study, jobs, done, rows) -> str:
 
 
 def _gains(rows: Sequence[Row], measure: str) -> list[Row]:
-    """Return what more slots do to a measure, paired by seed."""
+    """Return how a measure changes with more slots, paired by seed."""
     trained = rows[0]["train_slots"]
     slots = sorted({row["num_slots"] for row in rows})
-    # What was trained with, or the nearest number evaluated
     near = min(slots, key=lambda k: abs(k - trained))
     table = []
     for name in dict.fromkeys(row["normalization"] for row in rows):
@@ -174,20 +177,21 @@ def _add_results(page, study, jobs, data: Data, rows, where):
     tag = f"{jobs[0].train_setting}_{data.name}"
     first = study.measures[0]
     trained = rows[0]["train_slots"]
-    least, most = data.settings.min_objects, int(data.num_objects.max())
-    whole = select(rows, min_objects=least, max_objects=most)
+    low, high = data.settings.min_objects, int(data.num_objects.max())
+    whole = select(rows, min_objects=low, max_objects=high)
     size, count = rows[0]["resolution"], whole[0]["num_examples"]
     images = (
         f"{count} images of {data.settings.split} with "
-        f"{charts.range_label(least, most)}, {size} x {size} pixels, "
+        f"{charts.range_label(low, high)}, {size} x {size} pixels, "
         f"{study.evaluation.num_iterations} iterations"
     )
     page.table(
-        charts.titled("What more slots do", where),
+        charts.titled("More slots than in training", where),
         _gains(whole, first),
-        f"{measures.label(first)}, mean and standard deviation over seeds; the change "
-        f"is taken seed by seed. {images}.",
+        f"{measures.label(first)}, mean and standard deviation over seeds; changes are "
+        f"paired by seed. {images}.",
     )
+    caption = f" {baselines.DESCRIPTION}" if data.methods else ""
     for title, (low, high) in charts.ranges(rows, data, rows[0]).items():
         for place, kinds in measures.groups(study.measures).items():
             part = select(rows, min_objects=low, max_objects=high)
@@ -196,12 +200,12 @@ def _add_results(page, study, jobs, data: Data, rows, where):
                 f"{place.replace(' ', '_')}_{low}_{high}_{tag}",
                 charts.by_slots(rows, data, rows[0], kinds, low, high),
                 f"{part[0]['num_examples']} images, {size} x {size} pixels. {SPREAD}"
-                f"{_REFERENCES if place != measures.PROPERTIES else ''}",
+                f"{caption if place != measures.PROPERTIES else ''}",
             )
             for measure in kinds.values():
                 page.table(
                     "",
-                    slots_table(study, part, measure),
+                    slots_table(study, part, data, measure),
                     f"{measures.label(measure)}, mean and standard deviation over "
                     f"{len(study.seeds)} seeds, trained with {trained} slots.",
                 )
@@ -210,7 +214,7 @@ def _add_results(page, study, jobs, data: Data, rows, where):
         f"grid_{tag}",
         charts.grid(rows, data, first),
         f"{measures.label(first)} at {size} x {size} pixels, mean over seeds, on "
-        "images of at most so many objects.",
+        "images with at most this number of objects.",
     )
     add_samples(page, study, jobs, data, f"samples_slots_{{}}_{tag}", where)
     appendix.add_occupancy(page, study, jobs, data, rows, tag, where)
@@ -222,8 +226,15 @@ def _add_results(page, study, jobs, data: Data, rows, where):
     )
 
 
-def slots_table(study, rows: Sequence[Row], measure: str) -> list[Row]:
-    """Return a row a normalization: the measure at `study.table_slots` slots."""
+def slots_table(study, rows: Sequence[Row], data: Data, measure: str) -> list[Row]:
+    """Return the measure at `study.table_slots`, by normalization and baseline.
+
+    Args:
+      study: Config of the study.
+      rows: Rows of one training setting and one range of numbers of objects.
+      data: Data that they were evaluated on.
+      measure: Name of the measure.
+    """
     table = []
     for name in dict.fromkeys(row["normalization"] for row in rows):
         line: Row = {"normalization": measures.normalization(name)}
@@ -231,6 +242,14 @@ def slots_table(study, rows: Sequence[Row], measure: str) -> list[Row]:
             cell = select(rows, normalization=name, num_slots=k)
             if cell:
                 line[f"{k} slots"] = results_lib.cell([row[measure] for row in cell])
+        table.append(line)
+    references = data.baseline_rows(rows[0]["min_objects"], rows[0]["max_objects"])
+    for label, scores in baselines.scores(references, measure).items():
+        line = {"normalization": label}
+        for k in study.table_slots:
+            value = scores.get(k) if isinstance(scores, dict) else scores
+            if value is not None:
+                line[f"{k} slots"] = results_lib.cell([value])
         table.append(line)
     return table
 
@@ -258,14 +277,14 @@ def _by_objects(rows: Sequence[Row], measure: str) -> list[Row]:
 
 
 def add_samples(page, study, jobs, data, name, where):
-    """Show the same images under each normalization, of the first seed.
+    """Show the same images under each normalization, for the first seed.
 
-    A figure's file is called `name`, which has braces where the slots go.
+    The file of a figure is `name`, with braces for the number of slots.
     """
     seed = min(job.seed for job in jobs)
     shown = [job for job in jobs if job.seed == seed]
     for k in study.evaluation.sample_slots if study.evaluation.num_samples else ():
-        figure, caption = charts.samples(shown, data, study, k)
+        figure, caption = charts.samples(shown, data, k)
         page.figure(
             charts.titled(f"The same images with {k} slots", where),
             name.format(k),
@@ -276,12 +295,12 @@ def add_samples(page, study, jobs, data, name, where):
 
 
 def versions(job: Job, study: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Return the versions that a job was evaluated with, and its device."""
+    """Return the versions and the device that a job was evaluated with."""
     name = next(iter(study.evaluation.datasets))
     path = job.table_path(name, study.evaluation.num_slots[0])
     return jobs_lib.read_arrays(path)[1]["versions"]
 
 
 def machine() -> str:
-    """Return what this runs on, in words."""
+    """Return a description of this machine."""
     return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"

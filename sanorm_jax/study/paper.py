@@ -1,4 +1,4 @@
-"""One page of several studies, a section of each task: curves, numbers, pictures."""
+"""One page of several studies: curves, tables and images of each task."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -24,26 +24,25 @@ def write(
     jobs: Mapping[str, Sequence[Job]],
     workdir: pathlib.Path,
 ) -> pathlib.Path:
-    """Write `<workdir>/report.html` of what is done; figures also as PNG and PDF.
+    """Write `<workdir>/report.html` of the finished runs; figures also as PNG and PDF.
 
     Args:
-      paper: has `title` and `studies` by name; each has `question`, besides what a
-        study has.
-      jobs: of each study, by its name.
-      workdir: folder of the paper; each study's own report lies in a folder below.
+      paper: Config with `title` and `studies` by name. Each study has a `question`.
+      jobs: Jobs of each study, by its name.
+      workdir: Folder of the paper; each study has a folder in it.
 
     Returns:
-      the page.
+      The page.
 
     Raises:
-      UserError: no job of any study is done.
+      UserError: No job of any study is finished.
     """
     workdir_lib.check_writable(workdir / FIGURES)
     sections, progress, seconds, footer = [], [], 0.0, ""
     for name, study in paper.studies.items():
         compared = learning_rates.chosen(jobs[name])
         done = [job for job in compared if jobs_lib.is_finished(job, study)]
-        # Where rates are not chosen yet, as many are compared as there are variants.
+        # Of a grid of learning rates, one run of each variant is compared.
         count = len(study.normalizations) * len(study.seeds) * len(study.train_settings)
         wall = runner.wall_time_s(workdir / name)
         seconds += wall
@@ -59,7 +58,7 @@ def write(
         else:
             sections.append(html_page.Section(study.title, text="No run is done yet."))
     if not footer:
-        raise UserError(f"--workdir={workdir}: no run is done; start it first")
+        raise UserError(f"--workdir={workdir}: no run is done; run it without --report")
     sections.append(
         html_page.Section(
             "Runs",
@@ -72,14 +71,14 @@ def write(
         workdir / FILE,
         paper.title,
         sections,
-        summary="What more slots, and more objects, do to Slot Attention under each "
-        "normalization of its updates.",
+        summary="Slot Attention with more slots and more objects than in training, "
+        "under different normalizations of its updates.",
         footer=f"{footer}. {page.machine()}.",
     )
 
 
 def _study(name, study, done, workdir) -> list[html_page.Section]:
-    """Return the sections of a study: curves, pictures, numbers."""
+    """Return the sections of a study."""
     shown = page.Page(workdir / FIGURES)
     data = [Data(dataset, done[0], study) for dataset in study.evaluation.datasets]
     rows = results_lib.collect(study, done, data)
@@ -110,16 +109,16 @@ def _study(name, study, done, workdir) -> list[html_page.Section]:
 
 
 def _add_tables(shown, study, data, rows):
-    least, most = data.settings.min_objects, rows[0]["train_max_objects"]
-    most = int(data.num_objects.max()) if most == "all" else most
-    part = select(rows, min_objects=least, max_objects=most)
+    low, high = data.settings.min_objects, rows[0]["train_max_objects"]
+    high = int(data.num_objects.max()) if high == "all" else high
+    part = select(rows, min_objects=low, max_objects=high)
     seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in part}))
     for kinds in measures.groups(study.measures).values():
         for measure in kinds.values():
             shown.table(
                 "",
-                page.slots_table(study, part, measure),
+                page.slots_table(study, part, data, measure),
                 f"{measures.label(measure)} on {part[0]['num_examples']} images with "
-                f"{charts.range_label(least, most)}, trained with "
+                f"{charts.range_label(low, high)}, trained with "
                 f"{part[0]['train_slots']} slots; seeds: {seeds}.",
             )

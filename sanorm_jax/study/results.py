@@ -1,7 +1,8 @@
-"""The numbers of a study, from the tables that its jobs have left.
+"""The rows of a study, from the tables of its jobs.
 
-Every row counts the images of one range of numbers of objects, taken from the table of
-the whole split: nothing is evaluated again for a smaller range.
+A row counts the images of one range of numbers of objects. It is computed from the
+table of the whole split; nothing is evaluated again, and neither model nor data are
+opened.
 """
 
 import math
@@ -11,54 +12,58 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from sanorm_jax import metrics, tasks
+from sanorm_jax import baselines, metrics, trained
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.evaluate import Evaluator
-from sanorm_jax.report import references
-from sanorm_jax.run.distribution.devices import Devices
+from sanorm_jax.run.folder.results import MODEL
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
 
 Row = dict[str, Any]
-# What a row is about, and what a mean is taken over.
+# Columns that identify a mean over seeds.
 VARIANT = ("train_setting", "normalization")
 PLACE = ("dataset", "num_slots", "min_objects", "max_objects")
 
 
 class Data:
-    """One of the study's evaluations: its task, its images and their baselines.
+    """One of the study's evaluations: its images and their baselines.
 
     Attributes:
-      name: of the evaluation.
-      task: of any of the jobs, on the data evaluated.
-      indices: examples of the split.
-      num_objects: of each example, `[n]`.
+      name: Name of the evaluation.
+      settings: Its settings in the study's config.
+      task: Task of any of the jobs, which summarizes tables.
+      fingerprints: Fingerprints of the data.
+      indices: Indices `[n]` of the examples in their split.
+      num_objects: Number of objects of each example, `[n]`.
+      methods: Baselines, as `baselines.available` returned them.
     """
 
     def __init__(self, name: str, job: Job, study: ml_collections.ConfigDict):
-        config = job.evaluation_config(name, study)
         self.name = name
         self.settings = study.evaluation.datasets[name]
-        self.task = tasks.create(config, tasks.open_dataset(config))
-        split = config.evaluation_split
-        self.indices = Evaluator(self.task, Devices("jit")).select(split)
-        self.num_objects = self.task.dataset.read(split, "num_objects", self.indices)
-        self.references = {}
-        if "segmentation" in self.task.dataset.fields:
-            table = references.table(
-                self.task, split, self.indices, study.evaluation.num_slots
-            )
-            self.references = table.columns()
+        self.task = trained.describe_task(job.workdir, job.config)
+        columns, settings = jobs_lib.read_arrays(job.baselines_path(name))
+        self._columns = columns
+        self.fingerprints = settings["fingerprints"]
+        self.indices = columns.pop("index")
+        self.num_objects = columns["num_objects"]
+        self.methods: list[baselines.Baseline] = [
+            (method, num_slots) for method, num_slots in settings["methods"]
+        ]
+        self._place = {
+            "dataset": name,
+            "split": settings["split"],
+            "resolution": settings["resolution"],
+        }
 
-    def ranges(self, most_trained: int) -> list[tuple[int, int]]:
-        """Return the ranges (least, most) of objects that rows are made for.
+    def ranges(self, max_trained: int) -> list[tuple[int, int]]:
+        """Return the ranges (minimum, maximum) of objects that have rows.
 
         Args:
-          most_trained: objects in training; 0 if not limited.
+          max_trained: Maximum number of objects in training; 0 if not limited.
         """
-        least, most = self.settings.min_objects, int(self.num_objects.max())
-        ranges = [(least, limit) for limit in self.settings.max_objects]
-        ranges += [(least, most), (least, most_trained), (most_trained + 1, most)]
+        low, high = self.settings.min_objects, int(self.num_objects.max())
+        ranges = [(low, limit) for limit in self.settings.max_objects]
+        ranges += [(low, high), (low, max_trained), (max_trained + 1, high)]
         ranges += [(n, n) for n in np.unique(self.num_objects).tolist()]
         return [
             (low, high)
@@ -66,15 +71,22 @@ class Data:
             if low <= high and self.within(low, high).any()
         ]
 
-    def within(self, least: int, most: int) -> np.ndarray:
-        """Return which examples have so many objects, bool `[n]`."""
-        return (self.num_objects >= least) & (self.num_objects <= most)
+    def within(self, low: int, high: int) -> np.ndarray:
+        """Return which examples have `low` to `high` objects, bool `[n]`."""
+        return (self.num_objects >= low) & (self.num_objects <= high)
 
-    def reference(self, name: str, least: int, most: int) -> float | None:
-        """Return the mean of a column of `references.table`, None without it."""
-        if name not in self.references:
-            return None
-        return metrics.mean(name, self.references[name][self.within(least, most)])
+    def baseline_rows(self, low: int, high: int) -> list[Row]:
+        """Return a row for each baseline, on images with `low` to `high` objects."""
+        part = self.within(low, high)
+        rows = []
+        for i, (method, num_slots) in enumerate(self.methods):
+            columns = baselines.columns_of(self._columns, i)
+            columns = {name: values[part] for name, values in columns.items()}
+            scalars = metrics.count(columns) | baselines.summarize(columns)
+            scalars.pop("num_objects")
+            where = {"num_slots": num_slots, "min_objects": low, "max_objects": high}
+            rows.append({"method": method} | self._place | where | scalars)
+        return rows
 
 
 def collect(
@@ -92,21 +104,22 @@ def collect(
 
 
 def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
-    columns, settings = jobs_lib.read_arrays(job.table_path(data.name, num_slots))
-    fingerprints = data.task.dataset.fingerprints
-    if settings["fingerprints"] != fingerprints or not np.array_equal(
+    path = job.table_path(data.name, num_slots)
+    columns, settings = jobs_lib.read_arrays(path)
+    if settings["fingerprints"] != data.fingerprints or not np.array_equal(
         columns.pop("index"), data.indices
     ):
         raise UserError(
-            f"{job.table_path(data.name, num_slots)}: was made of other data than "
-            f"{job.config.data_dir} holds now; remove it to evaluate again"
+            f"{path}: made from other data than {job.baselines_path(data.name)}; "
+            "remove both and run the study again"
         )
-    for least, most in data.ranges(job.config.max_objects):
-        part = data.within(least, most)
+    for low, high in data.ranges(job.config.max_objects):
+        part = data.within(low, high)
         mine = {name: values[part] for name, values in columns.items()}
         scalars = metrics.count(mine) | data.task.summarize(mine)
         scalars.pop("num_objects", None)
         yield {
+            "method": MODEL,
             "train_setting": job.train_setting,
             "normalization": job.normalization,
             "seed": job.seed,
@@ -119,9 +132,20 @@ def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
             "num_iterations": settings["num_iterations"],
             "resolution": settings["resolution"],
             "num_slots": num_slots,
-            "min_objects": least,
-            "max_objects": most,
+            "min_objects": low,
+            "max_objects": high,
         } | scalars
+
+
+def baseline_rows(rows: Sequence[Row], data: Sequence[Data]) -> list[Row]:
+    """Return the rows of the baselines on the images of the models' rows."""
+    found = []
+    for one in data:
+        mine = select(rows, dataset=one.name)
+        ranges = dict.fromkeys((row["min_objects"], row["max_objects"]) for row in mine)
+        for low, high in ranges:
+            found += one.baseline_rows(low, high)
+    return found
 
 
 def select(rows: Iterable[Row], **where) -> list[Row]:
@@ -159,6 +183,6 @@ def cell(values: Sequence[float]) -> str:
 
 
 def nearest(rows: Sequence[Row]) -> int:
-    """Return the number of slots evaluated that is nearest to those trained."""
+    """Return the evaluated number of slots that is nearest to that of training."""
     slots = {row["num_slots"] for row in rows}
     return min(slots, key=lambda k: (abs(k - rows[0]["train_slots"]), k))

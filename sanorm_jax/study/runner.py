@@ -1,4 +1,4 @@
-"""Runs the jobs of a study on this machine, each in a process of its own."""
+"""Processes that run the jobs of a study on this machine."""
 
 import contextlib
 import dataclasses
@@ -25,14 +25,17 @@ _NOTE_S = 10.0
 
 
 def num_processes(wanted: int) -> int:
-    """Return how many jobs run at once: on CPU, by default, as many as cores.
+    """Return the number of jobs that run at once: one per core, or one on a GPU.
 
-    Small models do not keep several cores busy: one-core processes side by side do
-    more steps in all. An accelerator takes one job after the other.
+    Small models do not keep several cores busy, so processes with one core each take
+    more steps in total.
+
+    Args:
+      wanted: Number given by the user; 0 for the default.
     """
     if wanted:
         return wanted
-    # Asked in a process that ends: one that stays would hold the accelerator's memory.
+    # In a process that ends: this one would keep the memory of the accelerator.
     code = "import jax; print(jax.default_backend())"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
@@ -84,17 +87,18 @@ def run(
     stop: preemption.Preemption,
     trials: bool = False,
 ) -> dict[str, int]:
-    """Run jobs until all ended or a stop is asked for.
+    """Run jobs until all have ended or a stop is requested.
 
     Args:
-      jobs: with their numbers in the study.
-      workdir: folder of the study, with its config.
-      processes: jobs at once; several are pinned to a core each, if there are enough.
-      stop: asked between polls; then every job saves and ends.
-      trials: train only, as trials of learning rates do.
+      jobs: Jobs with their numbers in the study.
+      workdir: Folder of the study, with its config.
+      processes: Number of jobs at once. Several jobs are pinned to one core each, if
+        there are enough cores.
+      stop: Source of stop requests. On a request, every job saves and ends.
+      trials: Whether the jobs are trials of learning rates, which only train.
 
     Returns:
-      the exit code of every job that was started, by name.
+      The exit code of each job that was started, by name.
     """
     title = "trials of learning rates" if trials else f"study {workdir}"
     with progress.Progress(title, len(jobs), "runs") as bar:
@@ -108,11 +112,11 @@ def _run(jobs, workdir, processes, stop, trials, bar) -> dict[str, int]:
         free = list(cores[:processes])
     waiting, running, codes = list(jobs), [], {}
     session = _Session(workdir)
-    told = False
+    signalled = False
     while waiting or running:
-        if stop.requested() and not told:
-            # Once: a second signal would end a job that is on its way out.
-            waiting, told = [], True
+        if stop.requested() and not signalled:
+            # Once: a second signal would end a job before it has saved.
+            waiting, signalled = [], True
             for one in running:
                 with contextlib.suppress(ProcessLookupError):
                     one.process.send_signal(signal.SIGTERM)
@@ -144,21 +148,21 @@ def _describe(code: int) -> str:
     if code == 0:
         return "finished"
     if code == preemption.EXIT_CODE:
-        return "stopped, to be started again"
+        return "stopped"
     return f"failed with exit code {code}"
 
 
 def last_words(job: Job) -> str:
-    """Return what a failed job said last: its one-line error, or its last line."""
+    """Return the error message of a failed job, or the last line that it wrote."""
     path = job.workdir / LOG_FILE
     lines = path.read_text(errors="replace").split("\n") if path.exists() else []
     lines = [line for line in lines if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it said nothing"])[-1]
+    return (errors or lines or ["no message"])[-1]
 
 
 class _Session:
-    """Notes how long the study has been at work, start after start."""
+    """Record of the time that the study has run, over all starts."""
 
     def __init__(self, workdir: pathlib.Path):
         self._path = workdir / SESSIONS_FILE
@@ -166,7 +170,7 @@ class _Session:
         self._started = self._noted = time.time()
 
     def note(self, now: bool = False):
-        """Write the seconds so far, now and then: a kill loses few of them."""
+        """Write the seconds so far, at most every 10 seconds unless `now`."""
         if now or time.time() - self._noted >= _NOTE_S:
             self._noted = time.time()
             this = {"started": self._started, "seconds": self._noted - self._started}
@@ -184,9 +188,9 @@ def wall_time_s(workdir: pathlib.Path) -> float:
 
 
 def end_with_stdin():
-    """Stop this process, with its checkpoint, once its standard input closes.
+    """Save and stop this process when its standard input closes.
 
-    So a job does not outlive the study that started it, however that ends.
+    A job therefore ends with the study that started it, even if that is killed.
     """
 
     def wait():

@@ -1,4 +1,4 @@
-"""A study from its config to its last job, in one or several starts."""
+"""The run of a study: all jobs that are not finished, over one or more starts."""
 
 import pathlib
 import sys
@@ -20,10 +20,10 @@ CONFIG_FILE = "study.json"
 
 
 def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
-    """Record the study's config in its folder, where its jobs read it.
+    """Write the study's config to its folder, where its jobs read it.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: The folder is not writable.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -38,20 +38,20 @@ def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
 def run(
     study: ml_collections.ConfigDict, jobs: Sequence[Job], workdir: pathlib.Path
 ) -> int:
-    """Run the trials of learning rates, then every job that is not done.
+    """Run the trials of learning rates, then all jobs that are not finished.
 
     Args:
-      study: the study's config, as `record` noted it.
-      jobs: all its jobs.
-      workdir: folder of the study.
+      study: Config of the study, as written by `record`.
+      jobs: All its jobs.
+      workdir: Folder of the study.
 
     Returns:
-      the exit code: 0, 1 if a job failed (its error is on standard error), 124 if
+      The exit code: 0; 1 if a job failed (its error is on standard error); 124 if
       stopped before the end.
     """
     with preemption.Preemption(0) as stop:
         processes = runner.num_processes(study.num_processes)
-        # The jobs have the accelerator for themselves.
+        # Leaves the accelerator to the jobs.
         jax.config.update("jax_platforms", "cpu")
         codes = {}
         if study.learning_rates:

@@ -1,4 +1,4 @@
-"""The study as a Slurm array: one task a job."""
+"""A study as a Slurm array: one task per job."""
 
 import pathlib
 import shlex
@@ -34,12 +34,13 @@ def write(
     """Write `<workdir>/study.sbatch` for all jobs of a study.
 
     Args:
-      study: `slurm_options` are options of sbatch, such as `--time=24:00:00`.
-      workdir: folder of the study; its config is read there by each task.
-      num_jobs: length of the array. Finished jobs end at once.
+      study: Config of the study; `slurm_options` are options of sbatch, such as
+        `--time=24:00:00`.
+      workdir: Folder of the study, where each task reads its config.
+      num_jobs: Number of tasks. Tasks of finished jobs end at once.
 
     Returns:
-      the file.
+      The file.
     """
     workdir = workdir.absolute()
     text = _SCRIPT.format(

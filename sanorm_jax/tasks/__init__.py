@@ -4,7 +4,7 @@ import ml_collections
 
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
-from sanorm_jax.tasks.base import Task
+from sanorm_jax.tasks.base import Description, Task
 from sanorm_jax.tasks.dinosaur import DinosaurTask
 from sanorm_jax.tasks.object_discovery import ObjectDiscoveryTask
 from sanorm_jax.tasks.property_prediction import PropertyPredictionTask
@@ -18,7 +18,7 @@ TASKS = {
 
 def create(
     config: ml_collections.ConfigDict,
-    dataset: pipeline.Dataset,
+    dataset: pipeline.Dataset | Description,
     axis_name: str | None = None,
 ) -> Task:
     """Return the task that `config.task` names.

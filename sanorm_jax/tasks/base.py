@@ -1,7 +1,8 @@
 """Interface between an experiment and the training and evaluation loops."""
 
 import abc
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
 import jax
@@ -36,6 +37,18 @@ def slot_noise(rng: jax.Array, ids: jax.Array, num_slots: int, slot_dim: int):
     return jax.vmap(lambda key: jax.random.normal(key, (num_slots, slot_dim)))(keys)
 
 
+class Description(Protocol):
+    """The part of a dataset that a task needs before it reads an example."""
+
+    @property
+    def fields(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each field, by name."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Settings of the source store, such as `image_size`."""
+
+
 class Task(abc.ABC):
     """An experiment: its model, loss, evaluation and inputs.
 
@@ -62,7 +75,7 @@ class Task(abc.ABC):
     def __init__(
         self,
         config: ml_collections.ConfigDict,
-        dataset: pipeline.Dataset,
+        dataset: pipeline.Dataset | Description,
         axis_name: str | None = None,
     ):
         self.config = config

@@ -278,7 +278,7 @@ def test_other_data_under_the_same_name_is_noticed(data_dir, tmp_path):
         # Used after the first step, but checked before it.
         (
             {"evaluation_split": "test"},
-            "config.evaluation_split=test: the data has no split test",
+            "config.evaluation_split=test: not a split of the data",
         ),
         ({"evaluation_min_objects": 99}, "min_objects=99: selects no example"),
         ({"evaluation_resolution": 0}, "config.evaluation_resolution=0"),

@@ -74,8 +74,10 @@ class Devices:
         return jax.pmap(step, axis_name=AXIS, donate_argnums=0, out_axes=(0, None))
 
     def compile_evaluation(self, evaluate: Callable) -> Callable:
-        """Compile `evaluate(variables, batch) -> {name: [B, ...]}`."""
-        return jax.pmap(evaluate, axis_name=AXIS) if self.pmapped else jax.jit(evaluate)
+        """Compile `evaluate(variables, batch, rng) -> {name: [B, ...]}`."""
+        if self.pmapped:
+            return jax.pmap(evaluate, axis_name=AXIS, in_axes=(0, 0, None))
+        return jax.jit(evaluate)
 
     def put_state(self, state: Any) -> Any:
         """Copy a tree of host arrays to each device."""

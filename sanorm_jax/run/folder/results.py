@@ -15,6 +15,9 @@ from absl import logging
 from sanorm_jax.core import files
 from sanorm_jax.run.folder import workdir as workdir_lib
 
+# Value of the column `method` in rows of the model; other rows are of baselines.
+MODEL = "model"
+
 
 def merge(
     directory: pathlib.Path,
@@ -40,7 +43,7 @@ def merge(
     results, note = directory / "results.json", directory / "made_with.json"
     # Two evaluations may end at the same time.
     with filelock.FileLock(directory / ".merge"):
-        earlier = json.loads(results.read_text()) if results.exists() else []
+        earlier = read(results) if results.exists() else []
         if earlier and not (
             note.exists() and json.loads(note.read_text()) == made_with
         ):
@@ -51,14 +54,24 @@ def merge(
         return write_results(directory, [merged[key] for key in sorted(merged)])
 
 
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Return the rows of a `results.json`.
+
+    Rows without a method were written before baselines were, and are of the model.
+    """
+    return [{"method": MODEL} | row for row in json.loads(path.read_text())]
+
+
 def _setting(row: dict[str, Any]) -> tuple:
-    """Return the setting of a row, for sorting: "all" objects come first."""
+    """Return the setting of a row, for sorting: the model and "all" objects first."""
     limit, count = row["max_objects"], row["num_objects"]
     return (
         row["split"],
         row["step"],
-        row["num_slots"],
-        row["num_iterations"],
+        row["method"] != MODEL,
+        row["method"],
+        row["num_slots"] or 0,
+        row["num_iterations"] or 0,
         math.inf if limit == "all" else limit,
         row["resolution"],
         -1 if count == "all" else count,

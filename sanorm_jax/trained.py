@@ -1,0 +1,246 @@
+"""Trained runs: opened from their folder and applied by compiled functions."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Collection
+from typing import Any, TypedDict, Unpack
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from sanorm_jax import tasks
+from sanorm_jax.core import run_data
+from sanorm_jax.core.errors import UserError
+from sanorm_jax.data import pipeline
+from sanorm_jax.run.distribution.devices import Devices
+from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.run.parameters import init_from
+from sanorm_jax.tasks.base import Batch, Task
+
+# Maximum number of map values of a batch, which bounds the memory for large images.
+_MAX_MAP_VALUES = 2**26
+
+
+class Compiled:
+    """The methods of a task, compiled once per setting and shape of the batch.
+
+    The initial slots of an example depend on the seed and its index alone.
+
+    Args:
+      task: Task whose methods are called.
+      compile: Compiler of `function(variables, batch, rng)`: `jax.jit`, or
+        `Devices.compile_evaluation` to share each batch between devices.
+    """
+
+    def __init__(self, task: Task, compile: Callable[[Callable], Callable] = jax.jit):
+        self._task = task
+        self._compile = compile
+        self._function = functools.cache(self._make)
+
+    def __call__(
+        self,
+        method: str,
+        variables: Any,
+        batch: Batch,
+        *,
+        num_slots: int,
+        num_iterations: int,
+        seed: int,
+        outputs: Collection[str] = (),
+    ) -> dict[str, jax.Array]:
+        """Return what a method of the task returns, `{name: [B, ...]}`.
+
+        Args:
+          method: Name of the method: `forward`, `predict` or `evaluate`.
+          variables: Variables of the model.
+          batch: Inputs of the method, with `index`.
+          num_slots: Number of slots K.
+          num_iterations: Iterations of Slot Attention.
+          seed: Seed of the initial slots.
+          outputs: Names of the results to return; all of them if empty.
+        """
+        function = self._function(method, num_slots, num_iterations, tuple(outputs))
+        return function(variables, batch, jax.random.PRNGKey(seed))
+
+    def _make(self, method, num_slots, num_iterations, outputs) -> Callable:
+        call = getattr(self._task, method)
+
+        def function(variables, batch, rng):
+            out = call(variables, batch, rng, num_slots, num_iterations)
+            return {name: out[name] for name in outputs or out}
+
+        return self._compile(function)
+
+
+class CallOptions(TypedDict, total=False):
+    """Options of a call of a trained run; see `TrainedRun.apply`."""
+
+    num_slots: int | None
+    num_iterations: int | None
+    seed: int
+
+
+class TrainedRun:
+    """A trained model and its inputs, created by `open_run`.
+
+    Inputs are uint8 images `[B, H, W, 3]` or, if the run was trained on features,
+    features `[B, N, F]` as its store holds them. The initial slots depend on the seed
+    and the position in the batch.
+
+    Attributes:
+      config: Config of the run.
+      task: Task of the run.
+      model: Flax module, called by `model.apply(variables, ...)`.
+      variables: `params` and, with batch norm, `batch_stats`.
+      step: Step of the checkpoint.
+      input_shape: Shape of an example.
+    """
+
+    def __init__(self, task: Task, variables: dict[str, Any], step: int):
+        self.config: ml_collections.ConfigDict = task.config
+        self.task = task
+        self.model: nn.Module = task.model
+        self.variables = variables
+        self.step = step
+        self.input_shape: tuple[int, ...] = task.dataset.fields[task.input_field][0]
+        self._compiled = Compiled(task)
+
+    def apply(
+        self,
+        inputs: np.ndarray,
+        *,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        seed: int = 0,
+    ) -> dict[str, jax.Array]:
+        """Return all outputs of the model, such as `slots` and `attention`.
+
+        Args:
+          inputs: Images or features, see above.
+          num_slots: Number of slots K; as in training if None.
+          num_iterations: Iterations of Slot Attention; as in training if None.
+          seed: Seed of the initial slots.
+
+        Raises:
+          UserError: The inputs have another shape.
+        """
+        return self._call("forward", inputs, num_slots, num_iterations, seed)
+
+    def attend(self, inputs: np.ndarray, **options: Unpack[CallOptions]) -> jax.Array:
+        """Return the attention `[B, K, N]`, which sums to 1 over slots; see `apply`."""
+        return self.apply(inputs, **options)["attention"]
+
+    def segment(self, inputs: np.ndarray, **options: Unpack[CallOptions]) -> np.ndarray:
+        """Return the slot of each pixel, int32 `[B, H, W]`; see `apply`.
+
+        The arg max over the decoder's masks or, without a decoder, the attention. Its
+        size is that of the training images or, for features,
+        `config.evaluation_resolution`.
+        """
+        out = self._call("predict", inputs, **options, outputs=("segmentation",))
+        return np.asarray(out["segmentation"], np.int32)
+
+    def _call(
+        self,
+        method: str,
+        inputs: np.ndarray,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        seed: int = 0,
+        outputs: Collection[str] = (),
+    ) -> dict[str, jax.Array]:
+        if np.shape(inputs)[1:] != tuple(self.input_shape):
+            raise UserError(
+                f"inputs of shape {list(np.shape(inputs))}: the run takes "
+                f"{self.task.input_field} of shape [B, "
+                f"{', '.join(map(str, self.input_shape))}]"
+            )
+        index = jnp.arange(len(inputs), dtype=jnp.int32)
+        return self._compiled(
+            method,
+            self.variables,
+            {self.task.input_field: jnp.asarray(inputs), "index": index},
+            num_slots=num_slots or self.config.num_slots,
+            num_iterations=num_iterations or self.config.num_iterations,
+            seed=seed,
+            outputs=outputs,
+        )
+
+
+def open_run(
+    workdir: str | os.PathLike,
+    step: int | None = None,
+    *,
+    config: ml_collections.ConfigDict | None = None,
+    dataset: pipeline.Dataset | None = None,
+) -> TrainedRun:
+    """Open a trained run; `sanorm_jax.load` is this function.
+
+    A run without a checkpoint is opened with the parameters that training would start
+    from, if its config names them (`init_from`).
+
+    Args:
+      workdir: Folder of the run.
+      step: Checkpoint to load; the newest if None.
+      config: Config to open it with; the recorded one if None.
+      dataset: Data to apply it to. If None, the run's data need not exist.
+
+    Raises:
+      UserError: The folder holds no run, no such checkpoint or no description of its
+        data; or the features of `dataset` are projected differently.
+    """
+    workdir = pathlib.Path(workdir)
+    config = config or workdir_lib.load_config(workdir)
+    if dataset is None:
+        task = describe_task(workdir, config)
+    else:
+        run_data.check_projection(workdir, dataset.feature_settings)
+        task = tasks.create(config, dataset)
+    has_checkpoint = (workdir / workdir_lib.CHECKPOINTS).exists()
+    if config.init_from and not has_checkpoint and step is None:
+        return TrainedRun(
+            task, init_from.load(pathlib.Path(config.init_from), task), step=0
+        )
+    return TrainedRun(task, *init_from.load_variables(task, workdir, step))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Description:
+    """The properties of a dataset that a task needs before it reads an example."""
+
+    fields: dict[str, tuple[tuple[int, ...], str]]
+    settings: dict[str, Any]
+
+
+def describe_task(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Task:
+    """Return the task of a run without its data, from the files in its folder.
+
+    Raises:
+      UserError: The description of the data is missing.
+    """
+    noted = run_data.read(workdir)
+    fields = {
+        name: (tuple(shape), dtype) for name, (shape, dtype) in noted["fields"].items()
+    }
+    settings = {"image_size": noted["image_size"]}
+    return tasks.create(config, _Description(fields, settings))
+
+
+def batch_size(
+    config: ml_collections.ConfigDict, devices: Devices, values_per_example: int
+) -> int:
+    """Return the number of examples evaluated at once, a multiple of the devices.
+
+    Args:
+      config: Config of the run; `evaluation_batch_size` is the maximum.
+      devices: Devices that share each batch.
+      values_per_example: Number of values in the maps of an example, such as masks.
+    """
+    parts = devices.num_devices * devices.hosts.count
+    most = min(config.evaluation_batch_size, _MAX_MAP_VALUES // values_per_example)
+    return max(most // parts, 1) * parts
