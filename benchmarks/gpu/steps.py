@@ -146,11 +146,7 @@ def _theirs(case, model, inputs, compiled: bool) -> Side:
     first_s = time.perf_counter() - start
     peak = torch.cuda.max_memory_allocated() if on_gpu else float("nan")
     return Side(
-        step,
-        lambda loss: wait(),
-        first_s if compiled else 0.0,
-        peak,
-        first_loss,
+        step, lambda loss: wait(), first_s if compiled else 0.0, peak, first_loss
     )
 
 

@@ -163,11 +163,7 @@ def test_bad_options_are_refused(clevr, tmp_path):
             {"splits": {"train": 9}},
             "--splits=train:9: too many; choose at most 5",
         ),
-        (
-            clevr[0],
-            {"image_size": 193},
-            "--image_size=193: .* choose 16 to 192",
-        ),
+        (clevr[0], {"image_size": 193}, "--image_size=193: .* choose 16 to 192"),
         (clevr[0], {"max_objects": 6}, "--max_objects: not used"),
     ):
         with pytest.raises(UserError, match=message):

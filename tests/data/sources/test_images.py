@@ -121,11 +121,7 @@ def test_bad_options_are_refused(folder, tmp_path):
     for source, options, message in (
         (None, {}, "--source: required"),
         (tmp_path / "absent", {}, "absent: not a folder"),
-        (
-            tmp_path / "empty",
-            {},
-            r"empty: contains no images \(no files",
-        ),
+        (tmp_path / "empty", {}, r"empty: contains no images \(no files"),
         (folder, {"image_size": 8}, "--image_size=8: out of range; choose 16 to"),
         (folder, {"splits": {"train": 1}}, "--splits: not used"),
         (folder, {"background": "whitish"}, "--background=whitish: not a colour"),
