@@ -30,9 +30,9 @@ _HEADS += ("attn_pool.",)  # SigLIP's pooling
 class VitEncoder:
     """Patch tokens of a block of a ViT, in row-major order.
 
-    The whole image is resized to the model's input size with the interpolation of timm's
-    data config (usually bicubic), without antialiasing or cropping, and normalized with
-    timm's mean and standard deviation. Prefix tokens (class token, registers) are
+    The whole image is resized to the model's input size with the interpolation of
+    timm's data config (usually bicubic), without antialiasing or cropping, and
+    normalized with timm's mean and standard deviation. Prefix tokens (class token, registers) are
     dropped.
 
     Args:
@@ -288,7 +288,7 @@ def _fit(name: str, model: nn.Module, state: Mapping[str, torch.Tensor], where: 
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{where}: does not fit {name} ({reason}); choose the model of these weights"
+            f"{where}: does not fit {name} ({reason}); choose another --encoder"
         ) from None
 
 

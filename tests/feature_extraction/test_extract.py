@@ -193,7 +193,7 @@ def test_a_job_of_an_array_does_its_part_only(data_dir, expected):
     shards = _shards(found)
     assert {path.parts[0] for path in shards} == {"train"}
     assert sorted(int(path.parts[3]) for path in shards) == list(range(1, 150, 4))
-    assert f"left to other jobs: {NUM_SHARDS - len(shards)} shards" in err
+    assert f"incomplete: {NUM_SHARDS - len(shards)} shards" in err
     with pytest.raises(UserError, match="incomplete"):
         Store.open(root)
 
@@ -254,13 +254,15 @@ def test_bad_input_is_answered_by_one_line(data_dir):
     _write_source(data_dir / "short", {"train": 6}, seed=1)
     (data_dir / "short/train/image/c/0/0/0/0").unlink()
     bad = {
-        ("--shard=3/3",): "--shard=3/3: must be I/N with I from 0 to N-1",
-        ("--shard=1",): "--shard=1: must be I/N",
+        ("--shard=3/3",): "--shard=3/3: invalid; use I/N with I from 0 to N-1",
+        ("--shard=1",): "--shard=1: invalid; use I/N",
         ("--splits=test",): "--splits=test: ",
-        ("--batch_size=0",): "--batch_size=0: must be above 0",
-        ("--patch_size=5",): "--patch_size=5: must divide the image size, 16 x 16",
-        ("--layer=1",): "--layer=1: means nothing to --encoder=patches",
-        ("--no-final-norm",): "--final_norm=False: means nothing to",
+        ("--batch_size=0",): "--batch_size=0: not positive",
+        (
+            "--patch_size=5",
+        ): "--patch_size=5: does not divide the images; choose a divisor of 16 x",
+        ("--layer=1",): "--layer=1: not used by --encoder=patches",
+        ("--no-final-norm",): "--final_norm=False: not used by",
         ("--dataset=else", "--name=random"): "--dataset=else: ",
         ("--name=absent",): f"{data_dir}/absent: not a store",
         ("--name=short",): f"{data_dir}/short: incomplete",
