@@ -3,8 +3,8 @@
     python -m benchmarks.store --folder=/local/disk --gigabytes=2
     python -m benchmarks.store --folder=/local/disk --cold
 
-The batches are 64 frames of `[784, 768]` float16 in random order. The readers take turns
-in one process and read the same examples:
+The batches are 64 frames of `[784, 768]` float16 in random order. The readers take
+turns in one process and read the same examples:
 
     pipeline     input of a training step: store, tf.data and the copy to the device
     store        `Store.read` alone

@@ -5,8 +5,8 @@
 
 Without a store, the features are those of a ViT-B/8 with random weights on rendered
 scenes. They have the shape, scale and spatial smoothness of real features, but are not
-pretrained. All codecs write the array of a store with one chunk per frame. Needs PyTorch
-and timm without `--store`.
+pretrained. All codecs write the array of a store with one chunk per frame. Needs
+PyTorch and timm without `--store`.
 """
 
 import copy

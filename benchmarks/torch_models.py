@@ -131,7 +131,7 @@ class SetPredictor(nn.Module):
         return self.mlp(slots).sigmoid()
 
     def loss(self, image, noise, targets):
-        """Return the matched Huber loss of images `[B, 3, H, W]`, targets `[B, M, 19]`."""
+        """Return the Huber loss of images `[B, 3, H, W]`, targets `[B, M, 19]`."""
         predicted = self(image, noise)
         # [B, K, M]
         costs = functional.huber_loss(
@@ -144,7 +144,7 @@ class SetPredictor(nn.Module):
 
 
 def match(costs):
-    """Return rows and columns, `[B, min(K, M)]`, of the cheapest pairs of `[B, K, M]`."""
+    """Return the rows and columns `[B, min(K, M)]` that match costs `[B, K, M]`."""
     pairs = [linear_sum_assignment(cost) for cost in costs.float().cpu().numpy()]
     rows, columns = np.stack(pairs, axis=1)
     return (torch.from_numpy(x).to(costs.device) for x in (rows, columns))

@@ -17,7 +17,7 @@ from sanorm_jax.core.errors import UserError
 
 from . import weights
 
-# Keys of the model in checkpoints of DINOSAUR, property prediction and object discovery.
+# Keys of the model: in DINOSAUR, property prediction and object discovery.
 _MODEL_NAMES = ("model", "set_predictor", "auto_encoder")
 # Frozen ViT of DINOSAUR; the autoencoder's `encoder` is a CNN.
 _VIT, _VIT_MARK = "encoder.", "encoder.patch_embed."

@@ -32,8 +32,8 @@ class VitEncoder:
 
     The whole image is resized to the model's input size with the interpolation of
     timm's data config (usually bicubic), without antialiasing or cropping, and
-    normalized with timm's mean and standard deviation. Prefix tokens (class token, registers) are
-    dropped.
+    normalized with timm's mean and standard deviation. Prefix tokens (class token,
+    registers) are dropped.
 
     Args:
       name: Name of the model in timm, preferably with its tag.

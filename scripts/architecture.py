@@ -30,7 +30,7 @@ MODULES = {name for band in BANDS.values() for name in band}
 
 
 def _module(name: str) -> str:
-    """Return the module of an import, such as `models` of `sanorm_jax.models.layers`."""
+    """Return the module of an import: `models` of `sanorm_jax.models.layers`."""
     first, *rest = name.split(".")
     return rest[0] if first == "sanorm_jax" and rest else first
 
