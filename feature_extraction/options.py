@@ -19,32 +19,23 @@ _POSITIVE = ("patch_size", "input_size", "batch_size", "components")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Options of an encoder and of the projection of its features."""
+    """Options of an encoder and of the projection of its features.
 
-    batch_size: Annotated[
-        int | None, "Images encoded at once; 64 on GPUs and 8 on CPUs if unset."
-    ] = None
-    components: Annotated[
-        int | None, "Number of principal components to store instead of the features."
-    ] = None
-    whitening: Annotated[
-        float, "Whitening of the components: 0 keeps variances, 1 equals them."
-    ] = 0.5
-    projection_images: Annotated[
-        int, "Number of training images that the components are fitted on."
-    ] = 500
+    `batch_size` defaults to 64 on GPUs and 8 on CPUs. Whitening 0 keeps the variances of
+    the components, 1 equals them.
+    """
+
+    batch_size: Annotated[int | None, "Images encoded at once."] = None
+    components: Annotated[int | None, "Principal components; all if unset."] = None
+    whitening: Annotated[float, "Whitening of the components, from 0 to 1."] = 0.5
+    projection_images: Annotated[int, "Images to fit the components to."] = 500
     patch_size: Annotated[int, "patches: side of a patch in pixels."] = 8
     weights: Annotated[
-        pathlib.Path | None,
-        "ViT: torch or safetensors file of weights; downloaded by timm if unset.",
+        pathlib.Path | None, "ViT: weights, torch or safetensors; timm's if unset."
     ] = None
     layer: Annotated[int | None, "ViT: block, from 0; the last if unset."] = None
-    final_norm: Annotated[
-        bool, "ViT: apply the final LayerNorm; --no-final-norm: do not."
-    ] = True
-    input_size: Annotated[
-        int | None, "ViT: side that images are resized to; the model's own if unset."
-    ] = None
+    final_norm: Annotated[bool, "ViT: apply the last norm, or --no-final-norm."] = True
+    input_size: Annotated[int | None, "ViT: input size; its own if unset."] = None
     dtype: Annotated[
         Literal["auto", "float32", "float16", "bfloat16"],
         "ViT: compute dtype. auto: that of a store that exists; otherwise bfloat16 if "

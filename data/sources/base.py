@@ -46,6 +46,8 @@ _OWNERS = {
 class Options:
     """Command-line options of `data.prepare`; None if unset.
 
+    "Scenes" are the datasets shapes, blocks and tabletop.
+
     Attributes:
       splits: Number of examples by split.
       objects: Minimum and maximum number of objects by split, instead of the options
@@ -54,23 +56,12 @@ class Options:
       dataset: Name of the dataset, for modules that offer several.
     """
 
-    source: Annotated[pathlib.Path | None, "File or folder of the original data."] = (
-        None
-    )
-    image_size: Annotated[int | None, "Side of the images in pixels."] = None
-    min_objects: Annotated[
-        int | None, "shapes, blocks, tabletop: minimum number of objects."
-    ] = None
-    max_objects: Annotated[
-        int | None, "shapes, blocks, tabletop: maximum number of objects."
-    ] = None
-    seed: Annotated[int | None, "shapes, blocks, tabletop: seed of the scenes."] = None
-    frames: Annotated[
-        int | None, "tabletop: frames of a video of falling objects; stills if unset."
-    ] = None
-    background: Annotated[
-        str | None, "images: colour behind transparent pixels; white if unset."
-    ] = None
+    source: Annotated[pathlib.Path | None, "File or folder to read."] = None
+    min_objects: Annotated[int | None, "Scenes: minimum number of objects."] = None
+    max_objects: Annotated[int | None, "Scenes: maximum number of objects."] = None
+    seed: Annotated[int | None, "Scenes: seed."] = None
+    frames: Annotated[int | None, "tabletop: frames per video; stills if unset."] = None
+    background: Annotated[str | None, "images: background; white if unset."] = None
     splits: Mapping[str, int] | None = None
     objects: Mapping[str, tuple[int, int]] | None = None
     data_dir: pathlib.Path = pathlib.Path("datasets")

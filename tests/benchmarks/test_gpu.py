@@ -1,30 +1,16 @@
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from benchmarks.gpu import parts
+from tests import commands
 
 
 def _run(tmp_path, *options, **environment):
-    """Run the command; returns what it did and the parts in its file."""
+    """Run the command; return the process and the parts in its file."""
     out = tmp_path / "gpu.json"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.gpu",
-            "--size=small",
-            f"--out={out}",
-            *options,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | environment,
-    )
+    flags = "--size=small", f"--out={out}", *options
+    done = commands.run("benchmarks.gpu", *flags, **environment)
     found = json.loads(out.read_text())["parts"] if out.exists() else {}
     return done, found
 

@@ -1,7 +1,6 @@
 """The ViT of ONNX exports of Hugging Face's Dinov2."""
 
 import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch.nn import functional
 
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.feature_extraction import convert_onnx, fetch_weights
+from tests import commands
 from tests.feature_extraction import onnx_fixture as fixture
 
 
@@ -72,27 +72,19 @@ def test_positions_are_resized_to_the_export_s_images(tmp_path):
     np.testing.assert_allclose(found[:, 1:], wanted, atol=1e-6)
 
 
-def _run(*arguments):
-    command = [sys.executable, "-m", "feature_extraction.convert_onnx", *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
-
-
 def test_the_command_writes_safetensors_once(tmp_path):
     source, target = tmp_path / "model.onnx", tmp_path / "out.safetensors"
     fixture.write(source, fixture.state())
-    assert _run(source, target).returncode == 0
+    assert commands.run(module, source, target).returncode == 0
     written = safetensors.numpy.load_file(target)
     for name, value in convert_onnx.read(source).items():
         np.testing.assert_array_equal(written[name], value)
     before = target.read_bytes()
-    again = _run(source, target)
+    again = commands.run(module, source, target)
     assert again.returncode == 2
     assert again.stderr.splitlines()[-1].startswith(f"error: {target}: exists already")
     assert target.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        source.name,
-        target.name,
-    ]
+    assert set(tmp_path.iterdir()) == {source, target}
 
 
 @pytest.mark.parametrize(

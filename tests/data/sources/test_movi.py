@@ -9,6 +9,7 @@ from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import movi
 from sanorm_jax.data.sources.base import Options, SourceError
 from sanorm_jax.data.store import Store
+from tests import stores
 from tests.data import movi_fixture
 
 FRAMES = movi_fixture.NUM_FRAMES
@@ -101,9 +102,7 @@ def _cut(path):
 
 
 def _flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    stores.flip(path, path.stat().st_size // 2)
 
 
 def _empty(path):
