@@ -19,15 +19,11 @@ _POSITIVE = ("patch_size", "input_size", "batch_size", "components")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Options of an encoder and of the projection of its features.
+    """Options of an encoder and of the projection of its features."""
 
-    `batch_size` defaults to 64 on GPUs and 8 on CPUs. Whitening 0 keeps the variances of
-    the components, 1 equals them.
-    """
-
-    batch_size: Annotated[int | None, "Images encoded at once."] = None
-    components: Annotated[int | None, "Principal components; all if unset."] = None
-    whitening: Annotated[float, "Whitening of the components, from 0 to 1."] = 0.5
+    batch_size: Annotated[int | None, "Images at once; 64 (GPU) or 8 (CPU)."] = None
+    components: Annotated[int | None, "Principal components to store."] = None
+    whitening: Annotated[float, "Components: 0 keeps variances, 1 equals them."] = 0.5
     projection_images: Annotated[int, "Images to fit the components to."] = 500
     patch_size: Annotated[int, "patches: side of a patch in pixels."] = 8
     weights: Annotated[
@@ -41,9 +37,7 @@ class Options:
         "ViT: compute dtype. auto: that of a store that exists; otherwise bfloat16 if "
         "the device has instructions for it, else float32.",
     ] = "auto"
-    device: Annotated[str | None, "ViT: cuda or cpu; cuda if unset and available."] = (
-        None
-    )
+    device: Annotated[str | None, "ViT: cuda or cpu; cuda if available."] = None
 
     def like(self, settings: Mapping[str, Any]) -> "Options":
         """Return these options with the values that an encoder's settings record."""

@@ -57,6 +57,7 @@ class Options:
     """
 
     source: Annotated[pathlib.Path | None, "File or folder to read."] = None
+    image_size: Annotated[int | None, "Side of the images in pixels."] = None
     min_objects: Annotated[int | None, "Scenes: minimum number of objects."] = None
     max_objects: Annotated[int | None, "Scenes: maximum number of objects."] = None
     seed: Annotated[int | None, "Scenes: seed."] = None

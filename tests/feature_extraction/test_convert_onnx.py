@@ -75,6 +75,7 @@ def test_positions_are_resized_to_the_export_s_images(tmp_path):
 def test_the_command_writes_safetensors_once(tmp_path):
     source, target = tmp_path / "model.onnx", tmp_path / "out.safetensors"
     fixture.write(source, fixture.state())
+    module = "feature_extraction.convert_onnx"
     assert commands.run(module, source, target).returncode == 0
     written = safetensors.numpy.load_file(target)
     for name, value in convert_onnx.read(source).items():
