@@ -5,11 +5,15 @@ They consist of PyTorch's own layers. Parameters have the names that
 same weights. Slot Attention uses the weighted mean and PyTorch's GRU cell.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torch.nn import functional
+
+from benchmarks.train_step_cases import LEARNING_RATE, Case
 
 
 class SlotAttention(nn.Module):
@@ -191,3 +195,51 @@ class Dinosaur(nn.Module):
     def loss(self, features, noise):
         """Return the mean squared error of features `[B, N, F]`."""
         return functional.mse_loss(self(features, noise), features)
+
+
+def make(case: Case) -> nn.Module:
+    """Return the model of a case, with new weights."""
+    torch.manual_seed(0)
+    if case.task == "dinosaur":
+        return Dinosaur(case.tokens, case.feature_dim)
+    if case.task == "autoencoder":
+        return Autoencoder(case.image_size)
+    return SetPredictor(case.image_size)
+
+
+def training_step(
+    case: Case, model: nn.Module, inputs, device: str = "cpu", compiled: bool = False
+) -> Callable[[], torch.Tensor]:
+    """Return a function that runs a step and returns its loss.
+
+    Args:
+      case: Case of the model.
+      model: Model of `make`.
+      inputs: Inputs of `train_step_cases.make_inputs`.
+      device: Device of the step.
+      compiled: Whether to use `torch.compile`.
+    """
+    model = model.to(device)
+    if case.task != "dinosaur":
+        inputs = (np.ascontiguousarray(inputs[0].transpose(0, 3, 1, 2)), *inputs[1:])
+    inputs = [torch.from_numpy(x).to(device) for x in inputs]
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=LEARNING_RATE, fused=device == "cuda"
+    )
+    loss_of = model.loss
+    if compiled:
+        global match
+        # SciPy cannot be traced.
+        match = torch.compiler.disable(match)
+        loss_of = torch.compile(model.loss)
+    is_half = case.dtype == "bfloat16"
+
+    def step():
+        optimizer.zero_grad()
+        with torch.autocast(device, torch.bfloat16, enabled=is_half):
+            loss = loss_of(*inputs)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step

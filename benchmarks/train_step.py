@@ -47,27 +47,16 @@ MATMUL_SIZE = 2048
 STREAM_BYTES = 2**28
 
 
-def make_torch_model(case: Case) -> torch.nn.Module:
-    """Return the plain PyTorch model of a case, with new weights."""
-    torch.manual_seed(0)
-    if case.task == "dinosaur":
-        return torch_models.Dinosaur(case.tokens, case.feature_dim)
-    if case.task == "autoencoder":
-        return torch_models.Autoencoder(case.image_size)
-    return torch_models.SetPredictor(case.image_size)
-
-
 def make_sides(case: Case):
     """Return both steps, with the same weights and inputs."""
-    torch_model = make_torch_model(case)
+    torch_model = torch_models.make(case)
     weights = {k: v.numpy().copy() for k, v in torch_model.state_dict().items()}
     model = cases.make_model(case)
-    x, noise, *targets = cases.make_inputs(case, model.slot_attention.slot_dim)
+    inputs = cases.make_inputs(case, model.slot_attention.slot_dim)
     params = torch_weights.to_flax(model, weights)["params"]
-    ours = cases.our_step(model, params, (x, noise, *targets))
-    if case.task != "dinosaur":
-        x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    return ours, torch_step(torch_model, (x, noise, *targets))
+    ours = cases.our_step(model, params, inputs)
+    theirs = torch_models.training_step(case, torch_model, inputs)
+    return ours, lambda: theirs().item()
 
 
 def machine_rates() -> dict[str, Callable[[], float]]:
@@ -80,21 +69,6 @@ def machine_rates() -> dict[str, Callable[[], float]]:
         "matmul": lambda: multiply(matrix, matrix).block_until_ready(),
         "stream": lambda: negate(array).block_until_ready(),
     }
-
-
-def torch_step(model, inputs) -> Callable[[], float]:
-    """Return a function that runs a step and returns its loss."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=cases.LEARNING_RATE)
-    inputs = [torch.from_numpy(x) for x in inputs]
-
-    def run():
-        optimizer.zero_grad()
-        value = model.loss(*inputs)
-        value.backward()
-        optimizer.step()
-        return value.item()
-
-    return run
 
 
 def peak_rise(run: Callable[[], float]) -> float:

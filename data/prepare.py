@@ -1,4 +1,7 @@
-"""Write a dataset to a store: `python -m data.prepare --dataset=shapes`."""
+"""Write a dataset to a store: `python -m data.prepare --dataset=shapes`.
+
+"Scenes" are the datasets shapes, blocks and tabletop.
+"""
 
 import concurrent.futures
 import dataclasses
@@ -31,7 +34,7 @@ _SPLITS = flags.DEFINE_list(
     "splits", None, "Examples per split, such as train:20,validation:5,test:5."
 )
 _OBJECTS = flags.DEFINE_list(
-    "objects", None, "shapes, blocks, tabletop: objects by split, train:3-6,test:7-10."
+    "objects", None, "Scenes: number of objects by split, train:3-6,test:7-10."
 )
 _LIKE = commands.define_path("like", None, "Folder of a run whose image size is used.")
 _NUM_WORKERS = flags.DEFINE_integer(

@@ -1,7 +1,6 @@
 """Training steps at the paper's sizes, compared with eager and compiled PyTorch."""
 
 import collections
-import contextlib
 import copy
 import dataclasses
 import pathlib
@@ -17,7 +16,6 @@ import torch
 from benchmarks import torch_models
 from benchmarks import train_step_cases as cases
 from benchmarks.gpu.tables import SIDES
-from benchmarks.train_step import make_torch_model
 from benchmarks.train_step_cases import Case
 from sanorm_jax.run.parameters import torch_weights
 
@@ -61,7 +59,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     """
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True  # as in XLA
-    torch_model = make_torch_model(case)
+    torch_model = torch_models.make(case)
     weights = {k: v.numpy().copy() for k, v in torch_model.state_dict().items()}
     model = cases.make_model(case)
     inputs = cases.make_inputs(case, model.slot_attention.slot_dim)
@@ -111,40 +109,16 @@ def _ours(case, model, weights, inputs, result) -> Side:
 
 def _theirs(case, model, inputs, compiled: bool) -> Side:
     on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda" if on_gpu else "cpu")
-    model = model.to(device)
-    if case.task != "dinosaur":
-        inputs = (np.ascontiguousarray(inputs[0].transpose(0, 3, 1, 2)), *inputs[1:])
-    inputs = [torch.from_numpy(x).to(device) for x in inputs]
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=cases.LEARNING_RATE, fused=on_gpu
-    )
-    loss_of = model.loss
-    if compiled:
-        # SciPy cannot be traced.
-        torch_models.match = torch.compiler.disable(torch_models.match)
-        loss_of = torch.compile(model.loss)
-    half = case.dtype == "bfloat16"
-    wait = torch.cuda.synchronize if on_gpu else lambda: None
-
-    def step():
-        optimizer.zero_grad()
-        autocast = torch.autocast(device.type, torch.bfloat16)
-        with autocast if half else contextlib.nullcontext():
-            loss = loss_of(*inputs)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
+    device = "cuda" if on_gpu else "cpu"
+    step = torch_models.training_step(case, model, inputs, device, compiled)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     first_loss = float(step())
-    first_s = time.perf_counter() - start
+    compile_s = time.perf_counter() - start if compiled else 0.0
     peak = torch.cuda.max_memory_allocated() if on_gpu else float("nan")
-    return Side(
-        step, lambda loss: wait(), first_s if compiled else 0.0, peak, first_loss
-    )
+    # `float` waits for the loss.
+    return Side(step, float, compile_s, peak, first_loss)
 
 
 def top_kernels(run: Callable[[], Any]) -> list[tuple[str, float]]:

@@ -46,8 +46,6 @@ _OWNERS = {
 class Options:
     """Command-line options of `data.prepare`; None if unset.
 
-    "Scenes" are the datasets shapes, blocks and tabletop.
-
     Attributes:
       splits: Number of examples by split.
       objects: Minimum and maximum number of objects by split, instead of the options
