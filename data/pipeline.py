@@ -69,12 +69,7 @@ class Dataset:
         Raises:
           UserError: The split does not exist.
         """
-        if split not in self.splits:
-            raise UserError(
-                f"{self._all[-1].root}: no split {split}; choose from "
-                f"{', '.join(self.splits)}"
-            )
-        return self.splits[split]
+        return self._all[-1].num_examples(split)
 
     def read(self, split: str, field: str, indices: Sequence[int]) -> np.ndarray:
         """Return a field of the given examples in order, `[len(indices), ...]`.

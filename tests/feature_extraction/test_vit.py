@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -19,9 +18,7 @@ from sanorm_jax.core.errors import UserError
 from sanorm_jax.data.store import Store
 from sanorm_jax.feature_extraction import features, vit
 from sanorm_jax.feature_extraction.options import Options
-from tests import stores
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests import commands, stores
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), np.uint8)
 CONFIG = {"input_size": (3, 28, 28), "interpolation": "bicubic"}
@@ -187,7 +184,7 @@ def test_a_cpu_limited_to_avx2_has_no_native_bfloat16():
     limits = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
     found = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=ROOT,
+        cwd=commands.ROOT,
         env=os.environ | limits,
         capture_output=True,
         text=True,
@@ -202,12 +199,8 @@ def test_a_store_that_has_begun_keeps_its_dtype(
 ):
     """A job that resumes on another CPU computes as the one that began the store."""
     stores.write_source(tmp_path / "random", {"train": 16}, size=32)
-    options = Options(
-        weights=weights("test_vit", img_size=32),
-        input_size=32,
-        components=3,
-        projection_images=8,
-    )
+    path = weights("test_vit", img_size=32)
+    options = Options(weights=path, input_size=32, components=3, projection_images=8)
 
     def kill(*args, **kwargs):
         raise KeyboardInterrupt
@@ -240,29 +233,12 @@ def test_the_way_of_pooling_is_a_head(trained, wanted, weights):
 def test_settings_name_all_that_makes_the_features(weights):
     settings = _encoder(weights).settings
     assert json.loads(json.dumps(settings)) == settings
-    assert settings.keys() >= {
-        "encoder",
-        "timm",
-        "weights",
-        "input_size",
-        "resize",
-        "interpolation",
-        "antialias",
-        "mean",
-        "std",
-        "layer",
-        "final_norm",
-        "compute_dtype",
-        "prefix_tokens_dropped",
-    }
+    names = "encoder timm weights input_size resize interpolation antialias mean std "
+    names += "layer final_norm compute_dtype prefix_tokens_dropped"
+    assert settings.keys() >= set(names.split())
     assert len(settings["weights"]) == 64
-    others = [
-        _encoder(weights, layer=1),
-        _encoder(weights, final_norm=False),
-        _encoder(weights, dtype="bfloat16"),
-    ]
-    for other in others:
-        assert other.settings != settings
+    for other in ({"layer": 1}, {"final_norm": False}, {"dtype": "bfloat16"}):
+        assert _encoder(weights, **other).settings != settings
 
 
 def test_an_encoder_is_made_again_from_its_settings(weights, tmp_path):
@@ -354,23 +330,17 @@ def _full(*args, **kwargs):
     raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
 
-@pytest.mark.parametrize("where", ["model", "sending"])
-def test_too_little_gpu_memory_for_a_batch_is_one_line(where, weights, monkeypatch):
+@pytest.mark.parametrize("where", ["model", "sending", "loading"])
+def test_too_little_gpu_memory_is_one_line(where, weights, monkeypatch):
     encoder = _encoder(weights, batch_size=2)
+    message = "--batch_size=2: exceeds the GPU memory"
     if where == "model":
         monkeypatch.setattr(encoder._model, "forward_intermediates", _full)
-    else:
+    elif where == "sending":
         monkeypatch.setattr(encoder, "_send", _full)
-    with pytest.raises(UserError, match="--batch_size=2: exceeds the GPU memory") as e:
-        encoder(IMAGES)
-    assert "\n" not in str(e.value)
-
-
-def test_a_model_too_large_for_the_gpu_is_one_line(weights, monkeypatch):
-    weights("test_vit", img_size=32)
-    monkeypatch.setattr(torch.nn.Module, "to", _full)
-    with pytest.raises(
-        UserError, match="--encoder=test_vit: exceeds the free GPU memory"
-    ) as e:
-        _encoder(weights)
-    assert "\n" not in str(e.value)
+    else:
+        message = "--encoder=test_vit: exceeds the free GPU memory"
+        monkeypatch.setattr(torch.nn.Module, "to", _full)
+    with pytest.raises(UserError, match=message) as error:
+        encoder(IMAGES) if where != "loading" else _encoder(weights)
+    assert "\n" not in str(error.value)

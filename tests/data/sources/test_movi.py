@@ -105,15 +105,9 @@ def _flip(path):
     stores.flip(path, path.stat().st_size // 2)
 
 
-def _empty(path):
-    path.write_bytes(b"")
-
-
-def _remove(path):
-    path.unlink()
-
-
-@pytest.mark.parametrize("damage", [_cut, _flip, _empty, _remove])
+@pytest.mark.parametrize(
+    "damage", [_cut, _flip, lambda path: path.write_bytes(b""), lambda p: p.unlink()]
+)
 def test_damaged_record_files_are_named_and_leave_no_store(copy, tmp_path, damage):
     damage(_record_file(copy))
     with pytest.raises(SourceError, match="download it again") as error:
