@@ -16,9 +16,10 @@ import numpy as np
 import rich.console
 import rich.table
 import sklearn
-from absl import app, flags
+from absl import flags
 from sklearn.metrics import adjusted_rand_score
 
+from sanorm_jax.core import commands
 from sanorm_jax.metrics import average_precision, segmentation
 from tests.sanorm_jax.metrics import plain
 
@@ -73,10 +74,8 @@ def timed(function):
     return result, time.perf_counter() - start
 
 
-def main(argv):
+def main():
     """Print the table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
     count, batch_size = NUM_IMAGES.value, min(BATCH_SIZE.value, NUM_IMAGES.value)
     num_labels = NUM_SLOTS.value
     few = min(NUM_PLAIN.value, count)
@@ -181,4 +180,4 @@ def add(table, name, seconds, compile_s, library_s, loop_s, difference):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

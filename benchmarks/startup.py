@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 
-from absl import app, flags
+from absl import flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.train_step_cases import PAPER, Case
+from sanorm_jax.core import commands
 from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.run.folder import writers
 from tests import stores
@@ -67,9 +68,8 @@ def train(
     return next(line for line in lines if "time/to_first_step_s" in line)
 
 
-def main(argv):
+def main():
     """Print the table."""
-    del argv
     table = Table(box=box.MARKDOWN)
     table.add_column("first step after, s")
     for name in (*(f"{name} cache" for name, _ in STARTS), "waited for data"):
@@ -94,4 +94,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

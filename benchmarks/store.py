@@ -29,10 +29,11 @@ from collections.abc import Callable
 import h5py
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from sanorm_jax.core import commands
 from sanorm_jax.data import arrays, pipeline
 from sanorm_jax.data.store import Store, StoreWriter
 from sanorm_jax.run.distribution.devices import Devices
@@ -244,10 +245,8 @@ def measure(folder: pathlib.Path) -> dict[str, Result]:
     return results
 
 
-def main(argv):
+def main():
     """Print the table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
     bytes_per_video = FRAMES_PER_VIDEO * 2 * int(np.prod(SHAPE))
     num_videos = max(1, round(_GIGABYTES.value * 1e9 / bytes_per_video))
     with tempfile.TemporaryDirectory(dir=_FOLDER.value) as name:
@@ -283,4 +282,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

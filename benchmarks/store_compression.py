@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from sanorm_jax.core import commands
 from sanorm_jax.data import arrays
 from sanorm_jax.data.sources.base import Options as SourceOptions
 from sanorm_jax.data.sources.shapes import build
@@ -101,10 +102,8 @@ def measure(features: np.ndarray, codec: dict[str, Any] | None, reads: int):
     return size / features.nbytes, min(seconds) / features.nbytes
 
 
-def main(argv):
+def main():
     """Print the table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
     console = Console(width=100, highlight=False)
     if _STORE.value:
         store = Store.open(_STORE.value, allow_incomplete=True)
@@ -127,4 +126,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

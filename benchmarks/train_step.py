@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from absl import app, flags
+from absl import flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -34,6 +34,7 @@ from rich.table import Table
 from benchmarks import torch_models
 from benchmarks import train_step_cases as cases
 from benchmarks.train_step_cases import Case
+from sanorm_jax.core import commands
 from sanorm_jax.run.parameters import torch_weights
 
 _CASES = flags.DEFINE_enum("cases", "paper", list(cases.CASES), "Cases to time.")
@@ -157,9 +158,8 @@ def make_table(title: str, *columns: str) -> Table:
     return table
 
 
-def main(argv):
+def main():
     """Print the tables."""
-    del argv
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     times = make_table(
         f"Median of {_REPEATS.value} training steps, float32",
@@ -192,4 +192,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

@@ -12,13 +12,14 @@ sheets. The times are calculated, not measured.
 import dataclasses
 
 import jax
-from absl import app, flags
+from absl import flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import train_step_cases as cases
 from benchmarks.train_step_cases import Case
+from sanorm_jax.core import commands
 from sanorm_jax.models import convolution
 
 _WHAT = flags.DEFINE_enum("what", "memory", ["memory", "gpu"], "Table to print.")
@@ -95,12 +96,11 @@ def gpu_table() -> Table:
     return table
 
 
-def main(argv):
+def main():
     """Print the chosen table."""
-    del argv
     table = memory_table() if _WHAT.value == "memory" else gpu_table()
     Console(width=120).print(table)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

@@ -20,11 +20,12 @@ import tempfile
 import time
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
 from benchmarks.gpu import parts, tables
-from sanorm_jax.core import files
+from sanorm_jax.core import commands, files
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.tasks.base import MATMUL_PRECISIONS
 
 _OUT = flags.DEFINE_string("out", "gpu.json", "JSON file of the results.")
@@ -116,24 +117,20 @@ def run(names: list[str], deadline: float) -> dict[str, dict[str, Any]]:
     return results
 
 
-def main(argv):
+def main() -> int:
     """Run the parts and print their tables; exit with 1 if one failed."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
     if _PART.value:
         found = PARTS[_PART.value](parts.SIZES[_SIZE.value])
         files.write(pathlib.Path(_OUT.value), json.dumps(found))
-        return
+        return 0
     unknown = [name for name in _PARTS.value if name not in PARTS]
     if unknown:
-        raise app.UsageError(
-            f"--parts: no {unknown[0]}; choose from {', '.join(PARTS)}"
-        )
+        raise UserError(f"--parts: no {unknown[0]}; choose from {', '.join(PARTS)}")
     results = run(_PARTS.value, time.monotonic() + 60 * _MINUTES.value)
     for table in tables.make(results):
         Console(width=None if sys.stdout.isatty() else 160).print(table)
-    sys.exit(any("error" in found for found in results.values()))
+    return int(any("error" in found for found in results.values()))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)
