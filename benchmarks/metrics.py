@@ -1,11 +1,11 @@
-"""Times the metrics over 10,000 images: ours, scikit-learn's, and one image at a time.
+"""Time the metrics over 10,000 images, compared with scikit-learn and a loop.
 
     python -m benchmarks.metrics [--num_images=10000]
 
-The loop ways are the plain versions that the tests hold ours against. They and
-scikit-learn run on the first images only and are scaled up, as their time per image
-does not depend on how many there are; average precision runs on all images both ways.
-Prints a table, and how far the results differ. Compile times are given separately.
+The loop uses the plain versions that the tests compare against, one image at a time.
+The loop and scikit-learn run on the first images only, and their time is scaled up.
+Average precision runs on all images both ways. The table also has compile times and the
+largest difference of the results.
 """
 
 import functools
@@ -16,21 +16,26 @@ import numpy as np
 import rich.console
 import rich.table
 import sklearn
-from absl import app, flags
+from absl import flags
 from sklearn.metrics import adjusted_rand_score
 
+from sanorm_jax.core import commands
 from sanorm_jax.metrics import average_precision, segmentation
 from tests.sanorm_jax.metrics import plain
 
 NUM_IMAGES = flags.DEFINE_integer("num_images", 10_000, "Images to score.", 1)
 SIDE = flags.DEFINE_integer("side", 224, "Side of the segmentations, in pixels.", 1)
 NUM_SLOTS = flags.DEFINE_integer("num_slots", 11, "Predicted segments and objects.", 1)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 50, "Images on the device at once.", 1)
-NUM_PLAIN = flags.DEFINE_integer("num_plain", 100, "Images that slow ways score.", 1)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 50, "Images per batch on the device.", 1
+)
+NUM_PLAIN = flags.DEFINE_integer(
+    "num_plain", 100, "Images that the loop and scikit-learn score.", 1
+)
 
 
 def make_segmentations(count: int, side: int, num_labels: int):
-    """Label maps `[count, side, side]` of discs, and the same shifted, with noise."""
+    """Return label maps `[count, side, side]` of discs, and noisy shifted copies."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:side, :side].astype(np.float32) / side
     true = np.zeros((count, side, side), np.int32)
@@ -45,7 +50,7 @@ def make_segmentations(count: int, side: int, num_labels: int):
 
 
 def make_properties(count: int, num_slots: int):
-    """Predictions and targets `[count, num_slots, 19]`, most of them alike."""
+    """Return similar predictions and targets, `[count, num_slots, 19]`."""
     rng = np.random.default_rng(0)
     targets = np.zeros((count, num_slots, 19), np.float32)
     start = 0
@@ -63,20 +68,18 @@ def make_properties(count: int, num_slots: int):
 
 
 def timed(function):
-    """Return the result and the seconds it took."""
+    """Return the result of a call and its seconds."""
     start = time.perf_counter()
     result = jax.block_until_ready(function())
     return result, time.perf_counter() - start
 
 
-def main(argv):
-    """Time each metric each way and prints the table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument: {argv[1]}")
+def main():
+    """Print the table."""
     count, batch_size = NUM_IMAGES.value, min(BATCH_SIZE.value, NUM_IMAGES.value)
     num_labels = NUM_SLOTS.value
     few = min(NUM_PLAIN.value, count)
-    # The same images again and again: 10,000 at once would fill 8 GB.
+    # The same images in each batch, because 10,000 would fill 8 GB.
     true, predicted = make_segmentations(max(batch_size, few), SIDE.value, num_labels)
     sizes = {"num_true": num_labels, "num_predicted": num_labels}
     pairs = list(zip(true[:few], predicted[:few], strict=True))
@@ -147,7 +150,7 @@ def main(argv):
 
 
 def pairs_ari(true, predicted, num_true, num_predicted):
-    """ARI of one image by masks of each pair of labels, in numpy."""
+    """Return the ARI of an image, from masks of each pair of labels in NumPy."""
     table = np.array(
         [
             [np.sum((true == t) & (predicted == p)) for p in range(num_predicted)]
@@ -163,7 +166,7 @@ def pairs_ari(true, predicted, num_true, num_predicted):
 
 
 def add(table, name, seconds, compile_s, library_s, loop_s, difference):
-    """Add a row; None for what does not apply."""
+    """Add a row; None where a value does not apply."""
     table.add_row(
         name,
         f"{seconds:.2f}",
@@ -177,4 +180,4 @@ def add(table, name, seconds, compile_s, library_s, loop_s, difference):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

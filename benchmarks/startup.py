@@ -1,11 +1,11 @@
-"""Times starts of training, and the share of the time that steps wait for data.
+"""Time the start of training, and the share of time that steps wait for data.
 
     python -m benchmarks.startup [--tasks=dinosaur] [--steps=20]
 
-Trains each task's shipped model at the sizes of `benchmarks.train_step`, on random
-examples in a store, three times: without the cache of compiled programs, filling it,
-and from it. Each is a process of its own, and what is printed is what it logged; data
-waited for is that of the steps after the first, in the last of the three.
+Each task is trained on random examples at the sizes of `benchmarks.train_step`, in
+three processes: without the compilation cache, filling it, and reading it. The table
+shows what they logged. Waiting for data is measured in the last process, after its
+first step.
 """
 
 import os
@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 
-from absl import app, flags
+from absl import flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.train_step_cases import PAPER, Case
+from sanorm_jax.core import commands
 from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.run.folder import writers
 from tests import stores
@@ -30,17 +31,17 @@ CASES = dict(
 SPLITS = {"train": 64, "validation": 2}
 STARTS = (("without", False), ("filling", True), ("from", True))
 
-_TASKS = flags.DEFINE_list("tasks", list(CASES), "Which configs.")
-_STEPS = flags.DEFINE_integer("steps", 20, "Steps of each run.", 2)
+_TASKS = flags.DEFINE_list("tasks", list(CASES), "Tasks to time.")
+_STEPS = flags.DEFINE_integer("steps", 20, "Steps per run.", 2)
 
 
 def train(
     task: str, case: Case, data_dir: pathlib.Path, workdir: pathlib.Path, cache: bool
 ) -> dict[str, float]:
-    """Train one run and return its line of the last step.
+    """Train one run and return its metrics of the last step.
 
     Raises:
-      CalledProcessError: the run failed.
+      CalledProcessError: The run failed.
     """
     command = [
         sys.executable,
@@ -60,16 +61,15 @@ def train(
         f"--config.compilation_cache={cache}",
     ]
     environment = os.environ.copy()
-    # A folder named there would serve all three.
+    # It would share one cache between the three processes.
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
     lines = workdir_lib.read_lines(workdir / writers.METRICS_FILE)
     return next(line for line in lines if "time/to_first_step_s" in line)
 
 
-def main(argv):
+def main():
     """Print the table."""
-    del argv
     table = Table(box=box.MARKDOWN)
     table.add_column("first step after, s")
     for name in (*(f"{name} cache" for name, _ in STARTS), "waited for data"):
@@ -94,4 +94,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

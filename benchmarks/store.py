@@ -1,19 +1,19 @@
-"""Times reading random batches of features, several ways on the same bytes.
+"""Time reading of random feature batches with several readers of the same data.
 
     python -m benchmarks.store --folder=/local/disk --gigabytes=2
     python -m benchmarks.store --folder=/local/disk --cold
 
-Batches of 64 frames of [784, 768] float16, in random order. The ways take turns in one
-run, with the same examples in the same order:
+The batches are 64 frames of `[784, 768]` float16 in random order. The readers take
+turns in one process and read the same examples:
 
-    pipeline     a training step's input: store, tf.data, up to an array on the device
-    store        `Store.read` alone, a batch at a time
-    tensorstore  the same files by tensorstore alone, without our gathering
-    h5py         one HDF5 dataset, item by item, stacked to a batch
-    memory map   one flat file, gathered into one buffer: the ceiling
+    pipeline     input of a training step: store, tf.data and the copy to the device
+    store        `Store.read` alone
+    tensorstore  the files of the store, read by TensorStore alone
+    h5py         one HDF5 dataset, read per example and stacked
+    memory map   one flat file, gathered into one buffer: the upper bound
 
-Cold means that each file's pages were dropped from the page cache before each turn; a
-disk, or the host of a virtual machine, may still have them. Needs h5py.
+With `--cold`, all pages are dropped from the page cache before each turn; the disk or
+the host of a virtual machine may still cache them. Needs h5py.
 """
 
 import dataclasses
@@ -29,29 +29,30 @@ from collections.abc import Callable
 import h5py
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from sanorm_jax.core import commands
 from sanorm_jax.data import arrays, pipeline
 from sanorm_jax.data.store import Store, StoreWriter
 from sanorm_jax.run.distribution.devices import Devices
 
 _FOLDER = flags.DEFINE_string(
-    "folder", None, "Where to write the files that are read, default a temporary one."
+    "folder", None, "Folder of the test files; temporary if unset."
 )
-_GIGABYTES = flags.DEFINE_float("gigabytes", 2.0, "Of each kind of file.", 0.1)
-_BATCHES = flags.DEFINE_integer("batches", 20, "Batches of a turn.", 1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each way.", 1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Frames of a batch.", 1)
-_COLD = flags.DEFINE_bool("cold", False, "Drop the files' pages before each turn.")
+_GIGABYTES = flags.DEFINE_float("gigabytes", 2.0, "Size of each format.", 0.1)
+_BATCHES = flags.DEFINE_integer("batches", 20, "Batches per turn.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns per reader.", 1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Frames per batch.", 1)
+_COLD = flags.DEFINE_bool("cold", False, "Drop cached pages before each turn.")
 
 SHAPE = (784, 768)
 FRAMES_PER_VIDEO = 24
 _ENCODER = "random"
 
-# Reads the batches of these examples, [batches, batch size].
-_Way = Callable[[np.ndarray], None]
+# Function that reads the examples `[batches, batch size]`.
+_Reader = Callable[[np.ndarray], None]
 
 
 def write(folder: pathlib.Path, num_videos: int):
@@ -79,7 +80,7 @@ def write(folder: pathlib.Path, num_videos: int):
         dataset = file.create_dataset("features", (count, *SHAPE), "float16")
         for shard in range(num_videos):
             start, stop = features.shard_range("train", shard)
-            # Normal deviates are slow to draw; bytes of finite numbers do.
+            # Random bits of finite numbers, which are faster to draw than normals.
             bits = rng.integers(0, 1 << 14, (stop - start, *SHAPE), np.uint16)
             values = bits.view(np.float16)
             zeros = np.zeros(stop - start, np.int32)
@@ -93,13 +94,13 @@ def write(folder: pathlib.Path, num_videos: int):
 
 
 def _own_bytes() -> int:
-    # Without pages of files, which the system can take back.
+    # Without mapped files, whose pages the system can reclaim.
     rollup = pathlib.Path("/proc/self/smaps_rollup").read_text()
     return 1024 * sum(map(int, re.findall(r"Pss_(?:Anon|Shmem):\s+(\d+) kB", rollup)))
 
 
 class _Peak:
-    """The most memory of its own that the process takes, over what it has now."""
+    """Context that measures the peak rise of the memory of the process."""
 
     def __enter__(self):
         gc.collect()
@@ -118,12 +119,12 @@ class _Peak:
         self._thread.join()
 
 
-def _pipeline(folder: pathlib.Path) -> _Way:
+def _pipeline(folder: pathlib.Path) -> _Reader:
     dataset = pipeline.open_dataset(folder, "random", encoder=_ENCODER)
     devices = Devices("jit")
 
     def read(examples):
-        # Told which examples to take, `train_batches` permutes them.
+        # `train_batches` permutes the given examples.
         batches = pipeline.train_batches(
             dataset,
             "train",
@@ -140,7 +141,7 @@ def _pipeline(folder: pathlib.Path) -> _Way:
     return read
 
 
-def _store(folder: pathlib.Path) -> _Way:
+def _store(folder: pathlib.Path) -> _Reader:
     store = Store.open(folder / f"random-{_ENCODER}")
 
     def read(examples):
@@ -150,7 +151,7 @@ def _store(folder: pathlib.Path) -> _Way:
     return read
 
 
-def _tensorstore(folder: pathlib.Path) -> _Way:
+def _tensorstore(folder: pathlib.Path) -> _Reader:
     import tensorstore
 
     path = folder / f"random-{_ENCODER}/train/features"
@@ -165,7 +166,7 @@ def _tensorstore(folder: pathlib.Path) -> _Way:
     return read
 
 
-def _h5py(folder: pathlib.Path) -> _Way:
+def _h5py(folder: pathlib.Path) -> _Reader:
     def read(examples):
         with h5py.File(folder / "features.h5") as file:
             dataset = file["features"]
@@ -175,25 +176,25 @@ def _h5py(folder: pathlib.Path) -> _Way:
     return read
 
 
-def _memory_map(folder: pathlib.Path) -> _Way:
+def _memory_map(folder: pathlib.Path) -> _Reader:
     buffer = np.empty((_BATCH_SIZE.value, *SHAPE), np.float16)
 
     def open_map():
         return np.memmap(folder / "features.bin", "float16", "r").reshape(-1, *SHAPE)
 
-    # While a page is mapped it cannot be dropped.
+    # Mapped pages cannot be dropped.
     kept = None if _COLD.value else open_map()
 
     def read(examples):
         flat = open_map() if kept is None else kept
         for indices in examples:
-            # "clip" lets numpy write into the buffer without one of its own.
+            # "clip" avoids a temporary buffer in NumPy.
             np.take(flat, indices, 0, out=buffer, mode="clip")
 
     return read
 
 
-WAYS = {
+READERS = {
     "pipeline": _pipeline,
     "store": _store,
     "tensorstore": _tensorstore,
@@ -211,7 +212,7 @@ def _drop_pages(folder: pathlib.Path):
 
 @dataclasses.dataclass
 class Result:
-    """What was measured of one way to read: a value a turn, and the peak memory."""
+    """Measurements of a reader: one value per turn, and the peak memory."""
 
     rates: list[float] = dataclasses.field(default_factory=list)  # bytes/s
     cpu: list[float] = dataclasses.field(default_factory=list)  # s/byte, all threads
@@ -219,18 +220,18 @@ class Result:
 
 
 def measure(folder: pathlib.Path) -> dict[str, Result]:
-    """Return what was measured of each way to read."""
+    """Return the measurements of each reader."""
     count = Store.open(folder / "random").num_examples("train")
-    results = {name: Result() for name in WAYS}
+    results = {name: Result() for name in READERS}
     rng = np.random.default_rng(1)
-    ways = {name: make(folder) for name, make in WAYS.items()}
+    readers = {name: make(folder) for name, make in READERS.items()}
     shape = (_BATCHES.value, _BATCH_SIZE.value)
     for turn in range(-1, _ROUNDS.value):
         examples = rng.integers(0, count, shape)
-        for name, read in ways.items():
+        for name, read in readers.items():
             if _COLD.value:
                 _drop_pages(folder)
-            if turn < 0:  # Warms up, and is watched, which takes time.
+            if turn < 0:  # Warm-up, with the memory measured, which takes time.
                 with _Peak() as peak:
                     read(examples)
                 results[name].peak = peak.bytes
@@ -244,10 +245,8 @@ def measure(folder: pathlib.Path) -> dict[str, Result]:
     return results
 
 
-def main(argv):
-    """Write the files, measures and prints a table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
+def main():
+    """Print the table."""
     bytes_per_video = FRAMES_PER_VIDEO * 2 * int(np.prod(SHAPE))
     num_videos = max(1, round(_GIGABYTES.value * 1e9 / bytes_per_video))
     with tempfile.TemporaryDirectory(dir=_FOLDER.value) as name:
@@ -261,8 +260,8 @@ def main(argv):
         f"of {num_videos * bytes_per_video / 1e9:.1f} GB, {_ROUNDS.value} turns of "
         f"{_BATCHES.value} batches each, {len(os.sched_getaffinity(0))} cores"
     )
-    table.add_column("way")
-    for column in ("GB/s, median", "least", "most", "of the map", "CPU s/GB"):
+    table.add_column("reader")
+    for column in ("GB/s, median", "minimum", "maximum", "of the map", "CPU s/GB"):
         table.add_column(column, justify="right")
     table.add_column("memory, batches", justify="right")
     for name, result in results.items():
@@ -278,10 +277,9 @@ def main(argv):
     bound = pipeline.PARALLEL_READS + pipeline.PREFETCHED + 3
     console.print(
         f"The pipeline holds at most {bound} batches: {pipeline.PARALLEL_READS} being "
-        f"read, {pipeline.PREFETCHED} waiting, the one in use, and two that take its "
-        "place."
+        f"read, {pipeline.PREFETCHED} queued, one in use, and two being copied."
     )
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

@@ -1,12 +1,12 @@
-"""Measures how far features compress, and what reading them then costs.
+"""Measure how much features compress, and the CPU time to read them.
 
     python -m benchmarks.store_compression
     python -m benchmarks.store_compression --store=datasets/NAME-ENCODER
 
-Without a store: of a ViT-B/8 with random weights on rendered scenes, which have the
-shape, the scale and the smoothness over neighbouring tokens of real features, but not
-what pretraining taught. Every codec writes the same array as the store does, one chunk
-a frame. Needs PyTorch and timm where there is no store.
+Without a store, the features are those of a ViT-B/8 with random weights on rendered
+scenes. They have the shape, scale and spatial smoothness of real features, but are not
+pretrained. All codecs write the array of a store with one chunk per frame. Needs
+PyTorch and timm without `--store`.
 """
 
 import copy
@@ -17,19 +17,22 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from sanorm_jax.core import commands
 from sanorm_jax.data import arrays
 from sanorm_jax.data.sources.base import Options as SourceOptions
 from sanorm_jax.data.sources.shapes import build
 from sanorm_jax.data.store import Store
 
-_STORE = flags.DEFINE_string("store", None, "Features to measure, of its first split.")
-_FRAMES = flags.DEFINE_integer("frames", 16, "How many.", 1)
-_READS = flags.DEFINE_integer("reads", 5, "Timed reads of all; the cheapest counts.", 1)
-_MODEL = flags.DEFINE_string("model", "vit_base_patch8_224", "ViT without a store.")
+_STORE = flags.DEFINE_string("store", None, "Feature store; its first split is used.")
+_FRAMES = flags.DEFINE_integer("frames", 16, "Number of frames.", 1)
+_READS = flags.DEFINE_integer("reads", 5, "Timed reads; the minimum counts.", 1)
+_MODEL = flags.DEFINE_string(
+    "model", "vit_base_patch8_224", "timm ViT without --store."
+)
 
 
 def _blosc(shuffle: str) -> dict[str, Any]:
@@ -46,9 +49,10 @@ CODECS = {
 
 
 def random_features(model: str, count: int) -> tuple[np.ndarray, float, float]:
-    """Return float16 features [count, N, D] of rendered scenes, of random weights.
+    """Encode rendered scenes by a ViT with random weights.
 
-    And the seconds that encoding them took, by the clock and of CPU.
+    Returns:
+      Float16 features `[count, N, D]`, and the elapsed and CPU seconds of encoding.
     """
     import timm
     import torch
@@ -69,12 +73,12 @@ def random_features(model: str, count: int) -> tuple[np.ndarray, float, float]:
 
 
 def measure(features: np.ndarray, codec: dict[str, Any] | None, reads: int):
-    """Return (bytes on the disk over bytes of the features, CPU s/byte read).
+    """Return the size on disk as a share of the features', and CPU seconds per byte.
 
     Args:
-      features: [n, N, D].
-      codec: of the inner chunks, None for none.
-      reads: how often to read; the cheapest counts.
+      features: Features `[n, N, D]`.
+      codec: Codec of the inner chunks; none if None.
+      reads: Number of reads, of which the minimum counts.
     """
     metadata = copy.deepcopy(
         arrays.metadata(features.shape[1:], "float16", len(features), len(features))
@@ -94,14 +98,12 @@ def measure(features: np.ndarray, codec: dict[str, Any] | None, reads: int):
             found = array.read().result()
             seconds.append(time.process_time() - start)
         if not np.array_equal(found, features):
-            raise RuntimeError(f"{codec}: did not give back what was written")
+            raise RuntimeError(f"{codec}: read other values than were written")
     return size / features.nbytes, min(seconds) / features.nbytes
 
 
-def main(argv):
-    """Measure every codec and prints a table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]}; flags are --name=value")
+def main():
+    """Print the table."""
     console = Console(width=100, highlight=False)
     if _STORE.value:
         store = Store.open(_STORE.value, allow_incomplete=True)
@@ -111,7 +113,7 @@ def main(argv):
     else:
         features, clock, cpu = random_features(_MODEL.value, _FRAMES.value)
         clock, cpu = clock / len(features), cpu / len(features)
-        console.print(f"encoded in {clock:.2f} s a frame, {cpu:.2f} s of CPU")
+        console.print(f"encoded in {clock:.2f} s per frame, {cpu:.2f} s of CPU time")
         what = f"{_MODEL.value}, random weights, rendered scenes"
     table = Table(title=f"{what}: {list(features.shape)} float16")
     table.add_column("codec")
@@ -124,4 +126,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

@@ -1,16 +1,19 @@
-"""The three models in plain PyTorch, to time our training steps against.
+"""The three models in plain PyTorch, the baseline of training step benchmarks.
 
-Written with torch's own layers only, under the names that
-`sanorm_jax.run.parameters.torch_weights` maps: both sides can be given the same
-weights.
-Slot Attention with the weighted mean; torch's GRU cell.
+They consist of PyTorch's own layers. Parameters have the names that
+`sanorm_jax.run.parameters.torch_weights` maps, so that both sides can start from the
+same weights. Slot Attention uses the weighted mean and PyTorch's GRU cell.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torch.nn import functional
+
+from benchmarks.train_step_cases import LEARNING_RATE, Case
 
 
 class SlotAttention(nn.Module):
@@ -33,7 +36,7 @@ class SlotAttention(nn.Module):
         self.norm_pre_ff = nn.LayerNorm(slot_dim)
 
     def forward(self, inputs, noise):
-        """Return slots [B, K, D] from tokens [B, N, C] and noise [B, K, D]."""
+        """Return slots `[B, K, D]` from tokens `[B, N, C]` and noise `[B, K, D]`."""
         inputs = self.norm_input(inputs)
         keys, values = self.to_k(inputs), self.to_v(inputs)
         slots = self.slots_mu + self.slots_logsigma.exp() * noise
@@ -51,13 +54,13 @@ class SlotAttention(nn.Module):
 
 
 def _ramps(size):
-    """Return y, x, 1 - y, 1 - x in [0, 1]: [size, size, 4]."""
+    """Return y, x, 1 - y, 1 - x in [0, 1]: `[size, size, 4]`."""
     y, x = torch.meshgrid(*[torch.linspace(0, 1, size)] * 2, indexing="ij")
     return torch.stack([y, x, 1 - y, 1 - x], dim=-1)
 
 
 class Position(nn.Module):
-    """Adds the projection of linear ramps to a map [B, C, H, W]."""
+    """Adds the projection of linear ramps to a map `[B, C, H, W]`."""
 
     def __init__(self, channels, size):
         super().__init__()
@@ -65,7 +68,7 @@ class Position(nn.Module):
         self.dense = nn.Linear(4, channels)
 
     def forward(self, x):
-        """Return [B, C, H, W]."""
+        """Return `[B, C, H, W]`."""
         return x + self.dense(self.pos_embedding).permute(2, 0, 1)
 
 
@@ -100,7 +103,7 @@ class Autoencoder(nn.Module):
         self.decoder_cnn = nn.Sequential(*layers)
 
     def forward(self, image, noise):
-        """Return the reconstruction [B, 3, H, W] of images [B, 3, H, W]."""
+        """Return the reconstruction `[B, 3, H, W]` of images `[B, 3, H, W]`."""
         x = self.encoder_pos(self.encoder_cnn(image)).flatten(2).transpose(1, 2)
         slots = self.slot_attention(self.feature_mlp(self.layer_norm(x)), noise)
         B, K, D = slots.shape
@@ -109,7 +112,7 @@ class Autoencoder(nn.Module):
         return (x[:, :, :3] * x[:, :, 3:].softmax(dim=1)).sum(dim=1)
 
     def loss(self, image, noise):
-        """Return the mean squared error of images [B, 3, H, W]."""
+        """Return the mean squared error of images `[B, 3, H, W]`."""
         return functional.mse_loss(self(image, noise), image)
 
 
@@ -126,13 +129,13 @@ class SetPredictor(nn.Module):
         self.mlp = _mlp(slot_dim, 64, 19)
 
     def forward(self, image, noise):
-        """Return properties [B, K, 19] in [0, 1] of images [B, 3, H, W]."""
+        """Return properties `[B, K, 19]` in [0, 1] of images `[B, 3, H, W]`."""
         x = self.pos_embed(self.cnn_encoder(image)).flatten(2).transpose(1, 2)
         slots = self.slot_attention(self.feature_mlp(self.layer_norm(x)), noise)
         return self.mlp(slots).sigmoid()
 
     def loss(self, image, noise, targets):
-        """Return the matched Huber loss of images [B, 3, H, W], targets [B, M, 19]."""
+        """Return the Huber loss of images `[B, 3, H, W]`, targets `[B, M, 19]`."""
         predicted = self(image, noise)
         # [B, K, M]
         costs = functional.huber_loss(
@@ -145,14 +148,14 @@ class SetPredictor(nn.Module):
 
 
 def match(costs):
-    """Return rows and columns, [B, min(K, M)], of the cheapest pairs of [B, K, M]."""
+    """Return the rows and columns `[B, min(K, M)]` that match costs `[B, K, M]`."""
     pairs = [linear_sum_assignment(cost) for cost in costs.float().cpu().numpy()]
     rows, columns = np.stack(pairs, axis=1)
     return (torch.from_numpy(x).to(costs.device) for x in (rows, columns))
 
 
 class MLPDecoder(nn.Module):
-    """The MLP decoder as published: for each slot and token, mixed at the end."""
+    """MLP decoder of the original implementation, per slot and token."""
 
     def __init__(self, num_tokens, feature_dim, slot_dim, hidden_dim):
         super().__init__()
@@ -167,7 +170,7 @@ class MLPDecoder(nn.Module):
         )
 
     def forward(self, slots):
-        """Return the reconstruction [B, N, F] of slots [B, K, D]."""
+        """Return the reconstruction `[B, N, F]` of slots `[B, K, D]`."""
         x = self.mlp_decoder(slots[:, :, None] + self.decoder_pos_encoding)
         return (x[..., 1:] * x[..., :1].softmax(dim=1)).sum(dim=1)
 
@@ -185,10 +188,58 @@ class Dinosaur(nn.Module):
         )
 
     def forward(self, features, noise):
-        """Return the reconstruction [B, N, F] of features [B, N, F]."""
+        """Return the reconstruction `[B, N, F]` of features `[B, N, F]`."""
         tokens = self.feature_mlp(self.feature_layer_norm(features))
         return self.mlp_decoder(self.slot_attention(tokens, noise))
 
     def loss(self, features, noise):
-        """Return the mean squared error of features [B, N, F]."""
+        """Return the mean squared error of features `[B, N, F]`."""
         return functional.mse_loss(self(features, noise), features)
+
+
+def make(case: Case) -> nn.Module:
+    """Return the model of a case, with new weights."""
+    torch.manual_seed(0)
+    if case.task == "dinosaur":
+        return Dinosaur(case.tokens, case.feature_dim)
+    if case.task == "autoencoder":
+        return Autoencoder(case.image_size)
+    return SetPredictor(case.image_size)
+
+
+def training_step(
+    case: Case, model: nn.Module, inputs, device: str = "cpu", compiled: bool = False
+) -> Callable[[], torch.Tensor]:
+    """Return a function that runs a step and returns its loss.
+
+    Args:
+      case: Case of the model.
+      model: Model of `make`.
+      inputs: Inputs of `train_step_cases.make_inputs`.
+      device: Device of the step.
+      compiled: Whether to use `torch.compile`.
+    """
+    model = model.to(device)
+    if case.task != "dinosaur":
+        inputs = (np.ascontiguousarray(inputs[0].transpose(0, 3, 1, 2)), *inputs[1:])
+    inputs = [torch.from_numpy(x).to(device) for x in inputs]
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=LEARNING_RATE, fused=device == "cuda"
+    )
+    loss_of = model.loss
+    if compiled:
+        global match
+        # SciPy cannot be traced.
+        match = torch.compiler.disable(match)
+        loss_of = torch.compile(model.loss)
+    is_half = case.dtype == "bfloat16"
+
+    def step():
+        optimizer.zero_grad()
+        with torch.autocast(device, torch.bfloat16, enabled=is_half):
+            loss = loss_of(*inputs)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step

@@ -1,16 +1,16 @@
-"""Times our training steps beside plain PyTorch steps, taking turns in one run.
+"""Time training steps, compared with plain PyTorch, in turns in one process.
 
     python -m benchmarks.train_step --cases=paper
     python -m benchmarks.train_step --cases=growth --repeats=3
     taskset -c 0 python -m benchmarks.train_step --cpu_time
 
-A step is forward, backward and Adam on random inputs, in float32. Both sides start
-from the same weights and must compute the same loss. Memory is the rise of the
-process's peak during one step, over what it held before. A matrix product and a pass
-over memory take turns with the steps, so that a second table can tell how long the
-step's operations and its bytes would take at the rates that the machine then had.
-Where other processes run, compare CPU time on one core, as in the last line: threads
-that wait for one another make elapsed times useless there. Needs PyTorch.
+A step is a forward pass, a backward pass and an Adam update in float32 on random
+inputs. Both sides start from the same weights and must compute the same loss. Memory is
+the rise of the process's peak during one step. A matrix product and a pass over memory
+take turns with the steps. A second table has the time that the step's operations and
+bytes would take at the rates measured so. On a shared machine, compare CPU time on one
+core (last line), because threads that wait for each other distort elapsed time. Needs
+PyTorch.
 """
 
 import ctypes
@@ -26,60 +26,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from absl import app, flags
+from absl import flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import torch_models
-from benchmarks.train_step_cases import (
-    CASES,
-    LEARNING_RATE,
-    Case,
-    make_inputs,
-    make_model,
-    our_step,
-)
+from benchmarks import train_step_cases as cases
+from benchmarks.train_step_cases import Case
+from sanorm_jax.core import commands
 from sanorm_jax.run.parameters import torch_weights
 
-_CASES = flags.DEFINE_enum("cases", "paper", list(CASES), "Sizes.")
-_TASKS = flags.DEFINE_list(
-    "tasks", ["autoencoder", "set_predictor", "dinosaur"], "Which models."
-)
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Timed steps of each side.", 1)
+_CASES = flags.DEFINE_enum("cases", "paper", list(cases.CASES), "Cases to time.")
+_TASKS = flags.DEFINE_list("tasks", [c.task for c in cases.PAPER], "Models to time.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Timed steps per side.", 1)
 _REMAT = flags.DEFINE_bool("remat", False, "DINOSAUR with remat.")
-_TORCH = flags.DEFINE_bool("torch", True, "Time PyTorch too.")
-_CPU_TIME = flags.DEFINE_bool("cpu_time", False, "Time of the CPU, not of the clock.")
+_TORCH = flags.DEFINE_bool("torch", True, "Time PyTorch as well.")
+_CPU_TIME = flags.DEFINE_bool("cpu_time", False, "Report CPU time, not elapsed time.")
 
 MATMUL_SIZE = 2048
 STREAM_BYTES = 2**28
 
 
-def make_torch_model(case: Case) -> torch.nn.Module:
-    """Return the plain PyTorch model of a case, with new weights."""
-    torch.manual_seed(0)
-    if case.task == "dinosaur":
-        return torch_models.Dinosaur(case.tokens, case.feature_dim)
-    if case.task == "autoencoder":
-        return torch_models.Autoencoder(case.image_size)
-    return torch_models.SetPredictor(case.image_size)
-
-
 def make_sides(case: Case):
-    """Return our step and PyTorch's, from the same weights on the same inputs."""
-    torch_model = make_torch_model(case)
+    """Return both steps, with the same weights and inputs."""
+    torch_model = torch_models.make(case)
     weights = {k: v.numpy().copy() for k, v in torch_model.state_dict().items()}
-    model = make_model(case)
-    x, noise, *targets = make_inputs(case, model.slot_attention.slot_dim)
+    model = cases.make_model(case)
+    inputs = cases.make_inputs(case, model.slot_attention.slot_dim)
     params = torch_weights.to_flax(model, weights)["params"]
-    ours = our_step(model, params, (x, noise, *targets))
-    if case.task != "dinosaur":
-        x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    return ours, torch_step(torch_model, (x, noise, *targets))
+    ours = cases.our_step(model, params, inputs)
+    theirs = torch_models.training_step(case, torch_model, inputs)
+    return ours, lambda: theirs().item()
 
 
 def machine_rates() -> dict[str, Callable[[], float]]:
-    """Return functions that multiply matrices, and read and write memory, once."""
+    """Return functions of one matrix product and of one pass over memory."""
     matrix = jnp.ones((MATMUL_SIZE, MATMUL_SIZE))
     array = jnp.ones(STREAM_BYTES // 8)  # half is read, half written
     multiply = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
@@ -90,25 +72,10 @@ def machine_rates() -> dict[str, Callable[[], float]]:
     }
 
 
-def torch_step(model, inputs) -> Callable[[], float]:
-    """Return a function that makes a step and returns its loss."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-    inputs = [torch.from_numpy(x) for x in inputs]
-
-    def run():
-        optimizer.zero_grad()
-        value = model.loss(*inputs)
-        value.backward()
-        optimizer.step()
-        return value.item()
-
-    return run
-
-
 def peak_rise(run: Callable[[], float]) -> float:
-    """Return GB by which a call lifts the process's peak over what it held before."""
+    """Return the rise of the process's peak memory during a call, in GB."""
     gc.collect()
-    # Freed memory that malloc keeps would else count as held before.
+    # So that free memory held by malloc does not count.
     ctypes.CDLL(None).malloc_trim(0)
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = _status_gb("VmRSS")
@@ -122,14 +89,14 @@ def _status_gb(field: str) -> float:
 
 
 def measure(case: Case, repeats: int, with_torch: bool) -> dict[str, float]:
-    """Return medians in seconds, peaks in GB, counts, and seconds to compile.
+    """Return median seconds, peak memory in GB, counts, and seconds to compile.
 
     Raises:
-      RuntimeError: the two sides disagree about the loss.
+      RuntimeError: The losses of the two sides differ.
     """
     ours, theirs = make_sides(case)
     sides = {"ours": ours.run} | ({"torch": theirs} if with_torch else {})
-    # The first step warms up.
+    # The first step is a warm-up.
     check_losses(case, [run() for run in sides.values()], 1e-4)
     everything = sides | machine_rates()
     everything["matmul"](), everything["stream"]()
@@ -141,7 +108,7 @@ def measure(case: Case, repeats: int, with_torch: bool) -> dict[str, float]:
             start = clock()
             losses[name] = run()
             seconds[name].append(clock() - start)
-    # So gradients and Adam agreed too.
+    # After several steps, gradients and updates must have agreed as well.
     check_losses(case, [losses[name] for name in sides], 1e-3)
     result = {name: float(np.median(values)) for name, values in seconds.items()}
     result |= {f"{name}_gb": peak_rise(run) for name, run in sides.items()}
@@ -153,7 +120,7 @@ def measure(case: Case, repeats: int, with_torch: bool) -> dict[str, float]:
 
 
 def check_losses(case: Case, losses: list[float], tolerance: float):
-    """Raise RuntimeError unless the sides computed the same loss."""
+    """Raise `RuntimeError` unless the sides computed the same loss."""
     if not np.allclose(losses, losses[0], rtol=tolerance):
         raise RuntimeError(f"{case}: losses differ: {losses}")
 
@@ -167,7 +134,7 @@ def times_row(case: Case, m: dict[str, float]) -> list[str]:
 
 
 def bounds_row(case: Case, m: dict[str, float]) -> list[str]:
-    """Return a row of the table of what the counts take at the machine's rates."""
+    """Return a row of the table of counts and measured rates."""
     flops_per_s = 2 * MATMUL_SIZE**3 / m["matmul"]
     bytes_per_s = STREAM_BYTES / m["stream"]
     products, passes = m["flops"] / flops_per_s, m["bytes"] / bytes_per_s
@@ -191,22 +158,21 @@ def make_table(title: str, *columns: str) -> Table:
     return table
 
 
-def main(argv):
-    """Measure the chosen cases and print the tables."""
-    del argv
+def main():
+    """Print the tables."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     times = make_table(
         f"Median of {_REPEATS.value} training steps, float32",
-        "ours, s",
+        "sanorm_jax, s",
         "torch, s",
-        "torch/ours",
-        "ours, GB",
+        "torch/sanorm_jax",
+        "sanorm_jax, GB",
         "torch, GB",
         "compile, s",
     )
     bounds = make_table(
-        "Time of the step's operations and bytes at the machine's rates, as share of "
-        "the time of our step",
+        "Time of the step's operations and bytes at the measured rates, as a share of "
+        "the step time",
         "GFLOP",
         "GFLOP/s",
         "share",
@@ -214,7 +180,7 @@ def main(argv):
         "GB/s",
         "share",
     )
-    for case in CASES[_CASES.value]:
+    for case in cases.CASES[_CASES.value]:
         if case.task in _TASKS.value:
             remat = _REMAT.value and case.task == "dinosaur"
             case = dataclasses.replace(case, remat=remat)
@@ -226,4 +192,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

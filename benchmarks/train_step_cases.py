@@ -1,4 +1,4 @@
-"""What `train_step` times and `train_step_memory` counts: models, sizes and inputs."""
+"""Models, sizes and inputs of the training steps that benchmarks measure."""
 
 import dataclasses
 import time
@@ -24,7 +24,7 @@ NUM_PROPERTIES = 19
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Sizes of one benchmark; `tokens` for features, else `image_size`."""
+    """Sizes of a benchmark: of features (`tokens`) or images (`image_size`)."""
 
     task: str
     batch_size: int
@@ -59,7 +59,7 @@ CASES = {
         Case("set_predictor", 1, 3, image_size=16),
         Case("dinosaur", 1, 3, tokens=16, feature_dim=8),
     ],
-    # By slots, by tokens and by batch, one at a time.
+    # More slots, fewer tokens, smaller images, larger batches.
     "growth": [
         *(
             dataclasses.replace(case, num_slots=n)
@@ -74,7 +74,7 @@ CASES = {
 
 
 def make_model(case: Case) -> nn.Module:
-    """Return our model, with PyTorch's GRU."""
+    """Return the model, with PyTorch's GRU."""
     is_dinosaur = case.task == "dinosaur"
     slot_attention = SlotAttention(
         case.num_slots,
@@ -91,7 +91,7 @@ def make_model(case: Case) -> nn.Module:
 
 
 def make_inputs(case: Case, slot_dim: int) -> tuple[np.ndarray, ...]:
-    """Return features or images (NHWC), noise, and for properties the targets."""
+    """Return features or images (NHWC), noise, and the targets of properties."""
     rng = np.random.default_rng(0)
     size = case.image_size
     if case.task == "dinosaur":
@@ -116,13 +116,13 @@ TX = optax.adam(LEARNING_RATE)
 def lower_step(
     model: nn.Module, state: Any, inputs, loss: Callable[..., jax.Array] = _loss
 ) -> jax.stages.Lowered:
-    """Return the step `(state, *inputs) -> (state, loss)`, to be compiled.
+    """Return the lowered step `(state, *inputs) -> (state, loss)`.
 
     Args:
-      model: of `make_model`.
-      state: parameters and state of the optimizer `TX`, or their shapes.
-      inputs: of `make_inputs`, or their shapes.
-      loss: of the model's outputs, the input and the targets.
+      model: Model of `make_model`.
+      state: Parameters and state of the optimizer `TX`, or their shapes.
+      inputs: Inputs of `make_inputs`, or their shapes.
+      loss: Function of the model's outputs, the input and the targets.
     """
 
     def step(state, x, noise, *targets):
@@ -143,13 +143,13 @@ def lower_step(
 
 @dataclasses.dataclass
 class OurStep:
-    """Our step, compiled.
+    """A compiled training step.
 
     Attributes:
-      step: starts a step and returns its loss, on the device.
-      flops: of a step, as XLA counts them in the program.
-      bytes_accessed: that the compiled program's operations read and write.
-      compile_s: seconds that compilation took.
+      step: Function that starts a step and returns its loss on the device.
+      flops: Operations of a step, counted by XLA in the program.
+      bytes_accessed: Bytes that the compiled program reads and writes.
+      compile_s: Seconds of compilation.
     """
 
     step: Callable[[], jax.Array]
@@ -158,15 +158,15 @@ class OurStep:
     compile_s: float
 
     def run(self) -> float:
-        """Make a step and returns its loss."""
+        """Run a step and return its loss."""
         return float(self.step())
 
 
 def our_step(
     model: nn.Module, params: Any, inputs, loss: Callable[..., jax.Array] = _loss
 ) -> OurStep:
-    """Compile our training step from the given parameters."""
-    # A copy, since the step's donation would else free memory of the caller.
+    """Compile the training step from the given parameters."""
+    # Copied, because the step donates them.
     params = jax.tree.map(lambda x: jnp.array(x, copy=True), params)
     state = params, TX.init(params)
     inputs = jax.device_put(inputs)

@@ -1,42 +1,36 @@
-"""Counts memory, operations and bytes of training steps that need not be run.
+"""Count memory, operations and bytes of training steps without running them.
 
     python -m benchmarks.train_step_memory --what=memory
     python -m benchmarks.train_step_memory --what=gpu
 
-`memory` compiles DINOSAUR's step with and without remat, and prints what XLA says that
-the compiled step holds: the state, which the step overwrites, and temporary buffers.
-`gpu` takes the counts of the steps at a small batch, multiplies them to the published
-batch sizes and divides by the data sheets' rates: a calculation, no measurement.
+`memory` compiles DINOSAUR's step with and without remat, and prints the memory of its
+state and temporary buffers as XLA reports it. `gpu` scales the counts of steps at a
+small batch size to the paper's batch sizes, and divides them by the rates of data
+sheets. The times are calculated, not measured.
 """
 
 import dataclasses
 
 import jax
-from absl import app, flags
+from absl import flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.train_step_cases import (
-    PAPER,
-    PUBLISHED_BATCH_SIZES,
-    TX,
-    Case,
-    lower_step,
-    make_inputs,
-    make_model,
-)
+from benchmarks import train_step_cases as cases
+from benchmarks.train_step_cases import Case
+from sanorm_jax.core import commands
 from sanorm_jax.models import convolution
 
-_WHAT = flags.DEFINE_enum("what", "memory", ["memory", "gpu"], "What to count.")
+_WHAT = flags.DEFINE_enum("what", "memory", ["memory", "gpu"], "Table to print.")
 
 MEMORY_CASES = [
     Case("dinosaur", 16, num_slots, tokens=tokens)
     for num_slots, tokens in ((11, 196), (11, 784), (22, 784))
 ]
-# Buffers are assigned before machine code is made, so that need not be good.
+# Buffers are assigned before code generation, so its quality does not matter.
 QUICK = {"xla_backend_optimization_level": "0"}
-# Dense TF32 and bfloat16 products in FLOP/s, memory in bytes/s, of the data sheets.
+# Dense TF32 and bfloat16 FLOP/s, and memory bytes/s, of the data sheets.
 GPUS = {
     "A100 40 GB": (156e12, 312e12, 1.555e12),
     "H100 SXM": (494.7e12, 989.4e12, 3.35e12),
@@ -44,19 +38,19 @@ GPUS = {
 
 
 def lower(case: Case) -> jax.stages.Lowered:
-    """Return the step of a case, made of shapes alone."""
-    model = make_model(case)
-    inputs = make_inputs(case, model.slot_attention.slot_dim)
+    """Return the lowered step of a case, from shapes only."""
+    model = cases.make_model(case)
+    inputs = cases.make_inputs(case, model.slot_attention.slot_dim)
 
     def init(x, noise):
         params = model.init(jax.random.key(0), x, train=True, noise=noise)["params"]
-        return params, TX.init(params)
+        return params, cases.TX.init(params)
 
-    return lower_step(model, jax.eval_shape(init, *inputs[:2]), inputs)
+    return cases.lower_step(model, jax.eval_shape(init, *inputs[:2]), inputs)
 
 
 def memory_table() -> Table:
-    """Return what XLA's compiled steps hold."""
+    """Return the table of the memory of compiled steps."""
     table = Table(box=box.MARKDOWN)
     for name in ("case", "state and inputs, GB", "temporary, GB", "remat, GB", "ratio"):
         table.add_column(name, justify="left" if name == "case" else "right")
@@ -78,13 +72,13 @@ def memory_table() -> Table:
 
 
 def gpu_table() -> Table:
-    """Return the least times of the published steps by the data sheets."""
-    convolution.tuned_for_cpu = lambda: False  # GPUs take XLA's own convolutions
+    """Return the table of minimum step times by the data sheets."""
+    convolution.tuned_for_cpu = lambda: False  # as on GPUs
     table = Table(box=box.MARKDOWN)
     for name in ("step", "TFLOP", "GB", "GPU", "TF32, ms", "bfloat16, ms", "bytes, ms"):
         table.add_column(name, justify="left" if name in ("step", "GPU") else "right")
-    for case in PAPER:
-        batch_size = PUBLISHED_BATCH_SIZES[case.task]
+    for case in cases.PAPER:
+        batch_size = cases.PUBLISHED_BATCH_SIZES[case.task]
         factor = batch_size / case.batch_size
         lowered = lower(case)
         flops = lowered.cost_analysis()["flops"] * factor
@@ -102,12 +96,11 @@ def gpu_table() -> Table:
     return table
 
 
-def main(argv):
+def main():
     """Print the chosen table."""
-    del argv
     table = memory_table() if _WHAT.value == "memory" else gpu_table()
     Console(width=120).print(table)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

@@ -69,12 +69,7 @@ class Dataset:
         Raises:
           UserError: The split does not exist.
         """
-        if split not in self.splits:
-            raise UserError(
-                f"{self._all[-1].root}: no split {split}; choose from "
-                f"{', '.join(self.splits)}"
-            )
-        return self.splits[split]
+        return self._all[-1].num_examples(split)
 
     def read(self, split: str, field: str, indices: Sequence[int]) -> np.ndarray:
         """Return a field of the given examples in order, `[len(indices), ...]`.
@@ -96,9 +91,7 @@ class Dataset:
 
 
 def open_dataset(
-    data_dir: str | pathlib.Path,
-    name: str,
-    encoder: str | None = None,
+    data_dir: str | pathlib.Path, name: str, encoder: str | None = None
 ) -> Dataset:
     """Open `<data_dir>/<name>`, joined with an encoder's features if one is given.
 
@@ -324,10 +317,7 @@ def eval_batches(
         places = step * batch_size + position
         chosen = indices[np.minimum(places, len(indices) - 1)]
         batch = {field: dataset.read(split, field, chosen) for field in fields}
-        return batch | {
-            "index": chosen.astype(np.int32),
-            "mask": places < len(indices),
-        }
+        return batch | {"index": chosen.astype(np.int32), "mask": places < len(indices)}
 
     num_steps = -(-len(indices) // batch_size)
     return _run(read, dataset, fields, {"index": "int32", "mask": "bool"}, 0, num_steps)

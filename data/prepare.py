@@ -1,4 +1,7 @@
-"""Write a dataset to a store: `python -m data.prepare --dataset=shapes`."""
+"""Write a dataset to a store: `python -m data.prepare --dataset=shapes`.
+
+"Scenes" are the datasets shapes, blocks and tabletop.
+"""
 
 import concurrent.futures
 import dataclasses
@@ -26,28 +29,12 @@ from .store import StoreWriter
 _DATASET = flags.DEFINE_string("dataset", None, "Name of the dataset.", required=True)
 _DATA_DIR = commands.define_path("data_dir", "datasets", "Folder of the stores.")
 _NAME = flags.DEFINE_string("name", None, "Name of the store; the dataset's if unset.")
-_SOURCE = commands.define_path("source", None, "File or folder of the original data.")
+_OPTIONS = commands.define_options(Options)
 _SPLITS = flags.DEFINE_list(
     "splits", None, "Examples per split, such as train:20,validation:5,test:5."
 )
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side of the images in pixels.")
-_MIN_OBJECTS = flags.DEFINE_integer(
-    "min_objects", None, "shapes, blocks, tabletop: minimum number of objects."
-)
-_MAX_OBJECTS = flags.DEFINE_integer(
-    "max_objects", None, "shapes, blocks, tabletop: maximum number of objects."
-)
 _OBJECTS = flags.DEFINE_list(
-    "objects", None, "shapes, blocks, tabletop: objects by split, train:3-6,test:7-10."
-)
-_SEED = flags.DEFINE_integer(
-    "seed", None, "shapes, blocks, tabletop: seed of the scenes."
-)
-_FRAMES = flags.DEFINE_integer(
-    "frames", None, "tabletop: frames of a video, of objects that fall."
-)
-_BACKGROUND = flags.DEFINE_string(
-    "background", None, "images: colour behind transparent pixels; white if unset."
+    "objects", None, "Scenes: number of objects by split, train:3-6,test:7-10."
 )
 _LIKE = commands.define_path("like", None, "Folder of a run whose image size is used.")
 _NUM_WORKERS = flags.DEFINE_integer(
@@ -263,27 +250,17 @@ def _has_shards(writer: StoreWriter) -> bool:
     )
 
 
-def _image_size() -> int | None:
-    if _LIKE.value is None:
-        return _IMAGE_SIZE.value
-    if _IMAGE_SIZE.value is not None:
-        raise UserError("--image_size: also set by --like; remove one of the two")
-    return run_data.read(_LIKE.value)["image_size"]
-
-
 def _prepare() -> int:
-    options = Options(
-        source=_SOURCE.value,
+    options = _OPTIONS(
         splits=_split_sizes(_SPLITS.value),
-        image_size=_image_size(),
-        min_objects=_MIN_OBJECTS.value,
-        max_objects=_MAX_OBJECTS.value,
         objects=_object_ranges(_OBJECTS.value),
-        seed=_SEED.value,
-        background=_BACKGROUND.value,
-        frames=_FRAMES.value,
         data_dir=_DATA_DIR.value,
     )
+    if _LIKE.value is not None:
+        if options.image_size is not None:
+            raise UserError("--image_size: also set by --like; remove one of the two")
+        image_size = run_data.read(_LIKE.value)["image_size"]
+        options = dataclasses.replace(options, image_size=image_size)
     name, num_workers = _NAME.value, _NUM_WORKERS.value
     try:
         prepare(_DATASET.value, options, name=name, num_workers=num_workers)

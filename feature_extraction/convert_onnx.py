@@ -2,11 +2,12 @@
 
     python -m feature_extraction.convert_onnx model.onnx out.safetensors
 
-The result is read by `feature_extraction.extract --weights=out.safetensors`. Nothing of
-the file is run: only its tensors are read, and the names of what uses them. Heads on
-top of the ViT are left out.
+`feature_extraction.extract --weights=out.safetensors` reads the result. The graph is
+not run: only its tensors and the names of their users are read. Heads on top of the ViT
+are dropped.
 """
 
+import functools
 import math
 import pathlib
 import re
@@ -15,7 +16,6 @@ import google.protobuf.message
 import numpy as np
 import onnx
 import torch
-from absl import logging
 from onnx import numpy_helper
 from torch.nn import functional
 
@@ -25,8 +25,8 @@ from . import layouts, weights
 
 _PATCHES = "embeddings.patch_embeddings.projection.weight"
 _AFFINE = ("weight", "bias")
-_KINDS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-# The affine maps of a layer; the giant model has gated ones.
+_DTYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+# Affine maps of a layer; the giant model has a gated MLP.
 _ATTENTION = tuple(f"attention.attention.{part}" for part in ("query", "key", "value"))
 _ATTENTION += ("attention.output.dense",)
 _MLP = ("mlp.fc1", "mlp.fc2")
@@ -36,19 +36,23 @@ _VECTORS += tuple(f"{norm}.{part}" for norm in ("norm1", "norm2") for part in _A
 
 
 class _Graph:
-    """The tensors of an ONNX file by name, and what uses them.
+    """Tensors of an ONNX file by name, and the nodes that use them.
 
-    Exporters keep the names of biases and vectors. Matrices, transposed, and what else
-    they compute beforehand lose theirs; they are found by what they are added to.
+    Exporters keep the names of biases and vectors. Transposed matrices and other
+    precomputed tensors lose theirs, and are found by the tensors they are added to.
     """
 
     def __init__(self, path: pathlib.Path):
         try:
             model = onnx.load(path, load_external_data=False)
         except OSError as error:
-            raise UserError(f"{path}: unreadable ({error.strerror})") from None
+            raise UserError(
+                f"{path}: unreadable ({error.strerror}); check the path"
+            ) from None
         except google.protobuf.message.DecodeError:
-            raise UserError(f"{path}: is no ONNX file, or damaged") from None
+            raise UserError(
+                f"{path}: damaged or not an ONNX file; download or export it again"
+            ) from None
         self.path = path
         self._tensors = {t.name: t for t in model.graph.initializer}
         for node in model.graph.node:
@@ -63,7 +67,7 @@ class _Graph:
         self.names = [t.name for t in model.graph.initializer]
         given = [i for i in model.graph.input if i.name not in self._tensors]
         sides = given[0].type.tensor_type.shape.dim[2:4] if given else ()
-        # [height, width] of the image, 0 where it is free.
+        # [height, width] of the image, 0 if dynamic.
         self.image_size = [side.dim_value for side in sides]
 
     def __contains__(self, name: str) -> bool:
@@ -73,28 +77,28 @@ class _Graph:
         """Return a tensor as float32."""
         if name not in self._tensors:
             raise UserError(
-                f"{self.path}: has no {name}, which Hugging Face's Dinov2 has"
+                f"{self.path}: no tensor {name}; export Hugging Face's Dinov2"
             )
         tensor = self._tensors[name]
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise UserError(
-                f"{self.path}: keeps {name} in another file; export it as one file"
+                f"{self.path}: {name} is in another file; export to one file"
             )
-        if tensor.data_type not in _KINDS:
+        if tensor.data_type not in _DTYPES:
             kind = onnx.TensorProto.DataType.Name(tensor.data_type)
             raise UserError(
-                f"{self.path}: {name} is {kind}; quantised exports cannot be read"
+                f"{self.path}: {name} is {kind}; export without quantization"
             )
         try:
             value = numpy_helper.to_array(tensor)
         except ValueError as error:
             raise UserError(
-                f"{self.path}: {name} is damaged ({str(error)[:100]})"
+                f"{self.path}: {name} is damaged ({str(error)[:100]}); export it again"
             ) from None
         return np.ascontiguousarray(value, np.float32)
 
     def matrix(self, name: str) -> np.ndarray:
-        """Return the [out, in] matrix of the affine map whose bias is known."""
+        """Return the matrix `[out, in]` of an affine map, found by its bias."""
         if f"{name}.weight" in self:
             return self.tensor(f"{name}.weight")
         for user in self._users.get(f"{name}.bias", ()):
@@ -109,18 +113,19 @@ class _Graph:
                     if len(found) == 1:
                         return self.tensor(found[0]).T
         raise UserError(
-            f"{self.path}: finds no matrix that belongs to {name}.bias; export the "
-            "model without further optimization"
+            f"{self.path}: no matrix found for {name}.bias; export without optimization"
         )
 
     def added(self, bias: str, width: int) -> list[np.ndarray]:
-        """Return the tensors [..., n, width] added to what a convolution gives.
+        """Return the tensors added to the output of the convolution with this bias.
 
-        They may be cut, turned and resized on their way; they are returned as stored,
-        in the order of their length n.
+        Nodes between, which slice, transpose and resize the tensors, are not applied.
+
+        Returns:
+          Stored tensors `[n, width]`, sorted by n.
         """
         after, reached, roots = self._users.get(bias, [])[:1], [], []
-        for _ in range(30):  # Shapes, transposition and the class token come between.
+        for _ in range(30):  # Shapes, transposition and the class token lie between.
             following = []
             for node in after:
                 if node.op_type == "Shape":
@@ -144,7 +149,7 @@ class _Graph:
             seen.add(name)
             if name in self:
                 tensor = self._tensors[name]
-                if tensor.data_type in _KINDS and tensor.dims[-1:] == [width]:
+                if tensor.data_type in _DTYPES and tensor.dims[-1:] == [width]:
                     found[name] = self.tensor(name)
             elif name in self._makers and self._makers[name].op_type != "Shape":
                 waiting += self._makers[name].input
@@ -153,17 +158,17 @@ class _Graph:
 
 
 def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
-    """Return the ViT of an ONNX export, under timm's names.
+    """Return the ViT of an ONNX export under timm's names.
 
     Args:
-      path: an ONNX export of Hugging Face's Dinov2, of any size, alone or below a head.
+      path: ONNX export of Hugging Face's Dinov2 of any size, alone or below a head.
 
     Returns:
-      float32 tensors by name. `pos_embed` [1, 1 + n, D] is of the export's own image
-      size, resized as the export does, or as stored where the size is free.
+      Tensors by name, float32. `pos_embed`, `[1, 1 + n, D]`, is resized to the image
+      size of the export unless that is dynamic.
 
     Raises:
-      UserError: unreadable, quantised, or another model (named by what it has).
+      UserError: The file is unreadable, quantized or of another model.
     """
     graph = _Graph(path)
     starts = [name for name in graph.names if name.endswith(_PATCHES)]
@@ -171,16 +176,16 @@ def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
         m[1] for n in graph.names if (m := re.search(r"encoder\.layer\.(\d+)\.", n))
     }
     if len(starts) != 1 or not layers:
-        shown = weights.shown(n for n in graph.names if "::" not in n)
+        found = weights.summary(n for n in graph.names if "::" not in n)
         raise UserError(
-            f"{path}: is no export of Hugging Face's Dinov2: it has "
-            f"{shown or 'no named tensors'}"
+            f"{path}: contains {found or 'no named tensors'}; export Hugging Face's "
+            "Dinov2"
         )
     prefix = starts[0].removesuffix(_PATCHES)
     if f"{prefix}embeddings.register_tokens" in graph:
         raise UserError(
-            f"{path}: has register tokens, so it is a Dinov2WithRegisters; give its "
-            "weights as safetensors to --weights instead"
+            f"{path}: has register tokens (Dinov2WithRegisters); pass its weights as "
+            "safetensors to --weights instead"
         )
     projection = _PATCHES.removesuffix(".weight")
     state = {
@@ -205,26 +210,26 @@ def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
             linear = layer + name
             state[f"{linear}.weight"] = graph.matrix(prefix + linear)
             state[f"{linear}.bias"] = graph.tensor(f"{prefix}{linear}.bias")
-    # Copied: safetensors stores no transposed views.
+    # Copied, because safetensors rejects transposed views.
     tensors = {n: torch.from_numpy(value.copy()) for n, value in state.items()}
     return layouts.to_timm(tensors)
 
 
 def _positions(graph: _Graph, bias: str, kernel: np.ndarray) -> np.ndarray:
-    """Return the position embeddings [1, 1 + n, D], the class token's first."""
+    """Return the position embeddings `[1, 1 + n, D]`, the class token's first."""
     width, patch = kernel.shape[0], kernel.shape[-1]
     found = graph.added(bias, width)
     table = np.concatenate(found) if found else np.zeros((0, width), np.float32)
     side = math.isqrt(max(len(table) - 1, 0))
     if not side or side**2 + 1 != len(table):
         raise UserError(
-            f"{graph.path}: finds no position embeddings of a class token and a square "
-            f"of patches, but {[len(part) for part in found]} rows; export the model "
-            "without further optimization"
+            f"{graph.path}: position embeddings have {[len(part) for part in found]} "
+            "rows, not a class token and a square of patches; export without "
+            "optimization"
         )
     wanted = [size // patch for size in graph.image_size if size]
     if len(wanted) == 2 and wanted[0] == wanted[1] != side:
-        # [1, D, side, side]; the rule of Hugging Face's Dinov2.
+        # [1, D, side, side], as in Hugging Face's Dinov2.
         grid = torch.from_numpy(table[1:].T.reshape(1, width, side, side).copy())
         grid = functional.interpolate(
             grid, wanted, mode="bicubic", align_corners=False, antialias=False
@@ -233,25 +238,7 @@ def _positions(graph: _Graph, bias: str, kernel: np.ndarray) -> np.ndarray:
     return table[None]
 
 
-def convert(path: pathlib.Path, target: pathlib.Path):
-    """Write the ViT of an ONNX export to a safetensors file, whole or not at all.
-
-    Metadata: `source` and `source_sha256` of the export.
-
-    Raises:
-      UserError: what `read` raises; `target` is there or not writable.
-    """
-    weights.check_target(target)
-    state = read(path)
-    metadata = {"source": path.name, "source_sha256": weights.sha256(path)}
-    weights.save(target, state, metadata)
-    logging.info(
-        "%s: %d tensors, %d values",
-        target,
-        len(state),
-        sum(x.numel() for x in state.values()),
-    )
-
+convert = functools.partial(weights.convert, read=lambda path: (read(path), {}))
 
 if __name__ == "__main__":
     weights.run_conversion("model.onnx", convert)

@@ -1,4 +1,4 @@
-"""The encoders by name: patches without weights, and every ViT of timm."""
+"""Encoders by name: patch colours, and every ViT of timm."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,16 +10,14 @@ from sanorm_jax.data.store import Store
 
 from .options import Options
 
-__all__ = ["Encoder", "Options", "create"]
-
 
 class Encoder(Protocol):
-    """Makes features of images.
+    """Frozen encoder of images.
 
     Attributes:
-      settings: all that defines the features, as JSON; has `encoder`, its name.
-      num_tokens: N.
-      feature_dim: D.
+      settings: JSON settings that define the features, with the name as `encoder`.
+      num_tokens: Number of tokens N.
+      feature_dim: Width of the features D.
     """
 
     settings: dict[str, Any]
@@ -27,23 +25,22 @@ class Encoder(Protocol):
     feature_dim: int
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return float16 features [B, N, D] of uint8 images [B, H, W, 3]."""
+        """Return float16 features `[B, N, D]` of uint8 images `[B, H, W, 3]`."""
 
 
 def create(
     name: str, source: Store, options: Options, like: Mapping[str, Any] | None = None
 ) -> Encoder:
-    """Return the encoder of that name for the images of a store.
+    """Return an encoder for the images of a store.
 
     Args:
       name: `patches`, or the name of a timm ViT.
-      source: of the images.
-      options: of the command line.
-      like: settings of another encoder of that name. What it took from the images
-        that it was made for, such as their mean, is taken from there.
+      source: Store of the images.
+      options: Options of the encoder.
+      like: Settings of another encoder of that name, whose image statistics are used.
 
     Raises:
-      UserError: unknown name, weights that do not fit, an option out of range.
+      UserError: The name is unknown, weights do not fit, or an option is invalid.
     """
     options.check(name)
     if name == "patches":
@@ -51,8 +48,8 @@ def create(
 
         if like is None and "train" not in source.splits:
             raise UserError(
-                f"--encoder=patches: is standardised over train, which {source.root} "
-                "does not have; give --like=WORKDIR of a run"
+                f"--encoder=patches: standardized over train, which {source.root} "
+                "lacks; pass --like=WORKDIR of a run"
             )
 
         def first_images(count: int) -> np.ndarray:
@@ -71,6 +68,7 @@ def create(
         from .vit import VitEncoder
     except ModuleNotFoundError as error:
         raise UserError(
-            f"--encoder={name}: needs {error.name}; pip install -e .[extract]"
+            f"--encoder={name}: needs {error.name}; install it with pip install -e "
+            "'.[extract]'"
         ) from None
     return VitEncoder(name, options)

@@ -1,4 +1,4 @@
-"""Writes the features of a store of images to a store, shard by shard."""
+"""Write the features of a store of images to a store, shard by shard."""
 
 import concurrent.futures
 import dataclasses
@@ -34,24 +34,25 @@ def extract(
     repair: bool = False,
     like: pathlib.Path | None = None,
 ) -> pathlib.Path:
-    """Write the features of a store of images, or what is missing of them.
+    """Write the missing shards of the features of a store of images.
 
     Args:
-      data_dir: folder of the stores.
-      name: store of the images.
+      data_dir: Folder of the stores.
+      name: Name of the store of the images.
       encoder_name: `patches`, or the name of a timm ViT.
-      options: of the encoder.
-      dataset: what the store has to hold; default anything.
-      splits: to do now; default all.
-      part: (I, N): this job does every Nth shard, from I on.
-      repair: also read the shards that are there and write damaged ones again.
-      like: folder of a run, to whose features these have to be made alike.
+      options: Options of the encoder.
+      dataset: Expected dataset of the images; any if None.
+      splits: Splits to write; all if None.
+      part: Part I of N jobs, which writes every Nth shard from I on.
+      repair: Whether to check existing shards and replace damaged ones.
+      like: Folder of a run, whose encoder is used.
 
     Returns:
-      the folder of the feature store.
+      The folder of the feature store.
 
     Raises:
-      UserError: one line on bad input, another store under the name, or no room.
+      UserError: An option is invalid, the store exists with other settings, or the disk
+        is full.
     """
     source = Store.open(pathlib.Path(data_dir) / name)
     if dataset not in (None, source.manifest["dataset"]):
@@ -62,25 +63,25 @@ def extract(
     for split in splits or ():
         if split not in source.splits:
             raise UserError(
-                f"--splits={split}: {source.root} has {', '.join(source.splits)}"
+                f"--splits={split}: not in {source.root}; choose from "
+                f"{', '.join(source.splits)}"
             )
-    noted = None if like is None else run_data.read(like)["features"]
-    if noted is not None and options.weights is None:
-        options = dataclasses.replace(options, weights=_weights_of(noted, data_dir))
+    recorded = None if like is None else run_data.read(like)["features"]
+    if recorded is not None and options.weights is None:
+        options = dataclasses.replace(options, weights=_weights_of(recorded, data_dir))
     root = feature_root(data_dir, name, encoder_name)
     if options.dtype == "auto":
         dtype = projection.recorded_dtype(root) or "auto"
         options = dataclasses.replace(options, dtype=dtype)
-    encoder = encoders.create(encoder_name, source, options, noted)
-    recorded = (noted or {}).get("projection")
-    if recorded is not None:
-        encoder = projection.project(
-            encoder, source, root, options, (recorded, like / PROJECTION)
-        )
+    encoder = encoders.create(encoder_name, source, options, recorded)
+    fitted = (recorded or {}).get("projection")
+    if fitted is not None:
+        original = fitted, like / PROJECTION
+        encoder = projection.project(encoder, source, root, options, original)
     elif options.components is not None:
         encoder = projection.project(encoder, source, root, options)
-    if noted is not None:
-        run_data.check_features(noted, encoder.settings, f"--encoder={encoder_name}")
+    if recorded is not None:
+        run_data.check_features(recorded, encoder.settings, f"--encoder={encoder_name}")
     writer = StoreWriter.create(
         root,
         dataset=source.manifest["dataset"],
@@ -98,42 +99,37 @@ def extract(
         logging.info("%scomplete: %s", done, root)
     else:
         left = sum(len(writer.missing_shards(split)) for split in writer.splits)
-        logging.info("%sleft to other jobs: %d shards of %s", done, left, root)
+        logging.info("%sincomplete: %d shards of %s left", done, left, root)
     return root
 
 
 def _weights_of(
-    noted: Mapping[str, Any], data_dir: str | pathlib.Path
+    settings: Mapping[str, Any], data_dir: str | pathlib.Path
 ) -> pathlib.Path | None:
-    """Return the file of the weights noted, if `<data_dir>/weights` has it."""
-    wanted = noted.get("weights", "")
+    """Return the file in `<data_dir>/weights` with the recorded hash, or None."""
+    wanted = settings.get("weights", "")
     found = sorted((pathlib.Path(data_dir) / "weights").glob("*.safetensors"))
     for path in found if re.fullmatch("[0-9a-f]{64}", wanted) else ():
         if files.sha256(path) == wanted:
-            logging.info("weights as noted: %s", path)
+            logging.info("weights found: %s", path)
             return path
     return None
 
 
 def _jobs(writer, splits, part, repair) -> list[_Job]:
-    """Return the shards that this job has to write."""
+    """Return the shards that this job must write."""
     index, count = part
-    everything = [
-        (split, shard)
-        for split in writer.splits
-        for shard in range(writer.num_shards(split))
-    ]
-    mine = [job for job in everything[index::count] if job[0] in splits]
-    missing = {split: set(writer.missing_shards(split)) for split in splits}
-    jobs = [job for job in mine if job[1] in missing[job[0]]]
+    shards = [(s, i) for s in writer.splits for i in range(writer.num_shards(s))]
+    mine = [job for job in shards[index::count] if job[0] in splits]
+    missing = {(split, i) for split in splits for i in writer.missing_shards(split)}
+    jobs = [job for job in mine if job in missing]
     if repair:
-        there = [job for job in mine if job[1] not in missing[job[0]]]
-        jobs += _damaged(writer.root, there)
+        jobs += _damaged(writer.root, [job for job in mine if job not in missing])
     return jobs
 
 
 def _damaged(root: pathlib.Path, jobs: list[_Job]) -> list[_Job]:
-    """Return those of the finished shards whose file is damaged."""
+    """Return the finished shards whose file is damaged."""
     store = Store.open(root, allow_incomplete=True)
     damaged = []
     with progress.Progress(f"checking {root}", len(jobs), "shards") as bar:
@@ -148,7 +144,7 @@ def _damaged(root: pathlib.Path, jobs: list[_Job]) -> list[_Job]:
 
 
 def _images(source: Store, writer: StoreWriter, jobs: list[_Job]) -> Iterator:
-    """Yield the images of each shard; a thread reads the next one meanwhile."""
+    """Yield the images of each shard while a thread reads those of the next."""
 
     def read(job):
         return source.read(job[0], "image", np.arange(*writer.shard_range(*job)))
@@ -163,7 +159,7 @@ def _images(source: Store, writer: StoreWriter, jobs: list[_Job]) -> Iterator:
 
 
 def _write(source, writer, encoder, jobs):
-    """Write shards; reading, encoding and writing go on side by side."""
+    """Write shards; reading, encoding and writing overlap."""
     name = encoder.settings["encoder"]
     total = sum(stop - start for start, stop in (writer.shard_range(*j) for j in jobs))
     started, num_bytes = time.monotonic(), 0
@@ -173,8 +169,7 @@ def _write(source, writer, encoder, jobs):
         if not np.isfinite(features).all():
             raise UserError(
                 f"--encoder={name}: features of shard {shard} of {split} are not "
-                "finite in float16, in which they are stored; check the weights, or "
-                "take another --layer or --dtype"
+                "finite in float16; check the weights or choose another --layer"
             )
         writer.write_shard(split, shard, {"features": features})
         num_bytes += features.nbytes

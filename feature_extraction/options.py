@@ -1,80 +1,65 @@
-"""What the command line may say of an encoder."""
+"""Options of encoders, the flags of `feature_extraction.extract`."""
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from sanorm_jax.core.errors import UserError
 
-DTYPES = ("auto", "float32", "float16", "bfloat16")
-_PATCHES = {"patch_size"}
-_ANY = {"batch_size", "components", "whitening", "projection_images"}
-# Options whose value the settings of an encoder record, and under which name.
+PROJECTION = ("components", "whitening", "projection_images")
+# Names in an encoder's settings of the options that they record.
 RECORDED = {
     **{name: name for name in ("patch_size", "layer", "final_norm", "input_size")},
     "dtype": "compute_dtype",
 }
+_COMMON = {"batch_size", *PROJECTION}
+_POSITIVE = ("patch_size", "input_size", "batch_size", "components")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the command line may say of an encoder.
+    """Options of an encoder and of the projection of its features."""
 
-    Attributes:
-      patch_size: patches: side in pixels.
-      weights: ViT: file of the weights; without one, timm downloads them.
-      layer: ViT: block to take, from 0; None for the last.
-      final_norm: ViT: apply the last LayerNorm.
-      input_size: ViT: side that images are resized to; None for the model's own.
-      dtype: ViT: compute dtype; `auto` is that of the store if it has begun, else
-        bfloat16 where the device has instructions for it, else float32.
-      device: ViT: cuda or cpu; None for cuda if there is any.
-      batch_size: images encoded at once; None for what suits the device.
-      components: principal components kept of the features; None for the features.
-      whitening: share, 0 to 1, of the differences in variance that is taken from them.
-      projection_images: training images that the components are fitted on.
-    """
-
-    patch_size: int = 8
-    weights: pathlib.Path | None = None
-    layer: int | None = None
-    final_norm: bool = True
-    input_size: int | None = None
-    dtype: str = "auto"
-    device: str | None = None
-    batch_size: int | None = None
-    components: int | None = None
-    whitening: float = 0.5
-    projection_images: int = 500
+    batch_size: Annotated[int | None, "Images at once; 64 (GPU) or 8 (CPU)."] = None
+    components: Annotated[int | None, "Principal components to store."] = None
+    whitening: Annotated[float, "Components: 0 keeps variances, 1 equals them."] = 0.5
+    projection_images: Annotated[int, "Images to fit the components to."] = 500
+    patch_size: Annotated[int, "patches: side of a patch in pixels."] = 8
+    weights: Annotated[
+        pathlib.Path | None, "ViT: weights, torch or safetensors; timm's if unset."
+    ] = None
+    layer: Annotated[int | None, "ViT: block, from 0; the last if unset."] = None
+    final_norm: Annotated[bool, "ViT: apply the last norm, or --no-final-norm."] = True
+    input_size: Annotated[int | None, "ViT: input size; its own if unset."] = None
+    dtype: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16"],
+        "ViT: compute dtype. auto: that of a store that exists; otherwise bfloat16 if "
+        "the device has instructions for it, else float32.",
+    ] = "auto"
+    device: Annotated[str | None, "ViT: cuda or cpu; cuda if available."] = None
 
     def like(self, settings: Mapping[str, Any]) -> "Options":
-        """Return these options, with the values that an encoder's settings record."""
+        """Return these options with the values that an encoder's settings record."""
         recorded = {k: settings[v] for k, v in RECORDED.items() if v in settings}
         return dataclasses.replace(self, **recorded)
 
     def check(self, encoder: str):
-        """Raise UserError for values that no encoder, or not this one, takes."""
-        for name in (
-            "patch_size",
-            "input_size",
-            "batch_size",
-            "components",
-            "projection_images",
-        ):
+        """Raise `UserError` for values that are invalid or that the encoder ignores."""
+        for name in (*_POSITIVE, "projection_images"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise UserError(f"--{name}={value}: must be above 0")
+                raise UserError(f"--{name}={value}: not positive; choose at least 1")
         if not 0 <= self.whitening <= 1:
-            raise UserError(f"--whitening={self.whitening}: must be 0 to 1")
-        for name in ("whitening", "projection_images"):
-            value = getattr(self, name)
-            if self.components is None and value != getattr(type(self), name):
-                raise UserError(f"--{name}={value}: means nothing without --components")
+            raise UserError(f"--whitening={self.whitening}: out of range; use 0 to 1")
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            is_ours = (field.name in _PATCHES) == (encoder == "patches")
-            if value != field.default and field.name not in _ANY and not is_ours:
+            name, value = field.name, getattr(self, field.name)
+            if value == field.default:
+                continue
+            if name in PROJECTION and self.components is None:
+                raise UserError(f"--{name}={value}: needs --components; add or remove")
+            is_for_patches = name == "patch_size"
+            if name not in _COMMON and is_for_patches != (encoder == "patches"):
                 raise UserError(
-                    f"--{field.name}={value}: means nothing to --encoder={encoder}"
+                    f"--{name}={value}: not used by --encoder={encoder}; remove it"
                 )

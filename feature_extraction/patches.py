@@ -1,7 +1,7 @@
 """An encoder without weights, for tests: the colours of each patch.
 
-It is quick and needs no torch, but shows no objects: its features tell of paint and
-light alone, and slots that reconstruct them divide the picture, not the scene.
+It is fast and does not need PyTorch. Its features do not represent objects: slots that
+reconstruct them segment the image by colour.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,21 +11,21 @@ import numpy as np
 
 from sanorm_jax.core.errors import UserError
 
-# Statistics are standardised over the first so many images of the training split:
-# every job of an array finds the same numbers by itself.
+# Features are standardized over this many images from the start of the training split,
+# so that all jobs of an array compute the same statistics.
 NUM_REFERENCE_IMAGES = 1024
 FEATURE_DIM = 6
 
 
 def statistics(images: np.ndarray, patch_size: int) -> np.ndarray:
-    """Return the mean and the standard deviation of each patch's colours.
+    """Return the mean and standard deviation of each patch's colours.
 
     Args:
-      images: uint8 [B, H, W, 3].
-      patch_size: side P of a patch in pixels; divides H and W.
+      images: Images `[B, H, W, 3]`, uint8.
+      patch_size: Side P of a patch in pixels; divides H and W.
 
     Returns:
-      float64 [B, H/P * W/P, 6], both in units of the full range 255.
+      Statistics `[B, H/P * W/P, 6]`, float64, in units of the full range 255.
     """
     P, (B, H, W, _) = patch_size, images.shape
     # [B, N, P * P, 3]
@@ -35,18 +35,18 @@ def statistics(images: np.ndarray, patch_size: int) -> np.ndarray:
 
 
 class PatchEncoder:
-    """Standardised colours of patches [B, N, 6], in row-major order.
+    """Standardized colours of patches `[B, N, 6]`, in row-major order.
 
     Args:
-      image_size: height and width of the images in pixels.
-      patch_size: side of a patch; must divide both.
-      read_reference: `read_reference(n)` returns the first n training images.
-      batch_size: images at once, which bounds the memory.
-      like: settings of another encoder whose mean and deviation to take, instead of
+      image_size: Height and width of the images in pixels.
+      patch_size: Side of a patch in pixels; must divide both.
+      read_reference: Function that returns the first n training images.
+      batch_size: Images encoded at once, which bounds the memory.
+      like: Settings of another encoder, whose mean and deviation are used instead of
         those of the reference images.
 
     Raises:
-      UserError: the patches do not fill the image.
+      UserError: The patches do not tile the image.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class PatchEncoder:
         height, width = image_size
         if height % patch_size or width % patch_size:
             raise UserError(
-                f"--patch_size={patch_size}: must divide the image size, {height} x "
-                f"{width} pixels"
+                f"--patch_size={patch_size}: does not divide the images; choose a "
+                f"divisor of {height} x {width} pixels"
             )
         self.num_tokens = (height // patch_size) * (width // patch_size)
         self.feature_dim = FEATURE_DIM
@@ -79,7 +79,7 @@ class PatchEncoder:
     def _reference(self, images: np.ndarray) -> dict[str, Any]:
         # [tokens, 6]
         values = np.concatenate(list(self._statistics(images))).reshape(-1, FEATURE_DIM)
-        # Rounded, so that a last bit of rounding does not make another store.
+        # Rounded, so that rounding errors do not change the fingerprint of the store.
         return {
             "reference_images": f"the first {len(images)} of train",
             "mean": np.round(values.mean(0), 4).tolist(),
@@ -91,6 +91,6 @@ class PatchEncoder:
             yield statistics(images[i : i + self._batch_size], self._patch_size)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return float16 features [B, N, 6] of uint8 images [B, H, W, 3]."""
+        """Return float16 features `[B, N, 6]` of uint8 images `[B, H, W, 3]`."""
         values = np.concatenate(list(self._statistics(images)))
         return ((values - self._mean) / self._deviation).astype(np.float16)

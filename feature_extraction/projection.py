@@ -1,8 +1,9 @@
-"""Principal components of an encoder's features, fitted once and kept in the store.
+"""Principal components of an encoder's features, fitted once per store.
 
-`y = s (x - mean) V_C / lambda_C^(W/2)` for the C leading eigenvectors V and eigenvalues
-lambda of the covariance of tokens, whitening W and the scale s that gives y the mean
-square 1 over all components (Jolliffe, "Principal Component Analysis", 2002, ch. 2).
+`y = s (x - mean) V_C / lambda_C^(W/2)` with the C leading eigenvectors V and
+eigenvalues lambda of the covariance of the tokens, whitening W, and the scale s that
+makes the mean square of y 1 over all components (Jolliffe, "Principal Component
+Analysis", 2002, ch. 2).
 """
 
 import dataclasses
@@ -19,21 +20,17 @@ from absl import logging
 
 from sanorm_jax.core import files, progress
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.data.manifest import (
-    MANIFEST,
-    PROJECTION,
-    projection_damage,
-    read_manifest,
-)
+from sanorm_jax.data import manifest
+from sanorm_jax.data.manifest import MANIFEST, PROJECTION
 from sanorm_jax.data.store import Store
 
 from .encoders import Encoder
 from .options import Options
 
-# Images encoded at once while fitting; their tokens are summed up and forgotten.
+# Images encoded at once while fitting.
 _IMAGES_AT_ONCE = 32
-# Directions that the tokens hardly take are not blown up, relative to the first.
-_LEAST = 1e-6
+# Minimum variance of a component, relative to the first.
+_MIN_VARIANCE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +38,9 @@ class Projection:
     """A fitted projection.
 
     Attributes:
-      mean: [D] float32, of the tokens.
-      matrix: [D, C] float32, eigenvectors times their scales.
-      record: what the manifest says of it, as JSON; `sha256` is of its file.
+      mean: Mean of the tokens `[D]`, float32.
+      matrix: Scaled eigenvectors `[D, C]`, float32.
+      record: JSON entry of the manifest; `sha256` is that of the file.
     """
 
     mean: np.ndarray
@@ -51,8 +48,8 @@ class Projection:
     record: dict[str, Any]
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Return the components [..., C] float16 of features [..., D]."""
-        # The same bits whatever the number of images at once: a product an image.
+        """Return the components `[B, ..., C]`, float16, of features `[B, ..., D]`."""
+        # One product per image, so that the result does not depend on the batch size.
         parts = [(f.astype(np.float32) - self.mean) @ self.matrix for f in features]
         return np.stack(parts).astype(np.float16)
 
@@ -63,15 +60,16 @@ def fit(
     """Fit a projection.
 
     Args:
-      features: arrays [..., D] of tokens, passed through once.
-      components: C, at most D.
-      whitening: W from 0 (variances stay as they are to one another) to 1 (all alike).
+      features: Arrays of tokens `[..., D]`, read once.
+      components: Number of components C, at most D.
+      whitening: Whitening W, from 0 (relative variances are kept) to 1 (all equal).
 
     Returns:
-      mean [D], matrix [D, C], both float32, and the share of the variance explained.
+      The mean `[D]` and the matrix `[D, C]`, both float32, and the share of the
+      variance explained.
 
     Raises:
-      UserError: the features do not vary in so many directions.
+      UserError: The rank of the features is below C.
     """
     count, total, square = 0, 0.0, 0.0
     for part in features:
@@ -83,14 +81,14 @@ def fit(
     mean = total / count
     values, vectors = np.linalg.eigh(square / count - np.outer(mean, mean))
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
-    rank = int((values > _LEAST * values[0]).sum()) if values[0] else 0
+    rank = int((values > _MIN_VARIANCE * values[0]).sum()) if values[0] else 0
     if components > rank:
         raise UserError(
-            f"--components={components}: the features vary in {rank} directions only; "
-            "choose at most as many, or more --projection_images"
+            f"--components={components}: the features have rank {rank}; choose at most "
+            "as many, or more --projection_images"
         )
     kept, directions = values[:components], vectors[:, :components]
-    # Eigenvectors are known up to their sign: the largest entry is made positive.
+    # Fix the sign of eigenvectors by making the largest entry positive.
     largest = np.abs(directions).argmax(0)
     directions = directions * np.sign(directions[largest, np.arange(components)])
     scale = np.mean(kept ** (1 - whitening)) ** -0.5
@@ -100,16 +98,11 @@ def fit(
 
 
 class ProjectedEncoder:
-    """An encoder whose features are projected.
+    """Encoder whose features are projected.
 
     Args:
-      encoder: what makes the features.
-      projection: of its features.
-
-    Attributes:
-      settings: those of the encoder, and `projection`.
-      num_tokens: N.
-      feature_dim: C.
+      encoder: Encoder of the features.
+      projection: Projection of the features.
     """
 
     def __init__(self, encoder: Encoder, projection: Projection):
@@ -119,7 +112,7 @@ class ProjectedEncoder:
         self.feature_dim = projection.matrix.shape[1]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return float16 features [B, N, C] of uint8 images [B, H, W, 3]."""
+        """Return float16 features `[B, N, C]` of uint8 images `[B, H, W, 3]`."""
         return self._projection(self._encoder(images))
 
 
@@ -130,21 +123,21 @@ def project(
     options: Options,
     like: tuple[Mapping[str, Any], pathlib.Path] | None = None,
 ) -> ProjectedEncoder:
-    """Return the encoder with the projection of a feature store, fitted if need be.
+    """Return the encoder with the projection of a feature store.
 
-    Jobs that begin a store side by side all fit, but the first file written stays,
-    and all of them read it.
+    A projection is fitted if the store has none. If several jobs begin a store at once,
+    all fit one, but all use the file that was written first.
 
     Args:
-      encoder: what makes the features.
-      source: of the images; the fit takes the first of its split `train`.
-      root: folder of the feature store, made if absent.
-      options: `components`, `whitening` and `projection_images` count.
-      like: record of another projection and its file, to be used instead.
+      encoder: Encoder of the features.
+      source: Store of the images; the first ones of `train` are used.
+      root: Folder of the feature store, which need not exist.
+      options: Options of the projection.
+      like: Record of an existing projection and its file, used instead of a fit.
 
     Raises:
-      UserError: an option out of range; a file that is missing, damaged, or was
-        fitted by other settings.
+      UserError: An option is out of range, or the file is missing, damaged or fitted
+        with other settings.
     """
     path = root / PROJECTION
     if like is not None:
@@ -154,16 +147,16 @@ def project(
     width = encoder.feature_dim
     if not 0 < options.components <= width:
         raise UserError(
-            f"--components={options.components}: must be 1 to {width}, the width of "
+            f"--components={options.components}: out of range; choose 1 to {width} for "
             f"{encoder.settings['encoder']}"
         )
     recorded = None
     if (root / MANIFEST).exists():
-        recorded = read_manifest(root)["settings"].get("projection")
+        recorded = manifest.read_manifest(root)["settings"].get("projection")
         if recorded is None:
             raise UserError(
-                f"--components={options.components}: {root} was begun without a "
-                "projection; leave the option out, or choose another --data_dir"
+                f"--components={options.components}: {root} has no projection; remove "
+                "the option or choose another --data_dir"
             )
     if recorded is None and not path.exists():
         _create(path, _fit_file(encoder, source, options))
@@ -172,8 +165,8 @@ def project(
     differing = files.differences({n: projection.record[n] for n in wanted}, wanted)
     if differing:
         raise UserError(
-            f"{path}: was fitted by other settings ({'; '.join(differing)}); choose "
-            f"another --data_dir, or remove {root}"
+            f"{path}: fitted with other settings ({'; '.join(differing)}); choose "
+            f"another --data_dir or remove {root}"
         )
     logging.info(
         "projection: %d of %d components, %.1f %% of the variance, fitted on %s",
@@ -186,20 +179,14 @@ def project(
 
 
 def recorded_dtype(root: pathlib.Path) -> str | None:
-    """Return the compute dtype that a feature store was begun with.
-
-    Args:
-      root: Folder of the feature store, which need not exist.
-
-    Returns:
-      The dtype's name; None if nothing was begun there, or its encoder has none.
+    """Return the recorded compute dtype of a feature store, or None.
 
     Raises:
       UserError: The manifest or the projection is damaged.
     """
     if (root / MANIFEST).exists():
-        return read_manifest(root)["settings"].get("compute_dtype")
-    # A job that stopped between fitting the projection and writing the manifest.
+        return manifest.read_manifest(root)["settings"].get("compute_dtype")
+    # A job was killed after fitting the projection, before writing the manifest.
     path = root / PROJECTION
     if path.exists():
         return json.loads(str(_read(path, None)["record"])).get("compute_dtype")
@@ -207,11 +194,11 @@ def recorded_dtype(root: pathlib.Path) -> str | None:
 
 
 def _wanted(encoder: Encoder, source: Store, options: Options) -> dict[str, Any]:
-    """Return what a fit has to have been made with."""
+    """Return the settings of the fit."""
     if "train" not in source.splits:
         raise UserError(
-            f"--components={options.components}: is fitted on train, which "
-            f"{source.root} does not have; give --like=WORKDIR of a run"
+            f"--components={options.components}: fitted on train, which {source.root} "
+            "lacks; pass --like=WORKDIR of a run"
         )
     count = min(options.projection_images, source.num_examples("train"))
     return {
@@ -223,7 +210,7 @@ def _wanted(encoder: Encoder, source: Store, options: Options) -> dict[str, Any]
 
 
 def _digest(settings: Mapping[str, Any], fingerprint: str) -> str:
-    # The library's version may change between jobs without another fit.
+    # The library may be updated between jobs.
     content = {k: v for k, v in settings.items() if k != "timm"}
     text = json.dumps([content, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -241,8 +228,7 @@ def _fit_file(encoder: Encoder, source: Store, options: Options) -> dict[str, An
                 if not np.isfinite(found).all():
                     raise UserError(
                         f"--encoder={encoder.settings['encoder']}: features are not "
-                        "finite in float16; check the weights, or take another "
-                        "--layer or --dtype"
+                        "finite in float16; check the weights or choose another --layer"
                     )
                 yield found
                 bar.advance(len(indices))
@@ -256,30 +242,28 @@ def _fit_file(encoder: Encoder, source: Store, options: Options) -> dict[str, An
 
 
 def _create(path: pathlib.Path, arrays: Mapping[str, np.ndarray]):
-    """Write the file of a projection; one that another job wrote first stays."""
-
-    def write(file):
-        np.savez(file, **arrays)
-
+    """Write the file of a projection unless another job has written it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.create(path, write)
+        files.create(path, lambda file: np.savez(file, **arrays))
     except OSError as error:
-        raise UserError(f"{path}: not writable ({error.strerror})") from None
+        raise UserError(
+            f"{path}: not writable ({error.strerror}); choose another --data_dir"
+        ) from None
 
 
 def _read(path: pathlib.Path, sha256: str | None) -> dict[str, np.ndarray]:
-    """Return the arrays of a projection's file, if it is the one of that hash."""
-    damage = projection_damage(path, sha256)
+    """Return the arrays in the file of a projection, after checking its SHA-256."""
+    damage = manifest.projection_damage(path, sha256)
     if damage:
         raise UserError(damage)
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in ("mean", "matrix", "record")}
-    # What NumPy, zipfile and zlib raise.
+    # The types that NumPy, zipfile and zlib raise.
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise UserError(
-            f"{path}: is no projection, or damaged ({str(error)[:100]}); remove "
+            f"{path}: damaged or not a projection ({str(error)[:100]}); remove "
             f"{path.parent} and extract again"
         ) from None
 
@@ -289,7 +273,7 @@ def _load(path: pathlib.Path, encoder: Encoder, sha256: str | None) -> Projectio
     width = encoder.feature_dim
     if arrays["matrix"].ndim != 2 or arrays["matrix"].shape[0] != width:
         raise UserError(
-            f"{path}: projects features of {arrays['matrix'].shape[0]}, "
+            f"{path}: fitted to {arrays['matrix'].shape[0]} features, but "
             f"{encoder.settings['encoder']} has {width}; choose another --data_dir"
         )
     record = json.loads(str(arrays["record"])) | {"sha256": files.sha256(path)}

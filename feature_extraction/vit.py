@@ -1,4 +1,4 @@
-"""Any Vision Transformer of timm as a frozen encoder of patch tokens."""
+"""Vision Transformers of timm as frozen encoders of patch tokens."""
 
 import contextlib
 import difflib
@@ -20,43 +20,38 @@ from sanorm_jax.core.errors import UserError
 from . import layouts, weights
 from .options import Options
 
-# Where a checkpoint keeps an encoder among other parts: DINO's and DINOSAUR's.
+# Prefixes of the encoder in checkpoints of DINO and DINOSAUR.
 _PREFIXES = ("backbone.", "encoder.")
-# Parts of a checkpoint or a model that make no tokens.
+# Modules of a checkpoint or a model that do not contribute to tokens.
 _HEADS = ("head.", "head_dist.", "fc_norm.", "pre_logits.", "decoder", "mask_token")
 _HEADS += ("attn_pool.",)  # SigLIP's pooling
 
 
 class VitEncoder:
-    """Patch tokens of a block of a ViT, in row-major order of the patches.
+    """Patch tokens of a block of a ViT, in row-major order.
 
-    The whole image is resized to the model's input size by the interpolation of timm's
-    data config, bicubic as a rule, without antialiasing and without a crop, then
-    normalised by timm's mean and standard deviation. Prefix tokens (class token,
-    registers) are dropped. Batches are sent to the GPU ahead of their use.
+    The whole image is resized to the model's input size with the interpolation of
+    timm's data config (usually bicubic), without antialiasing or cropping, and
+    normalized with timm's mean and standard deviation. Prefix tokens (class token,
+    registers) are dropped.
 
     Args:
-      name: of the model in timm, best with its tag.
-      options: of the command line.
-
-    Attributes:
-      settings: all that defines the features, as JSON.
-      num_tokens: N, as the model gives it.
-      feature_dim: D, as the model gives it.
+      name: Name of the model in timm, preferably with its tag.
+      options: Options of the encoder.
 
     Raises:
-      UserError: unknown name, no ViT, weights that are missing or do not fit, or an
-        option out of range.
+      UserError: The model is unknown or not a ViT, weights are missing or do not fit,
+        or an option is out of range.
     """
 
     def __init__(self, name: str, options: Options):
         self._name, self._device = name, _device(options.device)
-        # On CPUs a batch whose tokens stay in the cache is a quarter faster.
+        # On CPUs, batches whose tokens fit in the cache are 25 % faster.
         on_gpu = self._device.type == "cuda"
         self._batch_size = options.batch_size or (64 if on_gpu else 8)
         dtype = _dtype_name(options.dtype, self._device)
         self._dtype = getattr(torch, dtype)
-        # Else the patch embedding, a convolution, has the precision of TF32.
+        # For the patch embedding, which is a convolution.
         torch.backends.cudnn.allow_tf32 = False
         self._model, weights_id = _load(name, options)
         self._layer = _layer(name, self._model, options.layer)
@@ -65,8 +60,7 @@ class VitEncoder:
             getattr(self._model, "norm", None), (nn.Identity, type(None))
         ):
             raise UserError(
-                f"--encoder={name}: has no LayerNorm over its tokens; add "
-                "--no-final-norm"
+                f"--encoder={name}: has no final LayerNorm; add --no-final-norm"
             )
         config = timm.data.resolve_model_data_config(self._model)
         self._size = options.input_size or config["input_size"][-1]
@@ -74,8 +68,7 @@ class VitEncoder:
         if self._mode not in ("bicubic", "bilinear"):
             self._mode = "bicubic"
         with _enough_memory(
-            f"--encoder={name}: does not fit into the free GPU memory; free some, or "
-            "choose --device=cpu"
+            f"--encoder={name}: exceeds the free GPU memory; choose --device=cpu"
         ):
             # [1, 3, 1, 1]
             self._mean, self._std = (
@@ -112,21 +105,21 @@ class VitEncoder:
         )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return float16 features [B, N, D] of uint8 images [B, H, W, 3].
+        """Return float16 features `[B, N, D]` of uint8 images `[B, H, W, 3]`.
 
         Raises:
-          UserError: the GPU has too little memory for a batch.
+          UserError: A batch exceeds the GPU memory.
         """
         shape = (len(images), self.num_tokens, self.feature_dim)
         features = np.empty(shape, np.float16)
         starts = range(0, len(images), self._batch_size)
         batches = [slice(start, start + self._batch_size) for start in starts]
         enough = _enough_memory(
-            f"--batch_size={self._batch_size}: too little GPU memory; choose a smaller "
-            "one and start again, finished shards are kept"
+            f"--batch_size={self._batch_size}: exceeds the GPU memory; choose a "
+            "smaller one and run again (finished shards are kept)"
         )
         with enough, ThreadPoolExecutor(1) as sender:
-            # One batch is sent while the one before is encoded.
+            # Each batch is sent while the previous one is encoded.
             waiting = sender.submit(self._send, images[batches[0]])
             for batch, following in zip(batches, [*batches[1:], None], strict=True):
                 sent = waiting.result()
@@ -138,12 +131,12 @@ class VitEncoder:
     def _send(self, images: np.ndarray) -> torch.Tensor:
         batch = torch.from_numpy(np.ascontiguousarray(images))
         if self._device.type == "cuda":
-            # Only pinned memory is copied while the GPU computes.
+            # Only copies of pinned memory overlap with computation.
             batch = batch.pin_memory().to(self._device, non_blocking=True)
         return batch
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the model's input [B, 3, S, S] float32 of uint8 [B, H, W, 3]."""
+        """Return the model input `[B, 3, S, S]`, float32, of uint8 `[B, H, W, 3]`."""
         # [B, 3, H, W]
         x = images.to(self._device).permute(0, 3, 1, 2).float() / 255
         size = (self._size, self._size)
@@ -170,7 +163,7 @@ class VitEncoder:
 
 @contextlib.contextmanager
 def _enough_memory(message: str):
-    """Raise UserError with the message where the GPU's memory runs out."""
+    """Raise `UserError` with the message if the GPU memory is exceeded."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -179,18 +172,18 @@ def _enough_memory(message: str):
 
 def _device(name: str | None) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device=cuda: PyTorch finds no GPU; choose --device=cpu")
+        raise UserError("--device=cuda: PyTorch found no GPU; choose --device=cpu")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
-    """Return whether the device multiplies bfloat16 in hardware.
+    """Return whether the device has bfloat16 instructions.
 
-    Where it does not, PyTorch emulates bfloat16, several times slower than float32.
+    Without them, PyTorch emulates bfloat16, several times slower than float32.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # oneDNN's word alone is not enough: it accepts bfloat16 on any AVX-512.
+    # oneDNN alone does not suffice: it accepts bfloat16 on any AVX-512.
     found = torch.cpu.get_capabilities()
     instructions = ("amx_bf16", "avx512_bf16", "bf16")  # x86, x86, ARM
     return torch.ops.mkldnn._is_mkldnn_bf16_supported() and any(
@@ -204,12 +197,7 @@ def _dtype_name(name: str, device: torch.device) -> str:
         return name
     native = has_native_bfloat16(device)
     dtype = "bfloat16" if native else "float32"
-    logging.info(
-        "--dtype=auto: %s, since %s has %s bfloat16 instructions",
-        dtype,
-        device,
-        "native" if native else "no",
-    )
+    logging.info("--dtype=auto: %s on %s", dtype, device)
     return dtype
 
 
@@ -218,7 +206,7 @@ def _check_name(name: str):
     tagged = timm.list_pretrained()
     if name in models or name in tagged:
         return
-    # A wrong tag is nearer to its own model's tags than to other models.
+    # If only the tag is wrong, suggest tags of the same model.
     base = name.split(".")[0]
     own = [known for known in tagged if known.split(".")[0] == base]
     nearest = difflib.get_close_matches(
@@ -226,13 +214,13 @@ def _check_name(name: str):
     )
     near = nearest or own[:4]
     raise UserError(
-        f"--encoder={name}: no such model in timm {timm.__version__}"
-        + (f"; nearest: {', '.join(near)}" if near else "")
+        f"--encoder={name}: not in timm {timm.__version__}; choose from "
+        f"{', '.join(near) or 'timm.list_models()'}"
     )
 
 
 def _load(name: str, options: Options) -> tuple[nn.Module, str]:
-    """Return the model in evaluation mode and what identifies its weights."""
+    """Return the model in evaluation mode, and an identifier of its weights."""
     _check_name(name)
     arguments: dict[str, Any] = {"num_classes": 0}
     if options.input_size is not None:
@@ -248,80 +236,60 @@ def _load(name: str, options: Options) -> tuple[nn.Module, str]:
     except Exception as error:
         given = f" --input_size={options.input_size}" if options.input_size else ""
         raise UserError(
-            f"--encoder={name}{given}: not possible ({weights.first_line(error)})"
+            f"--encoder={name}{given}: rejected by timm ({weights.first_line(error)}); "
+            "choose another model or size"
         ) from None
     known = inspect.signature(getattr(model, "forward_intermediates", len)).parameters
     if not hasattr(model, "num_prefix_tokens") or "norm" not in known:
         raise UserError(
-            f"--encoder={name}: is no plain ViT; choose one of those that "
-            "timm.list_models('vit*') shows"
+            f"--encoder={name}: not a plain ViT; choose from timm.list_models('vit*')"
         )
-    _check_input_size(model, options.input_size)
+    size, patch = options.input_size, getattr(model.patch_embed, "patch_size", None)
+    if size is not None and patch is not None and size % patch[0]:
+        raise UserError(
+            f"--input_size={size}: choose a multiple of the patch size {patch[0]}"
+        )
     if state is not None:
         _fit(name, model, state, f"--weights={options.weights}")
         return model.eval(), weights.sha256(options.weights)
-    # The hub's own warnings, one a retry, would hide the error's line.
+    # The hub warns about each retry, which would hide the error.
     std_logging.getLogger("huggingface_hub").setLevel(std_logging.ERROR)
     try:
         model = timm.create_model(name, pretrained=True, **arguments)
     except Exception as error:
-        # Whatever timm's hub raises without a network, of any of its libraries.
+        # The libraries of the hub raise various types.
         raise UserError(
-            f"--encoder={name}: its weights cannot be had from timm's hub "
-            f"({weights.first_line(error)}); give a file of them by --weights"
+            f"--encoder={name}: download from timm's hub failed "
+            f"({weights.first_line(error)}); pass a file as --weights"
         ) from None
     return model.eval(), "timm pretrained"
 
 
-def _check_input_size(model: nn.Module, size: int | None):
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    if size is not None and patch is not None and size % patch[0]:
-        raise UserError(
-            f"--input_size={size}: must be a multiple of the model's patch, {patch[0]} "
-            "pixels"
-        )
-
-
 def _under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    found = {
-        k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)
-    }
-    return found or state
+    names = {k: k.removeprefix(prefix) for k in state if k.startswith(prefix)}
+    return {new: state[old] for old, new in names.items()} or state
 
 
 def _fit(name: str, model: nn.Module, state: Mapping[str, torch.Tensor], where: str):
-    """Load the weights into the model; all that make tokens have to be there."""
+    """Load the weights into the model, which must be complete except for heads."""
     entrypoint = timm.model_entrypoint(name.split(".")[0])
     convert = getattr(inspect.getmodule(entrypoint), "checkpoint_filter_fn", None)
     try:
-        # timm's own renaming of published layouts, and another input size.
+        # timm renames published layouts and resizes position embeddings.
         state = convert(dict(state), model) if convert else state
+        state = {key: x for key, x in state.items() if not key.startswith(_HEADS)}
+        missing, unknown = model.load_state_dict(state, strict=False)
+        missing = [key for key in missing if not key.startswith(_HEADS)]
+        if missing or unknown:
+            raise ValueError(
+                f"{len(missing)} missing: {weights.summary(missing)}; "
+                f"{len(unknown)} unknown: {weights.summary(unknown)}"
+            )
     except Exception as error:
+        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{where}: does not fit {name} ({weights.first_line(error)})"
+            f"{where}: does not fit {name} ({reason}); choose another --encoder"
         ) from None
-    state, wanted = (
-        {key: tensor for key, tensor in tensors.items() if not key.startswith(_HEADS)}
-        for tensors in (state, model.state_dict())
-    )
-    problems = {
-        "missing": wanted.keys() - state.keys(),
-        "unknown": state.keys() - wanted.keys(),
-        "of another shape": {
-            f"{key} {list(state[key].shape)} for {list(wanted[key].shape)}"
-            for key in state.keys() & wanted.keys()
-            if state[key].shape != wanted[key].shape
-        },
-    }
-    parts = [
-        f"{len(keys)} {what}, such as {', '.join(sorted(keys)[:3])}"
-        for what, keys in problems.items()
-        if keys
-    ]
-    if parts:
-        raise UserError(f"{where}: does not fit {name}: {'; '.join(parts)}")
-    # Heads keep what they were made with: nothing reads them.
-    model.load_state_dict(state, strict=False)
 
 
 def _layer(name: str, model: nn.Module, layer: int | None) -> int:
@@ -330,7 +298,6 @@ def _layer(name: str, model: nn.Module, layer: int | None) -> int:
         return depth - 1
     if not 0 <= layer < depth:
         raise UserError(
-            f"--layer={layer}: {name} has blocks 0 to {depth - 1}; leave it out for "
-            "the last"
+            f"--layer={layer}: not a block of {name}; choose 0 to {depth - 1}"
         )
     return layer

@@ -1,31 +1,25 @@
-"""Weights from files, read without running any code that a file may hold."""
+"""Weights from files, read without running code that a file may contain."""
 
 import pathlib
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
+from absl import logging
 
 from sanorm_jax.core import commands, files
 from sanorm_jax.core.errors import UserError
 
-# Where training programs keep the state of the model, the usual names first.
+Tensors = Mapping[str, torch.Tensor]
+# Keys under which training programs save the model's state, by precedence.
 _STATE_NAMES = (
-    "model",
-    "model_state_dict",
-    "state_dict",
-    "model_state",
-    "network",
-    "net",
-    "teacher",
-    "module",
-    "weights",
-    "params",
+    *("model", "model_state_dict", "state_dict", "model_state", "network", "net"),
+    *("teacher", "module", "weights", "params"),
 )
-# What wrappers put before each name: data parallelism and compilation.
+# Prefixes of data parallelism and compilation.
 _PREFIXES = ("module.", "_orig_mod.")
 
 
@@ -33,105 +27,98 @@ def sha256(path: pathlib.Path) -> str:
     """Return the SHA-256 of a file.
 
     Raises:
-      UserError: unreadable.
+      UserError: The file is unreadable.
     """
     try:
         return files.sha256(path)
     except OSError as error:
-        raise UserError(f"{path}: unreadable ({error.strerror})") from None
+        raise UserError(
+            f"{path}: unreadable ({error.strerror}); check the path"
+        ) from None
 
 
 def load(path: pathlib.Path) -> Any:
-    """Return what a torch or safetensors file holds, on the CPU.
+    """Return the content of a torch or safetensors file, on the CPU.
 
     Raises:
-      UserError: unreadable, damaged, or holds objects that only unpickling makes.
+      UserError: The file is unreadable or damaged, or contains objects that only
+        unpickling can create.
     """
-    if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"{path}: unreadable ({first_line(error)})") from None
     try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"{path}: unreadable ({error.strerror})") from None
-    except pickle.UnpicklingError as error:
-        reason = str(error)
-        if "Unsupported" not in reason and "GLOBAL" not in reason:
-            raise UserError(f"{path}: is no torch file, or damaged") from None
         raise UserError(
-            f"{path}: holds more than tensors and plain values, which only unpickling "
-            "could read, and that may run any code; save the state dict alone"
+            f"{path}: unreadable ({first_line(error)}); check the path"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError) as e:
+    # The types that PyTorch and safetensors raise.
+    except (
+        safetensors.SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+    ) as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise UserError(
+                f"{path}: contains objects that need unpickling, which could run any "
+                "code; save the state dict alone"
+            ) from None
         raise UserError(
-            f"{path}: is no torch file, or damaged ({first_line(e)})"
+            f"{path}: damaged or not a weights file ({first_line(error)}); download or "
+            "save it again"
         ) from None
 
 
-def check_target(target: pathlib.Path):
-    """Raise UserError unless a safetensors file may be written at `target`."""
-    if target.suffix != ".safetensors":
-        raise UserError(f"{target}: must end in .safetensors")
-    if target.exists():
-        raise UserError(f"{target}: exists already; remove it or choose another name")
-
-
-def save(
-    target: pathlib.Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
-):
-    """Write a safetensors file, whole or not at all.
+def save(target: pathlib.Path, state: Tensors, metadata: Mapping[str, str]):
+    """Write a safetensors file atomically.
 
     Raises:
-      UserError: not writable.
+      UserError: The file is not writable.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Not `save_file`, whose files only their owner may read.
+        # `save_file` would make files that only their owner may read.
         files.write(target, safetensors.torch.save(dict(state), dict(metadata)))
     except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{target}: not written ({error})") from None
+        raise UserError(
+            f"{target}: not written ({error}); choose another file"
+        ) from None
 
 
 def find_state(path: pathlib.Path, content: Any) -> dict[str, torch.Tensor]:
-    """Return the state of the model within what `load` gave.
+    """Return the state dict of the model in the content of a file.
 
     Args:
-      path: of the file, for errors.
-      content: a state dict, or a checkpoint that has one under a usual name.
+      path: Path of the file, for errors.
+      content: State dict, or checkpoint with one under a usual name.
 
     Returns:
-      tensors by name, names without the prefixes of wrappers.
+      Tensors by name, without the prefixes of wrappers.
 
     Raises:
-      UserError: none there.
+      UserError: The content has no state dict.
     """
     state = content
     while not _is_state(state):
-        if not isinstance(state, Mapping):
-            state = None
-        names = [name for name in _STATE_NAMES if isinstance(state, Mapping)]
-        inner = [state[name] for name in names if isinstance(state.get(name), Mapping)]
-        if not inner:
-            keys = list(content) if isinstance(content, Mapping) else []
+        inner = state if isinstance(state, Mapping) else {}
+        found = (inner.get(name) for name in _STATE_NAMES)
+        state = next((value for value in found if isinstance(value, Mapping)), None)
+        if state is None:
+            keys = map(str, content) if isinstance(content, Mapping) else []
             raise UserError(
-                f"{path}: has no state dict of a model; it has "
-                f"{shown(map(str, keys)) or type(content).__name__}, looked for "
+                f"{path}: contains no state dict of a model but "
+                f"{summary(keys) or type(content).__name__}; save it under one of "
                 f"{', '.join(_STATE_NAMES)}"
             )
-        state = inner[0]
     for prefix in _PREFIXES * 2:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): x for name, x in state.items()}
     return dict(state)
-
-
-def shown(names) -> str:
-    """Return the first names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 def _is_state(content: Any) -> bool:
@@ -140,6 +127,41 @@ def _is_state(content: Any) -> bool:
         and bool(content)
         and all(isinstance(value, torch.Tensor) for value in content.values())
     )
+
+
+def summary(names: Iterable[str]) -> str:
+    """Return the first five names and the number of the others."""
+    names = list(names)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def convert(
+    path: pathlib.Path,
+    target: pathlib.Path,
+    read: Callable[[pathlib.Path], tuple[Tensors, Mapping[str, str]]],
+):
+    """Write the tensors of a file to a safetensors file atomically.
+
+    The metadata also contain `source` and `source_sha256`.
+
+    Args:
+      path: File to convert.
+      target: New safetensors file.
+      read: Function that returns the tensors and metadata of `path`.
+
+    Raises:
+      UserError: The target exists or is not writable, or `read` raised it.
+    """
+    if target.suffix != ".safetensors":
+        raise UserError(f"{target}: wrong suffix; choose a name in .safetensors")
+    if target.exists():
+        raise UserError(f"{target}: exists already; remove it or choose another name")
+    state, metadata = read(path)
+    source = {"source": path.name, "source_sha256": sha256(path)}
+    save(target, state, source | dict(metadata))
+    count = sum(x.numel() for x in state.values())
+    logging.info("%s: %d tensors, %d values %s", target, len(state), count, metadata)
 
 
 def run_conversion(source: str, convert: Callable[[pathlib.Path, pathlib.Path], Any]):
@@ -157,5 +179,5 @@ def run_conversion(source: str, convert: Callable[[pathlib.Path, pathlib.Path], 
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, or its kind if it says nothing."""
+    """Return the first line of an error message, or the error's type if it is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,14 +1,15 @@
-"""Draws the rooms of the code and the arrows between them, from its imports.
+"""Draw the dependencies between modules of the code from its imports.
 
     python scripts/architecture.py
 
-writes the picture into docs/architecture.md, as Mermaid; a test compares the two. A
-room is a folder or a file beside `main.py`. An arrow that a longer way implies is left
-out.
+The command writes a Mermaid graph to docs/architecture.md; a test compares the two. A
+module is a package, or a file next to `main.py`. Dependencies that a longer path
+implies are omitted.
 """
 
 import ast
 import collections
+import graphlib
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -25,28 +26,25 @@ BANDS = {
     "data": TOP,
     "ground": ("core",),
 }
-_LEFT_OUT = {"__init__"}
+MODULES = {name for band in BANDS.values() for name in band}
 
 
-def room(module: str) -> str:
-    """Return the room of a module, such as `models` of `sanorm_jax.models.layers`."""
-    first, *rest = module.split(".")
+def _module(name: str) -> str:
+    """Return the module of an import: `models` of `sanorm_jax.models.layers`."""
+    first, *rest = name.split(".")
     return rest[0] if first == "sanorm_jax" and rest else first
 
 
 def imports() -> dict[str, set[str]]:
-    """Return the rooms that each room imports, also where that is done late."""
+    """Return the modules that each module imports, including inside functions."""
     found = collections.defaultdict(set)
     for folder in ("sanorm_jax", *TOP):
         for path in sorted((ROOT / folder).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
-            here = room(".".join(parts))
-            for name in _imported(path):
-                there = room(name)
-                if {here, there} & _LEFT_OUT or here == there:
-                    continue
-                found[here].add(there)
-    return dict(found)
+            module = _module(".".join(parts))
+            if module in MODULES:
+                found[module] |= _imported(path) & MODULES - {module}
+    return {module: targets for module, targets in found.items() if targets}
 
 
 def _imported(path: pathlib.Path) -> set[str]:
@@ -57,62 +55,46 @@ def _imported(path: pathlib.Path) -> set[str]:
         # Relative imports stay within `data` or `feature_extraction`.
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    ours = {name for name in names if name.startswith("sanorm_jax.")}
-    # `from sanorm_jax import __version__` is of no room.
-    return {name for name in ours if room(name) in _rooms()}
+    return {_module(name) for name in names if name.startswith("sanorm_jax.")}
 
 
-def _rooms() -> set[str]:
-    return {name for band in BANDS.values() for name in band}
+def cycle(dependencies: dict[str, set[str]]) -> list[str]:
+    """Return modules that depend on each other in a cycle; empty if there is none."""
+    try:
+        graphlib.TopologicalSorter(dependencies).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
 
 
-def circle(arrows: dict[str, set[str]]) -> list[str]:
-    """Return rooms that import each other in a ring, or none."""
-    done = set()
+def reduced(dependencies: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """Return the dependencies that no longer path implies, sorted."""
 
-    def walk(here, way):
-        if here in way:
-            return way[way.index(here) :]
-        if here in done:
-            return []
-        for there in sorted(arrows.get(here, ())):
-            if found := walk(there, [*way, here]):
-                return found
-        done.add(here)
-        return []
-
-    return next((ring for here in sorted(arrows) if (ring := walk(here, []))), [])
-
-
-def reduced(arrows: dict[str, set[str]]) -> list[tuple[str, str]]:
-    """Return the arrows without those that a longer way implies, sorted."""
-
-    def reaches(here, goal):
-        return here == goal or any(
-            reaches(there, goal) for there in arrows.get(here, ())
-        )
+    def reaches(start, goal):
+        targets = dependencies.get(start, ())
+        return start == goal or any(reaches(target, goal) for target in targets)
 
     return sorted(
-        (here, there)
-        for here, theirs in arrows.items()
-        for there in theirs
-        if not any(reaches(other, there) for other in theirs - {there})
+        (module, target)
+        for module, targets in dependencies.items()
+        for target in targets
+        if not any(reaches(other, target) for other in targets - {target})
     )
 
 
 def draw() -> str:
-    """Return the picture as Mermaid."""
+    """Return the graph as Mermaid."""
     lines = ["flowchart TD"]
     for number, (band, names) in enumerate(BANDS.items()):
         lines.append(f'  subgraph band_{number}["{band}"]')
         lines += [f"    {name}" for name in names]
         lines.append("  end")
-    lines += [f"  {here} --> {there}" for here, there in reduced(imports())]
+    lines += [f"  {module} --> {target}" for module, target in reduced(imports())]
     return "\n".join(lines) + "\n"
 
 
 def main():
-    """Write the picture into the page."""
+    """Write the graph to the page."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     PAGE.write_text(before + BEGIN + draw() + END + after)

@@ -1,1 +1,1 @@
-"""One command that proves training on the accelerator at hand, and times it."""
+"""Correctness and speed of training on a GPU, in one command."""

@@ -1,12 +1,12 @@
-"""Proves and times training on the accelerator at hand, in one go.
+"""Check and time training on the local accelerator.
 
     python -m benchmarks.gpu --out=gpu.json
     python -m benchmarks.gpu --parts=card,step_dinosaur_float32 --minutes=4
 
-Each part runs in a process of its own: one that fails, or takes too long, leaves the
-others alone, and is named in the last table. What was found so far is in the JSON file
-after each part. Parts that time nothing run side by side. `--size=small` is a try on a
-CPU. Needs PyTorch, and `tests/` for the published code's vectors; no TensorFlow.
+Each part runs in its own process. Parts that fail or exceed the time limit do not
+affect the others, and are listed in the last table. The JSON file is updated after each
+part. Parts without timing run concurrently. `--size=small` is a trial on a CPU. Needs
+PyTorch and the vectors in `tests/`, but not TensorFlow.
 """
 
 import functools
@@ -20,18 +20,19 @@ import tempfile
 import time
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
 from benchmarks.gpu import parts, tables
-from sanorm_jax.core import files
+from sanorm_jax.core import commands, files
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.tasks.base import MATMUL_PRECISIONS
 
-_OUT = flags.DEFINE_string("out", "gpu.json", "JSON file of what was found.")
-_MINUTES = flags.DEFINE_float("minutes", 8.0, "Parts that would end later are ended.")
-_SIZE = flags.DEFINE_enum("size", "paper", list(parts.SIZES), "How large it all is.")
+_OUT = flags.DEFINE_string("out", "gpu.json", "JSON file of the results.")
+_MINUTES = flags.DEFINE_float("minutes", 8.0, "Time limit; later parts are stopped.")
+_SIZE = flags.DEFINE_enum("size", "paper", list(parts.SIZES), "Sizes of the parts.")
 
-# Parts that time nothing run together.
+# Parts without timing, which run concurrently.
 PARITIES = {
     f"parity_{precision}": functools.partial(parts.parity, precision=precision)
     for precision in MATMUL_PRECISIONS
@@ -55,15 +56,14 @@ ALONE = {
 }
 PARTS = TOGETHER | ALONE
 
-_PARTS = flags.DEFINE_list("parts", list(PARTS), "Which parts, of: " + ", ".join(PARTS))
-_PART = flags.DEFINE_enum("run_part", None, list(PARTS), "Run one part, in here.")
-
+_PARTS = flags.DEFINE_list("parts", list(PARTS), f"Parts to run: {', '.join(PARTS)}")
+_PART = flags.DEFINE_enum("run_part", None, list(PARTS), "Part to run in this process.")
 
 _NO_TIME = "no time left, see --minutes"
 
 
 class _Process:
-    """A part at work; its result comes as a file, its output on standard error."""
+    """A running part, which writes its result to a file."""
 
     def __init__(self, name: str, folder: pathlib.Path):
         self.name = name
@@ -72,25 +72,21 @@ class _Process:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.gpu",
-                    f"--run_part={name}",
-                    f"--size={_SIZE.value}",
-                    f"--out={self._out}",
+                    *(sys.executable, "-m", "benchmarks.gpu", f"--run_part={name}"),
+                    *(f"--size={_SIZE.value}", f"--out={self._out}"),
                 ],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                # PyTorch and other parts need the card's memory too.
+                # PyTorch and other parts need GPU memory as well.
                 env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
             )
 
     def result(self, deadline: float) -> dict[str, Any]:
-        """Wait, not past `deadline`; returns `result` or `error`, and `seconds`."""
+        """Wait until `deadline`; return `result` or `error`, and `seconds`."""
         try:
             code = self._process.wait(max(deadline - time.monotonic(), 0.0))
-            outcome = {} if code == 0 else {"error": self._last_words(code)}
+            outcome = {} if code == 0 else {"error": self._last_line(code)}
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -99,13 +95,13 @@ class _Process:
             outcome = {"result": json.loads(self._out.read_text())}
         return outcome | {"seconds": time.monotonic() - self._started}
 
-    def _last_words(self, code: int) -> str:
+    def _last_line(self, code: int) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return f"exit code {code}: {lines[-1][:300] if lines else 'said nothing'}"
+        return f"exit code {code}: {lines[-1][:300] if lines else 'no output'}"
 
 
 def run(names: list[str], deadline: float) -> dict[str, dict[str, Any]]:
-    """Run parts, those that time nothing first; returns what `_Process` found."""
+    """Run parts, those without timing first; return their results by name."""
     together = [name for name in names if name in TOGETHER]
     groups = [together, *([name] for name in names if name in ALONE)]
     results: dict[str, dict[str, Any]] = {}
@@ -114,29 +110,27 @@ def run(names: list[str], deadline: float) -> dict[str, dict[str, Any]]:
             if time.monotonic() >= deadline:
                 results |= {name: {"error": _NO_TIME} for name in group}
                 continue
-            at_work = [_Process(name, pathlib.Path(folder)) for name in group]
-            results |= {part.name: part.result(deadline) for part in at_work}
+            processes = [_Process(name, pathlib.Path(folder)) for name in group]
+            results |= {part.name: part.result(deadline) for part in processes}
             text = json.dumps({"size": _SIZE.value, "parts": results}, indent=2)
             files.write(pathlib.Path(_OUT.value), text + "\n")
     return results
 
 
-def main(argv):
-    """Run the parts and prints their tables; exit status 1 if one failed."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument: {argv[1]}")
+def main() -> int:
+    """Run the parts and print their tables; exit with 1 if one failed."""
     if _PART.value:
         found = PARTS[_PART.value](parts.SIZES[_SIZE.value])
         files.write(pathlib.Path(_OUT.value), json.dumps(found))
-        return
+        return 0
     unknown = [name for name in _PARTS.value if name not in PARTS]
     if unknown:
-        raise app.UsageError(f"--parts: no {unknown[0]}; there are {', '.join(PARTS)}")
+        raise UserError(f"--parts: no {unknown[0]}; choose from {', '.join(PARTS)}")
     results = run(_PARTS.value, time.monotonic() + 60 * _MINUTES.value)
     for table in tables.make(results):
         Console(width=None if sys.stdout.isatty() else 160).print(table)
-    sys.exit(any("error" in found for found in results.values()))
+    return int(any("error" in found for found in results.values()))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.main(main)

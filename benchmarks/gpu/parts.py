@@ -1,4 +1,4 @@
-"""What `python -m benchmarks.gpu` proves and times, each part in its own process."""
+"""The parts of `python -m benchmarks.gpu`."""
 
 import concurrent.futures
 import dataclasses
@@ -16,16 +16,8 @@ import numpy as np
 import optax
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.train_step_cases import (
-    PAPER,
-    PUBLISHED_BATCH_SIZES,
-    TX,
-    Case,
-    lower_step,
-    make_inputs,
-    make_model,
-    our_step,
-)
+from benchmarks import train_step_cases as cases
+from benchmarks.train_step_cases import PAPER, PUBLISHED_BATCH_SIZES, Case
 from sanorm_jax import optimizers, tasks
 from sanorm_jax.data import pipeline
 from sanorm_jax.metrics import segmentation
@@ -42,16 +34,16 @@ SHARED_MEMORY = pathlib.Path("/dev/shm")
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How large everything is: as in the paper, or for a try on a CPU."""
+    """Sizes of the parts."""
 
     steps: dict[str, Case]
-    rounds: int
-    matrix: int
-    stream_bytes: int
-    frames: int
-    num_images: int
-    side: int
-    vectors: str  # of which files, a pattern
+    rounds: int = 5
+    matrix: int = 8192
+    stream_bytes: int = 2**31
+    frames: int = 512
+    num_images: int = 10_000
+    side: int = 224
+    vectors: str = "*.npz"  # glob pattern of files
 
 
 _SMALL = {"image_size": 16, "tokens": 16, "feature_dim": 8, "num_slots": 3}
@@ -61,14 +53,7 @@ SIZES = {
         {
             c.task: dataclasses.replace(c, batch_size=PUBLISHED_BATCH_SIZES[c.task])
             for c in PAPER
-        },
-        rounds=5,
-        matrix=8192,
-        stream_bytes=2**31,
-        frames=512,
-        num_images=10_000,
-        side=224,
-        vectors="*.npz",
+        }
     ),
     "small": Size(
         {c.task: dataclasses.replace(c, batch_size=2, **_SMALL) for c in PAPER},
@@ -84,7 +69,7 @@ SIZES = {
 
 
 def seconds_of(run: Callable[[], Any], rounds: int, count: int = 10) -> float:
-    """Return the median seconds of a call, of turns of several in a row."""
+    """Return the median seconds per call over several rounds of calls."""
     jax.block_until_ready(run())
     turns = []
     for _ in range(rounds):
@@ -95,7 +80,7 @@ def seconds_of(run: Callable[[], Any], rounds: int, count: int = 10) -> float:
 
 
 def card(size: Size) -> dict[str, Any]:
-    """Return the device, versions, and the rates of matrix products and of memory."""
+    """Return the device, versions, and the rates of matrix products and memory."""
     device = jax.local_devices()[0]
     rates = {}
     for name, dtype, precision in (
@@ -124,7 +109,7 @@ def card(size: Size) -> dict[str, Any]:
 
 
 def parity(size: Size, precision: str) -> dict[str, Any]:
-    """Return the published code's vectors, with float32 products at a precision."""
+    """Compare with the original implementation at a float32 precision."""
     rows = []
     with jax.default_matmul_precision(precision):
         for path in sorted(VECTORS.glob(size.vectors)):
@@ -143,7 +128,7 @@ def parity(size: Size, precision: str) -> dict[str, Any]:
 
 
 def parallel(size: Size) -> dict[str, Any]:
-    """Five steps of each task under `jit` and `pmap`: the largest difference."""
+    """Return the largest difference of `jit` and `pmap` after five steps per task."""
     del size
     result = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -175,7 +160,7 @@ def _train(config, devices: Devices) -> Any:
 
 
 def training_step(size: Size, task: str, dtype: str, remat: bool) -> dict[str, Any]:
-    """Return a task's step beside PyTorch's."""
+    """Measure a task's step, compared with PyTorch."""
     from benchmarks.gpu import steps  # the other parts need no PyTorch
 
     case = dataclasses.replace(size.steps[task], dtype=dtype, remat=remat)
@@ -183,7 +168,7 @@ def training_step(size: Size, task: str, dtype: str, remat: bool) -> dict[str, A
 
 
 def reading(size: Size) -> dict[str, Any]:
-    """DINOSAUR's batches from a store in memory: alone, copied, and before a step."""
+    """Time reading DINOSAUR's batches: alone, with the copy, and with a step."""
     case = size.steps["dinosaur"]
     folder = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(dir=folder) as name:
@@ -225,7 +210,7 @@ def reading(size: Size) -> dict[str, Any]:
 
 
 def _read_ahead(read, count: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yield batches as the pipeline does, by threads where there is no TensorFlow."""
+    """Yield batches like the pipeline, but without TensorFlow."""
     with concurrent.futures.ThreadPoolExecutor(pipeline.PARALLEL_READS) as pool:
         held = pipeline.PARALLEL_READS + pipeline.PREFETCHED
         waiting = [pool.submit(read, i) for i in range(min(held, count))]
@@ -236,13 +221,13 @@ def _read_ahead(read, count: int) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _feature_step(case: Case) -> Callable[[dict[str, jax.Array]], jax.Array]:
-    model = make_model(case)
-    features, noise = make_inputs(case, model.slot_attention.slot_dim)
+    model = cases.make_model(case)
+    features, noise = cases.make_inputs(case, model.slot_attention.slot_dim)
     params = model.init(jax.random.key(0), features[:1], train=True, noise=noise[:1])
-    state = params["params"], TX.init(params["params"])
+    state = params["params"], cases.TX.init(params["params"])
     noise = jax.device_put(noise)
     widen = jax.jit(lambda x: x.astype(jnp.float32))
-    compiled = lower_step(model, state, (features, noise)).compile()
+    compiled = cases.lower_step(model, state, (features, noise)).compile()
 
     def step(batch):
         nonlocal state
@@ -253,14 +238,14 @@ def _feature_step(case: Case) -> Callable[[dict[str, jax.Array]], jax.Array]:
 
 
 def matching(size: Size) -> dict[str, Any]:
-    """Return times of matching on the device and host, and its share of a step."""
+    """Time matching on the device and on the host, and its share of a step."""
     case = size.steps["set_predictor"]
-    model = make_model(case)
-    inputs = make_inputs(case, model.slot_attention.slot_dim)
+    model = cases.make_model(case)
+    inputs = cases.make_inputs(case, model.slot_attention.slot_dim)
     params = model.init(jax.random.key(0), inputs[0][:1], train=True)["params"]
 
     def step_seconds(**options) -> float:
-        step = our_step(model, params, inputs, **options).step
+        step = cases.our_step(model, params, inputs, **options).step
         return seconds_of(step, size.rounds, 3)
 
     def unmatched(out, x, targets):
@@ -288,7 +273,7 @@ def matching(size: Size) -> dict[str, Any]:
 
 
 def match_on_host(costs: jax.Array) -> jax.Array:
-    """Return each slot's target [B, K] for costs [B, K, K], by scipy on the host."""
+    """Return each slot's target `[B, K]` for costs `[B, K, K]`, with SciPy."""
 
     def assign(costs):
         pairs = [linear_sum_assignment(cost)[1] for cost in np.asarray(costs)]
@@ -299,7 +284,7 @@ def match_on_host(costs: jax.Array) -> jax.Array:
 
 
 def scores(size: Size) -> dict[str, Any]:
-    """ARI of many images, on the device, and its error against scikit-learn's."""
+    """Time the ARI of many images, and compare it with scikit-learn."""
     from sklearn.metrics import adjusted_rand_score
 
     rng = np.random.default_rng(0)

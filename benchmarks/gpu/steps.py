@@ -1,7 +1,6 @@
-"""The paper-size training steps beside PyTorch's, eager and compiled, on one device."""
+"""Training steps at the paper's sizes, compared with eager and compiled PyTorch."""
 
 import collections
-import contextlib
 import copy
 import dataclasses
 import pathlib
@@ -15,18 +14,12 @@ import numpy as np
 import torch
 
 from benchmarks import torch_models
+from benchmarks import train_step_cases as cases
 from benchmarks.gpu.tables import SIDES
-from benchmarks.train_step import make_torch_model
-from benchmarks.train_step_cases import (
-    LEARNING_RATE,
-    Case,
-    make_inputs,
-    make_model,
-    our_step,
-)
+from benchmarks.train_step_cases import Case
 from sanorm_jax.run.parameters import torch_weights
 
-# By which the sides' first losses may differ, relatively; TF32 keeps 10 bits.
+# Relative tolerance of the first losses; TF32 has 10 mantissa bits.
 TOLERANCES = {"float32": 2e-3, "bfloat16": 2e-2}
 TURN_S = 0.4
 NUM_KERNELS = 6
@@ -34,14 +27,14 @@ NUM_KERNELS = 6
 
 @dataclasses.dataclass
 class Side:
-    """One way to make the steps of a case.
+    """One implementation of the steps of a case.
 
     Attributes:
-      step: starts a step and returns its loss, on the device.
-      wait: waits for the losses of `step`.
-      compile_s: seconds before the first step, or of it, that compile.
-      peak_bytes: the most memory of the device so far; NaN where it does not tell.
-      first_loss: of the first step.
+      step: Function that starts a step and returns its loss on the device.
+      wait: Function that waits for a loss.
+      compile_s: Seconds of compilation.
+      peak_bytes: Peak memory of the device; NaN if unknown.
+      first_loss: Loss of the first step.
     """
 
     step: Callable[[], Any]
@@ -51,7 +44,7 @@ class Side:
     first_loss: float = float("nan")
 
     def turn(self, count: int) -> float:
-        """Return the seconds of a step, of so many in a row."""
+        """Return the seconds per step of `count` steps."""
         start = time.perf_counter()
         for _ in range(count):
             loss = self.step()
@@ -62,14 +55,14 @@ class Side:
 def measure(case: Case, rounds: int) -> dict[str, Any]:
     """Return times, memory, counts and first losses of the sides of a case.
 
-    A side that fails is there with its `error`; the others go on.
+    A side that fails has an `error` instead.
     """
     torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True  # as XLA's default does
-    torch_model = make_torch_model(case)
+    torch.backends.cudnn.allow_tf32 = True  # as in XLA
+    torch_model = torch_models.make(case)
     weights = {k: v.numpy().copy() for k, v in torch_model.state_dict().items()}
-    model = make_model(case)
-    inputs = make_inputs(case, model.slot_attention.slot_dim)
+    model = cases.make_model(case)
+    inputs = cases.make_inputs(case, model.slot_attention.slot_dim)
     result: dict[str, Any] = {"case": dataclasses.asdict(case), "name": str(case)}
     makers = {
         "ours": lambda: _ours(case, model, weights, inputs, result),
@@ -85,7 +78,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
                 "peak_gb": side.peak_bytes / 1e9,
                 "first_loss": side.first_loss,
             }
-        except Exception as error:  # out of memory, or no compiler: one side less
+        except Exception as error:  # such as out of memory
             result[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
     losses = [side.first_loss for side in sides.values()]
     tolerance = TOLERANCES[case.dtype]
@@ -106,7 +99,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
 
 def _ours(case, model, weights, inputs, result) -> Side:
     params = torch_weights.to_flax(model, weights)["params"]
-    ours = our_step(model, params, inputs)
+    ours = cases.our_step(model, params, inputs)
     result["flops"], result["bytes"] = ours.flops, ours.bytes_accessed
     first_loss = ours.run()
     stats = jax.local_devices()[0].memory_stats() or {}
@@ -116,46 +109,20 @@ def _ours(case, model, weights, inputs, result) -> Side:
 
 def _theirs(case, model, inputs, compiled: bool) -> Side:
     on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda" if on_gpu else "cpu")
-    model = model.to(device)
-    if case.task != "dinosaur":
-        inputs = (np.ascontiguousarray(inputs[0].transpose(0, 3, 1, 2)), *inputs[1:])
-    inputs = [torch.from_numpy(x).to(device) for x in inputs]
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=on_gpu)
-    loss_of = model.loss
-    if compiled:
-        # scipy is no part of a graph.
-        torch_models.match = torch.compiler.disable(torch_models.match)
-        loss_of = torch.compile(model.loss)
-    half = case.dtype == "bfloat16"
-    wait = torch.cuda.synchronize if on_gpu else lambda: None
-
-    def step():
-        optimizer.zero_grad()
-        autocast = torch.autocast(device.type, torch.bfloat16)
-        with autocast if half else contextlib.nullcontext():
-            loss = loss_of(*inputs)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
+    device = "cuda" if on_gpu else "cpu"
+    step = torch_models.training_step(case, model, inputs, device, compiled)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     first_loss = float(step())
-    first_s = time.perf_counter() - start
+    compile_s = time.perf_counter() - start if compiled else 0.0
     peak = torch.cuda.max_memory_allocated() if on_gpu else float("nan")
-    return Side(
-        step,
-        lambda loss: wait(),
-        first_s if compiled else 0.0,
-        peak,
-        first_loss,
-    )
+    # `float` waits for the loss.
+    return Side(step, float, compile_s, peak, first_loss)
 
 
 def top_kernels(run: Callable[[], Any]) -> list[tuple[str, float]]:
-    """Return the longest kernels of a call, with their shares of all kernels' time."""
+    """Return the longest kernels of a call, with their shares of the kernel time."""
     total = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -166,7 +133,7 @@ def top_kernels(run: Callable[[], Any]) -> list[tuple[str, float]]:
             for line in plane.lines:
                 if line.name.startswith("Stream" if on_gpu else "tf_XLA"):
                     for event in line.events:
-                        # On CPU these enclose the kernels.
+                        # On CPUs, these contain the kernels.
                         if not event.name.startswith("ThunkExecutor"):
                             total[event.name] += event.duration_ns
     everything = max(sum(total.values()), 1)

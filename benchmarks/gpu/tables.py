@@ -1,4 +1,4 @@
-"""Tables of what the parts of `python -m benchmarks.gpu` found."""
+"""Tables of the results of `python -m benchmarks.gpu`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-# Of a step: ours, and PyTorch's, eager and by torch.compile.
+# Implementations of a step: sanorm_jax, and PyTorch, eager and with torch.compile.
 SIDES = ("ours", "eager", "compile")
 NAN = float("nan")
 
 
 def make(results: dict[str, dict[str, Any]]) -> Iterator[Table]:
-    """Yield the tables of the parts that are there."""
+    """Yield the tables of the given results."""
     found = {name: r["result"] for name, r in results.items() if "result" in r}
     card = found.get("card")
     if card:
@@ -59,14 +59,9 @@ def _card(card) -> Table:
 
 
 def _parity(parities) -> Table:
-    table = _table(
-        "Parity with the published code, by precision of float32 products",
-        "precision",
-        "comparisons",
-        "past tolerance",
-        "forward",
-        "gradient",
-    )
+    title = "Parity with the original implementation, by precision of float32 products"
+    columns = ("comparisons", "past tolerance", "forward", "gradient")
+    table = _table(title, "precision", *columns)
     for name, found in parities.items():
         largest = (found["largest"][kind] for kind in ("forward", "gradient"))
         table.add_row(
@@ -79,19 +74,9 @@ def _parity(parities) -> Table:
 
 def _steps(measured) -> Table:
     table = _table(
-        "Training steps: steps a second, peak memory in GB, seconds to compile",
-        "step",
-        "ours",
-        "eager",
-        "compiled",
-        "ours/eager",
-        "ours/compiled",
-        "GB",
-        "eager",
-        "compiled",
-        "s",
-        "compiled",
-        "losses",
+        "Training steps: steps per second, peak memory in GB, seconds to compile",
+        *("step", "sanorm_jax", "eager", "compiled", "ours/eager", "ours/compiled"),
+        *("GB", "eager", "compiled", "s", "compiled", "losses"),
     )
     for r in measured:
         times = [r[side].get("seconds", NAN) for side in SIDES]
@@ -107,21 +92,11 @@ def _steps(measured) -> Table:
 
 
 def _bounds(measured, card) -> Table:
-    table = _table(
-        "Our steps: shares of the measured rates of products and of memory",
-        "step",
-        "ms",
-        "TFLOP",
-        "share",
-        "GB",
-        "share",
-    )
+    title = "Steps: shares of the measured rates of products and memory"
+    table = _table(title, "step", "ms", "TFLOP", "share", "GB", "share")
     for r in measured:
-        seconds, flops, size = (
-            r["ours"].get("seconds", NAN),
-            r.get("flops", NAN),
-            r.get("bytes", NAN),
-        )
+        seconds = r["ours"].get("seconds", NAN)
+        flops, size = r.get("flops", NAN), r.get("bytes", NAN)
         rates = card["flops_per_s"] if card else {}
         product = rates.get(r["case"]["dtype"], NAN)
         stream = card["bytes_per_s"] if card else NAN
@@ -137,7 +112,7 @@ def _bounds(measured, card) -> Table:
 
 
 def _kernels(measured) -> Table:
-    table = _table("Our steps: the longest kernels", "kernel", "share of the time")
+    table = _table("Steps: the longest kernels", "kernel", "share of the time")
     for r in measured:
         for name, share in r.get("kernels", []):
             table.add_row(f"{r['name']}: {name[:60]}", f"{share:.2f}")
@@ -150,7 +125,7 @@ def _seconds(part: str, found) -> Table:
         title += f", batches of {found['batch_bytes'] / 1e6:.0f} MB"
     if "share" in found:
         agree = "agree" if found["costs_agree"] else "DIFFER"
-        title += f": matching takes {found['share']:.0%}, both ways {agree}"
+        title += f": matching takes {found['share']:.0%}, results {agree}"
     table = _table(f"{part.capitalize()}: {title}", "what", "ms")
     for name, seconds in found["seconds"].items():
         table.add_row(name, f"{1e3 * seconds:.2f}")

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -47,28 +47,22 @@ class Options:
     """Command-line options of `data.prepare`; None if unset.
 
     Attributes:
-      source: File or folder to read.
       splits: Number of examples by split.
-      image_size: Side of the stored images in pixels.
-      min_objects: Minimum number of objects per scene.
-      max_objects: Maximum number of objects per scene.
-      objects: Minimum and maximum by split, instead of the two options above.
-      seed: Seed of the generated scenes.
-      background: Colour behind transparent pixels, a Pillow name or `#rrggbb`.
-      frames: Number of frames of a video; still scenes if None.
+      objects: Minimum and maximum number of objects by split, instead of the options
+        `min_objects` and `max_objects`.
       data_dir: Folder of the stores; downloads go to `<data_dir>/downloads`.
       dataset: Name of the dataset, for modules that offer several.
     """
 
-    source: pathlib.Path | None = None
+    source: Annotated[pathlib.Path | None, "File or folder to read."] = None
+    image_size: Annotated[int | None, "Side of the images in pixels."] = None
+    min_objects: Annotated[int | None, "Scenes: minimum number of objects."] = None
+    max_objects: Annotated[int | None, "Scenes: maximum number of objects."] = None
+    seed: Annotated[int | None, "Scenes: seed."] = None
+    frames: Annotated[int | None, "tabletop: frames per video; stills if unset."] = None
+    background: Annotated[str | None, "images: background; white if unset."] = None
     splits: Mapping[str, int] | None = None
-    image_size: int | None = None
-    min_objects: int | None = None
-    max_objects: int | None = None
     objects: Mapping[str, tuple[int, int]] | None = None
-    seed: int | None = None
-    background: str | None = None
-    frames: int | None = None
     data_dir: pathlib.Path = pathlib.Path("datasets")
     dataset: str | None = None
 

@@ -103,12 +103,7 @@ def _damaged_file(builder, split: str) -> str:
 
 
 def _examples(
-    split: str,
-    start: int,
-    *,
-    folder: str,
-    dataset: str,
-    stop: dict[str, int],
+    split: str, start: int, *, folder: str, dataset: str, stop: dict[str, int]
 ) -> Iterator[Example]:
     """Yield the frames of a split from `start` on, which begins a video."""
     builder = _builder(folder, dataset)

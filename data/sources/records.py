@@ -15,12 +15,7 @@ from typing import Any
 import numpy as np
 import pooch
 from absl import logging
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    message,
-    message_factory,
-)
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
 from sanorm_jax.core import console, lazy
 from sanorm_jax.core.errors import UserError

@@ -41,9 +41,8 @@ def source(
     Raises:
       UserError: An option is out of range.
     """
-    found = settings(
-        options, dataset=dataset, splits=splits, default=default, most=most
-    )
+    options.refuse(dataset, "source")
+    found = _settings(options, splits, default, most)
     found |= {"renderer": renderer, "image_size": image_size}
     return Source(
         dataset=dataset,
@@ -56,27 +55,8 @@ def source(
     )
 
 
-def settings(
-    options: Options,
-    *,
-    dataset: str,
-    splits: Mapping[str, int],
-    default: tuple[int, int],
-    most: int,
-) -> dict:
-    """Return `seed`, `min_objects`, `max_objects` and, if given, `objects` by split.
-
-    Args:
-      options: Command-line options.
-      dataset: Name of the dataset.
-      splits: Default number of examples by split.
-      default: Default minimum and maximum number of objects.
-      most: Maximum number of objects that fit in a scene.
-
-    Raises:
-      UserError: An option is out of range.
-    """
-    options.refuse(dataset, "source")
+def _settings(options: Options, splits, default, most: int) -> dict:
+    """Return `seed`, `min_objects`, `max_objects` and, if given, `objects` by split."""
     seed = 0 if options.seed is None else options.seed
     if seed < 0:
         raise UserError(f"--seed={seed}: negative; choose 0 or more")

@@ -1,10 +1,13 @@
 """The frame of every command: flags, paths, errors and exit codes."""
 
+import dataclasses
 import errno
 import os
 import pathlib
 import sys
+import typing
 from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 from absl import app, flags
 
@@ -61,6 +64,43 @@ def define_path(
         serializer=flags.ArgumentSerializer(),
         required=required,
     )
+
+
+def define_options(options: type) -> Callable[..., Any]:
+    """Define a flag for each field of a dataclass whose type has a help text.
+
+    Args:
+      options: Dataclass with fields such as `size: Annotated[int | None, "Help."] = 1`.
+        The type is `int`, `float`, `bool`, `str`, `Path` or a `Literal` of strings.
+
+    Returns:
+      Function that makes an instance from the parsed flags. Keyword arguments set other
+      fields and replace flags.
+    """
+    define = {
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        bool: flags.DEFINE_bool,
+        str: flags.DEFINE_string,
+        pathlib.Path: define_path,
+    }
+    hints = typing.get_type_hints(options, include_extras=True)
+    holders = {}
+    for field in dataclasses.fields(options):
+        if typing.get_origin(hints[field.name]) is Annotated:
+            kind, description = typing.get_args(hints[field.name])
+            kind, *others = typing.get_args(kind) or (kind,)
+            arguments = (field.name, field.default)
+            if isinstance(kind, str):
+                holder = flags.DEFINE_enum(*arguments, (kind, *others), description)
+            else:
+                holder = define[kind](*arguments, description)
+            holders[field.name] = holder
+
+    def make(**others: Any) -> Any:
+        return options(**{n: h.value for n, h in holders.items()} | others)
+
+    return make
 
 
 def fail(reason: object) -> int:

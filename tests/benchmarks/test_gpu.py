@@ -1,30 +1,16 @@
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from benchmarks.gpu import parts
+from tests import commands
 
 
 def _run(tmp_path, *options, **environment):
-    """Run the command; returns what it did and the parts in its file."""
+    """Run the command; return the process and the parts in its file."""
     out = tmp_path / "gpu.json"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.gpu",
-            "--size=small",
-            f"--out={out}",
-            *options,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | environment,
-    )
+    flags = "--size=small", f"--out={out}", *options
+    done = commands.run("benchmarks.gpu", *flags, **environment)
     found = json.loads(out.read_text())["parts"] if out.exists() else {}
     return done, found
 
@@ -63,7 +49,7 @@ def test_what_the_time_does_not_allow_is_named(tmp_path):
 def test_unknown_parts_are_refused(tmp_path):
     done, _ = _run(tmp_path, "--parts=card,matchign")
     assert done.returncode != 0
-    assert "--parts: no matchign; there are" in done.stderr + done.stdout
+    assert "--parts: no matchign; choose from" in done.stderr + done.stdout
 
 
 def test_both_ways_to_match_agree():

@@ -1,10 +1,8 @@
-import subprocess
-import sys
-
 import pytest
 
 from benchmarks import train_step_memory
 from benchmarks.train_step_cases import Case
+from tests import commands
 
 
 # In a process of its own: PyTorch's optimizers load compilers beside JAX's.
@@ -17,19 +15,8 @@ from benchmarks.train_step_cases import Case
 )
 def test_both_sides_take_the_same_steps(task):
     """The benchmark fails where losses differ, before or after its steps."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.train_step",
-            "--cases=small",
-            f"--tasks={task}",
-            "--repeats=2",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    flags = "--cases=small", f"--tasks={task}", "--repeats=2"
+    done = commands.run("benchmarks.train_step", *flags)
     assert done.returncode == 0, done.stderr
     assert f"{task}, 16" in done.stdout
 

@@ -3,7 +3,8 @@ import pytest
 
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import gather
-from sanorm_jax.data.store import Store, StoreWriter
+from sanorm_jax.data.store import Store
+from tests import stores
 
 SHAPE = (40, 32)
 
@@ -14,21 +15,10 @@ def store(tmp_path):
 
 
 def _write(root, count, per_shard):
-    writer = StoreWriter.create(
-        root,
-        dataset="random",
-        source={},
-        settings={},
-        fields={"features": (SHAPE, "float16")},
-        splits={"train": count},
-        examples_per_shard=per_shard,
-    )
-    for shard in writer.missing_shards("train"):
-        start, stop = writer.shard_range("train", shard)
-        rng = np.random.default_rng(shard)
-        values = rng.normal(size=(stop - start, *SHAPE)).astype(np.float16)
-        writer.write_shard("train", shard, {"features": values})
-    assert writer.finish()
+    def make(rng, n):
+        return {"features": rng.normal(size=(n, *SHAPE)).astype(np.float16)}
+
+    stores.write(root, make, {"train": count}, per_shard)
     return Store.open(root)
 
 

@@ -104,17 +104,12 @@ def test_evaluation_counts_each_example_once(dataset, batch_size, num_hosts, cou
     indices = np.arange(11)[:count]
     seen, lengths = [], []
     for host in range(num_hosts):
-        batches = list(
-            pipeline.eval_batches(
-                dataset,
-                "validation",
-                indices,
-                fields=("segmentation", "properties"),
-                batch_size=batch_size,
-                host_index=host,
-                num_hosts=num_hosts,
-            )
+        options = {"batch_size": batch_size, "host_index": host, "num_hosts": num_hosts}
+        fields = ("segmentation", "properties")
+        batches = pipeline.eval_batches(
+            dataset, "validation", indices, fields=fields, **options
         )
+        batches = list(batches)
         lengths.append(len(batches))
         for batch in batches:
             assert len(batch["index"]) == batch_size // num_hosts
@@ -156,9 +151,7 @@ def test_limits_out_of_range_are_named(dataset, options, message):
 def test_damage_met_while_training_names_the_file(tmp_path):
     dataset = stores.random_dataset(tmp_path, SPLITS)
     path = dataset._stores["features"].shard_file("train", "features", 2)
-    content = bytearray(path.read_bytes())
-    content[100] ^= 4
-    path.write_bytes(content)
+    stores.flip(path, 100, 2)
     with pytest.raises(UserError, match="damaged") as error:
         _train(dataset, np.arange(37))
     assert str(path) in str(error.value)

@@ -4,7 +4,6 @@ import pathlib
 import select
 import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,32 +12,18 @@ from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import prepare
 from sanorm_jax.data.sources.base import Options, Source
 from sanorm_jax.data.store import Store, StoreWriter
+from tests import commands, stores
 
-ROOT = pathlib.Path(__file__).parents[2]
 FLAGS = ("--dataset=shapes", "--image_size=16", "--num_workers=2")
 
 
 def _command(data_dir, *flags):
-    return [
-        sys.executable,
-        "-m",
-        "data.prepare",
-        *FLAGS,
-        f"--data_dir={data_dir}",
-        *flags,
-    ]
+    return commands.command("data.prepare", *FLAGS, f"--data_dir={data_dir}", *flags)
 
 
 def _run(data_dir, *flags):
-    done = subprocess.run(
-        _command(data_dir, *flags), cwd=ROOT, capture_output=True, text=True
-    )
+    done = commands.run("data.prepare", *FLAGS, f"--data_dir={data_dir}", *flags)
     return done.returncode, done.stderr
-
-
-def _files(root):
-    files = (path for path in root.rglob("*") if path.is_file())
-    return {path.relative_to(root): path.read_bytes() for path in files}
 
 
 def _children(pid):
@@ -56,7 +41,7 @@ def test_killed_midway_resumed_then_recognised(tmp_path):
     splits = "--splits=train:600,validation:5"
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
-            _command(tmp_path, splits), cwd=ROOT, stdout=log, stderr=log
+            _command(tmp_path, splits), cwd=commands.ROOT, stdout=log, stderr=log
         )
         root = tmp_path / "shapes"
         finished = root / "train/visibility/c"
@@ -73,14 +58,14 @@ def test_killed_midway_resumed_then_recognised(tmp_path):
         Store.open(root)
     done = {
         path: content
-        for path, content in _files(root).items()
+        for path, content in stores.files(root).items()
         if "c" in path.parts and path.name.isdigit()
     }
     assert done
 
     code, _ = _run(tmp_path, splits)
     assert code == 0
-    after = _files(root)
+    after = stores.files(root)
     assert {path: after[path] for path in done} == done
     assert Store.open(root).splits == {"train": 600, "validation": 5}
 
@@ -88,18 +73,18 @@ def test_killed_midway_resumed_then_recognised(tmp_path):
     assert code == 0
     assert len(err.splitlines()) == 1
     assert "already complete" in err
-    assert _files(root) == after
+    assert stores.files(root) == after
 
     code, err = _run(tmp_path, "--splits=train:600,validation:5", "--seed=1")
     assert code == 2
     assert "seed: 0 there, 1 now" in err.splitlines()[-1]
-    assert _files(root) == after
+    assert stores.files(root) == after
 
 
 def test_an_interrupt_keeps_what_is_finished(tmp_path):
     process = subprocess.Popen(
         _command(tmp_path, "--splits=train:3000"),
-        cwd=ROOT,
+        cwd=commands.ROOT,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,

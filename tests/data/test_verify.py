@@ -1,15 +1,9 @@
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from sanorm_jax.data import verify
 from sanorm_jax.data.store import Store, StoreWriter
-from tests import stores
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests import commands, stores
 
 
 @pytest.fixture
@@ -19,12 +13,7 @@ def root(tmp_path):
 
 
 def _run(root, *flags):
-    done = subprocess.run(
-        [sys.executable, "-m", "data.verify", f"--store={root}", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = commands.run("data.verify", f"--store={root}", *flags)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -37,9 +26,7 @@ def test_one_bit_in_each_of_50_files_is_found_and_no_file_else(root):
     files = sorted(path for path in root.rglob("c/**/*") if path.is_file())
     chosen = [files[i] for i in rng.choice(len(files), 50, replace=False)]
     for path in chosen:
-        content = bytearray(path.read_bytes())
-        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
-        path.write_bytes(content)
+        stores.flip(path, rng.integers(path.stat().st_size), rng.integers(8))
     problems = _problems(root)
     assert sorted(problem.path for problem in problems) == sorted(chosen)
     assert all(str(problem.path) in problem.reason for problem in problems)

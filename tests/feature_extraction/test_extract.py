@@ -2,19 +2,16 @@
 
 import contextlib
 import json
-import os
-import pathlib
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.data.store import Store, StoreWriter
+from sanorm_jax.data.store import Store
+from tests import commands, stores
 
-ROOT = pathlib.Path(__file__).parents[2]
 SPLITS = {"train": 900, "validation": 30}
 PER_SHARD = 6
 NUM_SHARDS = 150 + 5
@@ -22,36 +19,18 @@ SIZE = 16
 
 
 def _write_source(root, splits, seed=0):
-    writer = StoreWriter.create(
-        root,
-        dataset="random",
-        source={"generator": "tests"},
-        settings={"image_size": SIZE, "seed": seed},
-        fields={"image": ((SIZE, SIZE, 3), "uint8")},
-        splits=splits,
-        examples_per_shard=PER_SHARD,
-    )
-    rng = np.random.default_rng(seed)
-    for split in splits:
-        for shard in writer.missing_shards(split):
-            start, stop = writer.shard_range(split, shard)
-            images = rng.integers(0, 256, (stop - start, SIZE, SIZE, 3), np.uint8)
-            writer.write_shard(split, shard, {"image": images})
-    assert writer.finish()
+    def make(rng, n):
+        return {"image": rng.integers(0, 256, (n, SIZE, SIZE, 3), np.uint8)}
+
+    settings = {"image_size": SIZE, "seed": seed}
+    stores.write(root, make, splits, PER_SHARD, settings=settings)
 
 
 def _start(data_dir, *flags, encoder="patches"):
+    common = "--dataset=random", f"--encoder={encoder}", f"--data_dir={data_dir}"
     return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "feature_extraction.extract",
-            "--dataset=random",
-            f"--encoder={encoder}",
-            f"--data_dir={data_dir}",
-            *flags,
-        ],
-        cwd=ROOT,
+        commands.command("feature_extraction.extract", *common, *flags),
+        cwd=commands.ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -67,15 +46,6 @@ def _end(process):
 
 def _run(data_dir, *flags, **changes):
     return _end(_start(data_dir, *flags, **changes))
-
-
-def _files(root):
-    """Return the content of a store's files; a killed writer leaves locks too."""
-    return {
-        path.relative_to(root): path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file() and not path.name.endswith(".__lock")
-    }
 
 
 def _shards(files):
@@ -96,7 +66,7 @@ def expected(source, tmp_path_factory):
     (data_dir / "random").symlink_to(source)
     code, err = _run(data_dir)
     assert code == 0, err
-    files = _files(data_dir / "random-patches")
+    files = stores.files(data_dir / "random-patches")
     assert len(_shards(files)) == NUM_SHARDS
     return files
 
@@ -126,7 +96,7 @@ def _kill_and_resume(data_dir, expected, num_kills, seed):
         process.kill()
         _, err = process.communicate()
         assert process.returncode in (0, -9), err
-        found = _files(root)
+        found = stores.files(root)
         # What is there is whole, and was not written twice.
         shards = _shards(found)
         assert all(found[path] == expected[path] for path in shards)
@@ -140,7 +110,7 @@ def _kill_and_resume(data_dir, expected, num_kills, seed):
                 Store.open(root)
     code, err = _run(data_dir)
     assert code == 0, err
-    assert _files(root) == expected
+    assert stores.files(root) == expected
     return done
 
 
@@ -182,18 +152,18 @@ def test_jobs_of_an_array_started_at_once_make_up_the_store(data_dir, expected):
     ended = [_end(job) for job in jobs]
     assert [code for code, _ in ended] == [0, 0, 0], ended
     assert any(" complete: " in err for _, err in ended), ended
-    assert _files(data_dir / "random-patches") == expected
+    assert stores.files(data_dir / "random-patches") == expected
 
 
 def test_a_job_of_an_array_does_its_part_only(data_dir, expected):
     root = data_dir / "random-patches"
     code, err = _run(data_dir, "--shard=1/4", "--splits=train")
     assert code == 0
-    found = _files(root)
+    found = stores.files(root)
     shards = _shards(found)
     assert {path.parts[0] for path in shards} == {"train"}
     assert sorted(int(path.parts[3]) for path in shards) == list(range(1, 150, 4))
-    assert f"left to other jobs: {NUM_SHARDS - len(shards)} shards" in err
+    assert f"incomplete: {NUM_SHARDS - len(shards)} shards" in err
     with pytest.raises(UserError, match="incomplete"):
         Store.open(root)
 
@@ -201,7 +171,7 @@ def test_a_job_of_an_array_does_its_part_only(data_dir, expected):
 def test_two_jobs_on_the_same_shards_do_no_harm(data_dir, expected):
     ended = [_end(job) for job in [_start(data_dir), _start(data_dir)]]
     assert [code for code, _ in ended] == [0, 0], ended
-    assert _files(data_dir / "random-patches") == expected
+    assert stores.files(data_dir / "random-patches") == expected
 
 
 def test_repair_writes_just_what_is_damaged(data_dir, expected):
@@ -209,9 +179,7 @@ def test_repair_writes_just_what_is_damaged(data_dir, expected):
     root = data_dir / "random-patches"
     deleted, flipped = (root / f"train/features/c/{i}/0/0" for i in (7, 40))
     deleted.unlink()
-    content = bytearray(flipped.read_bytes())
-    content[20] ^= 4
-    flipped.write_bytes(content)
+    stores.flip(flipped, 20, 2)
     before = {path: path.stat().st_mtime_ns for path in _shard_files(root)}
 
     # Without --repair, finished shards are not read.
@@ -226,7 +194,7 @@ def test_repair_writes_just_what_is_damaged(data_dir, expected):
     assert f"checked {NUM_SHARDS} finished shards: 1 damaged" in err
     assert str(flipped) in err
     assert f"wrote {PER_SHARD} images" in err
-    assert _files(root) == expected
+    assert stores.files(root) == expected
     kept = before.keys() - {flipped}
     assert all(path.stat().st_mtime_ns == before[path] for path in kept)
 
@@ -239,28 +207,28 @@ def test_a_full_disk_keeps_finished_shards(source, expected, small_disk):
         line = err.splitlines()[-1]
         assert line.startswith(f"error: {disk}/random-patches: shard ")
         assert "such as a full disk, and run the command again" in line
-        found = _files(disk / "random-patches")
+        found = stores.files(disk / "random-patches")
         shards = _shards(found)
         assert 0 < len(shards) < NUM_SHARDS
         assert all(found[path] == expected[path] for path in shards)
-        subprocess.run(
-            ["mount", "-o", "remount,size=16m", str(disk)], check=True, cwd=ROOT
-        )
+        subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
         assert _run(disk)[0] == 0
-        assert _files(disk / "random-patches") == expected
+        assert stores.files(disk / "random-patches") == expected
 
 
 def test_bad_input_is_answered_by_one_line(data_dir):
     _write_source(data_dir / "short", {"train": 6}, seed=1)
     (data_dir / "short/train/image/c/0/0/0/0").unlink()
     bad = {
-        ("--shard=3/3",): "--shard=3/3: must be I/N with I from 0 to N-1",
-        ("--shard=1",): "--shard=1: must be I/N",
+        ("--shard=3/3",): "--shard=3/3: invalid; use I/N with I from 0 to N-1",
+        ("--shard=1",): "--shard=1: invalid; use I/N",
         ("--splits=test",): "--splits=test: ",
-        ("--batch_size=0",): "--batch_size=0: must be above 0",
-        ("--patch_size=5",): "--patch_size=5: must divide the image size, 16 x 16",
-        ("--layer=1",): "--layer=1: means nothing to --encoder=patches",
-        ("--no-final-norm",): "--final_norm=False: means nothing to",
+        ("--batch_size=0",): "--batch_size=0: not positive",
+        (
+            "--patch_size=5",
+        ): "--patch_size=5: does not divide the images; choose a divisor of 16 x",
+        ("--layer=1",): "--layer=1: not used by --encoder=patches",
+        ("--no-final-norm",): "--final_norm=False: not used by",
         ("--dataset=else", "--name=random"): "--dataset=else: ",
         ("--name=absent",): f"{data_dir}/absent: not a store",
         ("--name=short",): f"{data_dir}/short: incomplete",
@@ -287,15 +255,13 @@ def test_a_store_of_other_settings_is_left_as_it_is(data_dir, expected):
     assert code == 2
     assert "source_fingerprint: " in err
     assert len(err.splitlines()) == 1
-    assert _files(root) == expected
+    assert stores.files(root) == expected
 
 
 def test_a_damaged_source_is_named_and_the_rest_kept(tmp_path):
     _write_source(tmp_path / "random", {"train": 60})
     path = tmp_path / "random/train/image/c/8/0/0/0"
-    content = bytearray(path.read_bytes())
-    content[30] ^= 1
-    path.write_bytes(content)
+    stores.flip(path, 30)
     code, err = _run(tmp_path)
     assert code == 2
     assert f"{path}: damaged" in err.splitlines()[-1]
@@ -335,25 +301,3 @@ def test_vits_are_extracted_by_the_same_command(tmp_path):
     assert huge_code == 2
     assert "are not finite in float16" in huge_err.splitlines()[-1]
     assert not _shard_files(tmp_path / "random-test_vit.r160_in1k")
-
-
-def test_weights_without_a_network_are_asked_for(tmp_path):
-    _write_source(tmp_path / "random", {"train": 6})
-    process = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "feature_extraction.extract",
-            "--dataset=random",
-            "--encoder=test_vit.r160_in1k",
-            f"--data_dir={tmp_path}",
-        ],
-        cwd=ROOT,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 2
-    assert "--weights" in process.stderr.splitlines()[-1]
-    assert "Traceback" not in process.stderr
-    assert not (tmp_path / "random-test_vit.r160_in1k").exists()

@@ -59,13 +59,8 @@ def test_tokens_are_those_of_transformers(name, prefix, tmp_path):
     kinds = ("saved",) if prefix or not states["memory"] else ("saved", "memory")
     for kind in kinds:
         state = {f"{prefix}{key}": value for key, value in states[kind].items()}
-        _check_wrapped(name, state, prefix, x, tokens, tmp_path)
-
-
-def _check_wrapped(name, state, prefix, x, tokens, folder):
-    suffix = ".bin" if prefix == "vit." else ".safetensors"
-    path = folder / f"weights{suffix}"
-    _check(name, state | WRAPPERS[prefix], x, tokens, path)
+        path = tmp_path / f"weights{'.bin' if prefix == 'vit.' else '.safetensors'}"
+        _check(name, state | WRAPPERS[prefix], x, tokens, path)
 
 
 @pytest.mark.long

@@ -151,7 +151,7 @@ def test_features_made_otherwise_are_refused(run, photos, tmp_path):
     assert _extract(tmp_path, "mine", "random", *other).returncode == 0
     # What --like gives cannot be said once more.
     twice = _extract(tmp_path, "mine", "random", *other, f"--like={workdir}")
-    assert "--encoder: given by --like too" in twice.stderr
+    assert "--encoder: also set by --like" in twice.stderr
     assert twice.returncode == 2
     with pytest.raises(UserError) as caught:
         segment.segment(config, workdir, dataset="mine", data_dir=str(tmp_path))

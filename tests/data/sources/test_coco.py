@@ -96,16 +96,28 @@ INSTANCES = "annotations/instances_train2017.json"
 FIRST = "train2017/000000006000.jpg"
 
 
+def _edited(change):
+    return lambda path: _edit(path, change)
+
+
 def _annotation(**changes):
-    return lambda path: _edit(path, lambda c: c["annotations"][-1].update(changes))
+    return _edited(lambda content: content["annotations"][-1].update(changes))
 
 
 def _without(field):
-    return lambda path: _edit(path, lambda c: c["annotations"][-1].pop(field))
+    return _edited(lambda content: content["annotations"][-1].pop(field))
 
 
 def _polygon(*polygons):
     return _annotation(segmentation=polygons)
+
+
+def _another_category(content):
+    content["categories"].append({"id": 91, "name": 1})
+
+
+def _same_image(content):
+    content["images"].append(content["images"][0])
 
 
 def _runs(counts):
@@ -113,42 +125,22 @@ def _runs(counts):
 
 
 def _image(**changes):
-    return lambda path: _edit(path, lambda c: c["images"][0].update(changes))
+    return _edited(lambda content: content["images"][0].update(changes))
 
 
 @pytest.mark.parametrize(
     ("file", "harm", "message"),
     [
-        (
-            INSTANCES,
-            shared.truncate,
-            r"instances_train2017\.json: truncated or not JSON",
-        ),
+        (INSTANCES, shared.truncate, r"train2017\.json: truncated or not JSON"),
         (INSTANCES, lambda p: p.unlink(), r"instances_train2017\.json: missing"),
         (INSTANCES, lambda p: p.write_text("{}"), "has no list 'images'"),
         (INSTANCES, lambda p: p.write_text("[1]"), "not a JSON object"),
         (INSTANCES, lambda p: p.write_text("[" * 10**5), "truncated or not JSON"),
         (INSTANCES, lambda p: p.write_bytes(b"\x80\xff"), "unreadable"),
-        (
-            INSTANCES,
-            lambda p: _edit(p, lambda c: c["images"].pop()),
-            "image_id: there is no 6035",
-        ),
-        (
-            INSTANCES,
-            lambda p: _edit(p, lambda c: c["categories"].pop()),
-            "annotation 2: category_id",
-        ),
-        (
-            INSTANCES,
-            lambda p: _edit(p, lambda c: c["categories"].append({"id": 91, "name": 1})),
-            "categories differ from those of the other split",
-        ),
-        (
-            INSTANCES,
-            lambda p: _edit(p, lambda c: c["images"].append(c["images"][0])),
-            "image 6000: two images",
-        ),
+        (INSTANCES, _edited(lambda c: c["images"].pop()), "image_id: there is no 6035"),
+        (INSTANCES, _edited(lambda c: c["categories"].pop()), "2: category_id"),
+        (INSTANCES, _edited(_another_category), "categories differ from those of the"),
+        (INSTANCES, _edited(_same_image), "image 6000: two images"),
         (INSTANCES, _without("id"), "annotation 'without an id': has no id"),
         (INSTANCES, _annotation(id=[1]), r"annotation \[1\]: id: "),
         (INSTANCES, _without("image_id"), "annotation 1: has no image_id"),
@@ -187,11 +179,7 @@ def _image(**changes):
         (INSTANCES, _image(file_name=".."), "file_name: '..' is not"),
         (INSTANCES, _image(file_name="../x.jpg"), "file_name: '../x.jpg' is not"),
         (INSTANCES, _image(file_name=7), "file_name: "),
-        (
-            INSTANCES,
-            _image(width=81),
-            r"000000006000\.jpg: is 80 x 60 pixels, but its labels are 81 x 60",
-        ),
+        (INSTANCES, _image(width=81), r"6000\.jpg: is 80 x 60 .* labels are 81 x 60"),
         (FIRST, lambda p: p.unlink(), r"000000006000\.jpg: missing"),
         (FIRST, shared.truncate, r"000000006000\.jpg: corrupt"),
         (FIRST, lambda p: p.write_text("no image"), r"000000006000\.jpg: corrupt"),

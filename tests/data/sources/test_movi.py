@@ -9,6 +9,7 @@ from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import movi
 from sanorm_jax.data.sources.base import Options, SourceError
 from sanorm_jax.data.store import Store
+from tests import stores
 from tests.data import movi_fixture
 
 FRAMES = movi_fixture.NUM_FRAMES
@@ -101,20 +102,12 @@ def _cut(path):
 
 
 def _flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    stores.flip(path, path.stat().st_size // 2)
 
 
-def _empty(path):
-    path.write_bytes(b"")
-
-
-def _remove(path):
-    path.unlink()
-
-
-@pytest.mark.parametrize("damage", [_cut, _flip, _empty, _remove])
+@pytest.mark.parametrize(
+    "damage", [_cut, _flip, lambda path: path.write_bytes(b""), lambda p: p.unlink()]
+)
 def test_damaged_record_files_are_named_and_leave_no_store(copy, tmp_path, damage):
     damage(_record_file(copy))
     with pytest.raises(SourceError, match="download it again") as error:

@@ -4,8 +4,6 @@ import gzip
 import os
 import resource
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from sanorm_jax.data import properties
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources.base import Options
 from sanorm_jax.data.store import Store
+from tests import commands
 from tests.data import fixtures
 
 SPLITS = {"train": 4, "validation": 2, "test": 1}
@@ -207,18 +206,9 @@ def test_memory_does_not_grow_with_the_file(scenes, tmp_path):
     with tf.io.TFRecordWriter(str(big), "GZIP") as writer:
         for _ in range(1500):  # 4.8 GB unpacked
             writer.write(record)
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "data.prepare",
-            "--dataset=clevr_with_masks",
-            f"--source={big}",
-            f"--data_dir={tmp_path}",
-            "--splits=train:1500",
-        ],
-        check=True,
-    )
+    flags = "--dataset=clevr_with_masks", f"--source={big}", f"--data_dir={tmp_path}"
+    done = commands.run("data.prepare", *flags, "--splits=train:1500")
+    assert done.returncode == 0, done.stderr
     peak_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     shutil.rmtree(tmp_path / "clevr_with_masks")
     assert peak_kib < 2 * 1024**2

@@ -95,16 +95,8 @@ def _palette(path, value):
         (CLASS, lambda p: _palette(p, 21), "has label 21, above 20"),
         (CLASS, lambda p: _palette(p, 0), "no class for object 1"),
         (f"{VOC_FILES}/ImageSets", shutil.rmtree, "contains no VOC2012"),
-        (
-            VAL,
-            lambda p: p.unlink(),
-            "missing",
-        ),
-        (
-            VAL,
-            lambda p: p.write_text("../../x"),
-            "is not a VOC image name",
-        ),
+        (VAL, lambda p: p.unlink(), "missing"),
+        (VAL, lambda p: p.write_text("../../x"), "is not a VOC image name"),
         (f"{VOC_FILES}/JPEGImages/2007_000039.jpg", lambda p: p.unlink(), "missing"),
         (
             "benchmark_RELEASE/dataset/inst/2008_000002.mat",
