@@ -7,11 +7,27 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from sanorm_jax import optimizers
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.models.dinosaur import Dinosaur
 from sanorm_jax.tasks.base import Task, occupancy_measures
+
+
+def slot_diversity(masks: jax.Array) -> jax.Array:
+    """Return the Gini-Simpson index of the slots' shares of each image, `[B]`.
+
+    `1 - sum_k share[k]^2`, where `share[k]` is the mean of slot k's mask (Simpson,
+    "Measurement of Diversity", Nature 1949). It is the probability that two random
+    tokens belong to different slots: 0 if one slot takes the image, `1 - 1 / K` if
+    all K slots take equal shares.
+
+    Args:
+      masks: Decoder masks `[B, K, N]`, which sum to 1 over the slots.
+    """
+    return 1 - jnp.square(masks.mean(axis=2)).sum(axis=1)
 
 
 class DinosaurTask(Task):
@@ -19,7 +35,8 @@ class DinosaurTask(Task):
 
     The config's `model` holds `slot_dim`, `hidden_dim`, `decoder_hidden_dim`,
     `decoder_num_hidden_layers`, `gru`, `implicit`; `evaluation_resolution` is the
-    side in pixels at which segmentations are compared.
+    side in pixels at which segmentations are compared. `slot_share_penalty` holds
+    knots ((step, weight), ...) of the weight of `slot_diversity` in the loss.
     """
 
     input_field = "features"
@@ -40,6 +57,9 @@ class DinosaurTask(Task):
                 f"config.encoder={config.encoder}: {self.num_tokens} tokens are no "
                 "square grid"
             )
+        knots = config.get("slot_share_penalty", 0.0)  # runs before it lack the field
+        self.share_penalty = optimizers.piecewise_linear(knots)
+        self.is_penalized = bool(np.any(np.atleast_1d(knots)[..., -1]))
         self.model = Dinosaur(
             self.slot_attention(), remat=config.remat, **self.model_options()
         )
@@ -52,15 +72,23 @@ class DinosaurTask(Task):
         return self.model.init(rngs, features, train=True)
 
     def loss(self, params, batch_stats, batch, rng, step):
-        """Mean squared error of the reconstructed features (equation 2)."""
-        del step
+        """Mean squared error of the features (equation 2), and the share penalty."""
         # [B, N, F]
         features = self.inputs(batch)
         out, batch_stats = self.train_forward(
             params, batch_stats, features, batch["position"], rng
         )
-        loss = jnp.mean(jnp.square(out["reconstruction"] - features))
-        return loss, (batch_stats, {})
+        mse = jnp.mean(jnp.square(out["reconstruction"] - features))
+        if not self.is_penalized:
+            return mse, (batch_stats, {})
+        diversity = slot_diversity(out["masks"]).mean()
+        weight = self.share_penalty(step)
+        scalars = {
+            "mse": mse,
+            "slot_diversity": diversity,
+            "slot_share_penalty": weight,
+        }
+        return mse + weight * diversity, (batch_stats, scalars)
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Return MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.
