@@ -12,7 +12,7 @@ import numpy as np
 from sanorm_jax import metrics
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
-from sanorm_jax.metrics import occupancy, segmentation
+from sanorm_jax.metrics import boxes, occupancy, segmentation, slot_count
 from sanorm_jax.models.slot_attention import SlotAttention
 
 Batch = dict[str, jax.Array]
@@ -228,7 +228,7 @@ class Task(abc.ABC):
     def segmentation_measures(
         self, batch: Batch, size: int, predicted: jax.Array, num_predicted: int
     ) -> dict[str, jax.Array]:
-        """Return ARI, FG-ARI, mBO and mIoU [B] of predicted label maps.
+        """Return the measures [B] of predicted label maps, see docs/evaluation.md.
 
         Where the dataset names the classes of objects (`category`), also mBO and mIoU
         of classes.
@@ -247,12 +247,15 @@ class Task(abc.ABC):
                 "classes": category,
                 "num_classes": len(self.dataset.settings["categories"]),
             }
-        return segmentation.segmentation_metrics(
-            segmentation.resize_labels(batch["segmentation"], size),
-            predicted,
-            num_true=max_objects(self.dataset) + 1,
-            num_predicted=num_predicted,
-            **classes,
+        true = segmentation.resize_labels(batch["segmentation"], size)
+        sizes = {
+            "num_true": max_objects(self.dataset) + 1,
+            "num_predicted": num_predicted,
+        }
+        return (
+            segmentation.segmentation_metrics(true, predicted, **sizes, **classes)
+            | slot_count.count_metrics(true, predicted, **sizes)
+            | boxes.box_metrics(true, predicted, **sizes)
         )
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
