@@ -39,6 +39,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.common_dim = ml_collections.config_dict.placeholder(int)
     config.model.gru = "tf"
     config.model.implicit = False  # True: gradient through the last iteration only
+    config.model.attention = "softmax"  # sinkhorn, sinkhorn_learned
+    config.model.num_heads = 1
+    config.model.slot_init = "gaussian"  # learned, tokens, bo_qsa
 
     # Optimization.
     config.num_train_steps = 500_000

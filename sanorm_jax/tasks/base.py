@@ -276,7 +276,9 @@ def occupancy_measures(out: dict[str, jax.Array], *names: str) -> dict[str, jax.
     return {
         f"{measure}_{name}": value
         for name in names
-        for measure, value in occupancy.slot_occupancy(out[name]).items()
+        for measure, value in occupancy.slot_occupancy(
+            out[name], out.get("slot_mask")
+        ).items()
     }
 
 

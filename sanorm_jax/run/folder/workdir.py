@@ -38,6 +38,14 @@ FREE_FIELDS = frozenset(
     }
 )
 
+# Fields that the configs of earlier runs lack, with what those runs were trained with.
+_ADDED = {
+    "model.attention": "softmax",
+    "model.num_heads": 1,
+    "model.slot_init": "gaussian",
+    "slot_share_penalty": [[0, 0.0]],
+}
+
 
 def check_writable(folder: pathlib.Path):
     """Raise `UserError` unless files can be written in a folder, made or not.
@@ -96,12 +104,15 @@ def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
     recorded = files.flatten(load_config(workdir).to_dict())
     given = files.flatten(config_to_dict(config))
     missing = "(not set)"
+    names = sorted(recorded.keys() | given.keys())
+    there, now = (
+        {name: config.get(name, _ADDED.get(name, missing)) for name in names}
+        for config in (recorded, given)
+    )
     differences = [
-        f"{name}: {recorded.get(name, missing)!r} there, {given.get(name, missing)!r}"
-        " now"
-        for name in sorted(recorded.keys() | given.keys())
-        if name.split(".")[0] not in FREE_FIELDS
-        and recorded.get(name, missing) != given.get(name, missing)
+        f"{name}: {there[name]!r} there, {now[name]!r} now"
+        for name in names
+        if name.split(".")[0] not in FREE_FIELDS and there[name] != now[name]
     ]
     if differences:
         raise UserError(
