@@ -56,7 +56,9 @@ _WHOLE = [
 _ABOVE_0 = ("epsilon", "learning_rate", "learning_rates")
 _NOT_NEGATIVE = (
     "clip_norm",
+    "keep_penalty",
     "loss_weight",
+    "merge_threshold",
     "slot_share_penalty",
     "time_limit_h",
     "warmup_start",
@@ -65,7 +67,13 @@ _NOT_NEGATIVE = (
 # Fields that may be None.
 MAY_BE_EMPTY = frozenset({"common_dim"})
 # Fields that need at least one entry where they are tuples.
-_HAVE_ENTRIES = ("loss_weight", "num_slots", "seeds", "slot_share_penalty")
+_HAVE_ENTRIES = (
+    "keep_penalty",
+    "loss_weight",
+    "num_slots",
+    "seeds",
+    "slot_share_penalty",
+)
 # Fields that name a file or a folder.
 PATHS = frozenset({"data_dir", "init_from"})
 

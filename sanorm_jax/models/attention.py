@@ -36,10 +36,16 @@ def sinkhorn(
 ) -> jax.Array:
     """Return the entropic transport plan of the tokens to the slots.
 
-    MESH (Zhang et al., "Unlocking Slot Attention by Changing Optimal Transport Costs",
-    ICML 2023), section 2: Sinkhorn's algorithm (Cuturi, NeurIPS 2013) in the log
-    domain, with the logits as negative costs. Each token is distributed completely, so
-    the plan sums to 1 over the slots, exactly. Slot k receives the mass
+    Slot Attention as optimal transport follows MESH (Zhang et al., "Unlocking Slot
+    Attention by Changing Optimal Transport Costs", ICML 2023), without its entropy
+    minimization: Sinkhorn's algorithm (Cuturi, NeurIPS 2013) in the log domain, with
+    the logits as negative costs. It alternates
+
+        f[k] = log mass[k] - log sum_n exp(logits[k, n] + g[n])
+        g[n] =             - log sum_k exp(logits[k, n] + f[k])
+
+    and returns `exp(logits[k, n] + f[k] + g[n])`. Each token is distributed completely,
+    so the plan sums to 1 over the slots, exactly. Slot k receives the mass
     `N exp(log_shares[k])`, up to the convergence of `SINKHORN_ITERATIONS`.
 
     Args:
@@ -81,7 +87,7 @@ def sinkhorn_uniform(
 class SinkhornLearned(nn.Module):
     """Give the slots masses that are predicted from them, see `sinkhorn`.
 
-    As in MESH (section 3), the shares are a softmax over slots of a linear map. The
+    As in MESH, the shares are a softmax over slots of a linear map. The
     tokens' marginals stay uniform, so that attention is 1 over the slots.
     """
 

@@ -37,7 +37,7 @@ def learned(module: Any, tokens: jax.Array, noise: jax.Array, mask: Any) -> jax.
     """Take one learned query for each slot, as many as in training.
 
     BO-QSA (Jia et al., "Improving Object-centric Learning with Query Optimization",
-    ICLR 2023), section 3.
+    ICLR 2023), there with bi-level optimization: the entry `bo_qsa`.
 
     Raises:
       UserError: Another number of slots than in training.

@@ -39,8 +39,8 @@ def mask_logits(logits: jax.Array, mask: jax.Array | None) -> jax.Array:
 def softmax(logits: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Return the softmax over the slots that take part.
 
-    `mask[k] exp(logits[k]) / sum_j mask[j] exp(logits[j])`: equation 8 of AdaSlot (Fan
-    et al., CVPR 2024). It is differentiable in the mask.
+    `mask[k] exp(logits[k]) / sum_j mask[j] exp(logits[j])`, as in the masked decoder of
+    AdaSlot (Fan et al., CVPR 2024). It is differentiable in the mask.
 
     Args:
       logits: `[B, K, ...]`.

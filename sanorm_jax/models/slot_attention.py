@@ -16,6 +16,7 @@ from sanorm_jax.core.errors import UserError
 from sanorm_jax.models import attention as attention_lib
 from sanorm_jax.models import initial_slots as initial_slots_lib
 from sanorm_jax.models import layers, masking, normalization
+from sanorm_jax.models.adaptive import KeepHead
 from sanorm_jax.models.position_embedding import SoftPositionEmbedding
 
 
@@ -35,6 +36,7 @@ class SlotAttention(nn.Module):
       slot_init: Key of `initial_slots.INITIAL_SLOTS`. With `bo_qsa` the gradient passes
         through the last iteration and from its input straight to the queries (BO-QSA,
         Jia et al., ICLR 2023).
+      adaptive: Whether a model decides by `adaptive.KeepHead` which slots it decodes.
       gru: `tf` or `torch`, see `layers.GRU`.
       implicit: Whether the gradient passes through the last iteration only.
       axis_name: Mapped axis over which the batch is spread, for batch norm.
@@ -51,6 +53,7 @@ class SlotAttention(nn.Module):
     attention: str = "softmax"
     num_heads: int = 1
     slot_init: str = "gaussian"
+    adaptive: bool = False
     gru: str = "tf"
     implicit: bool = False
     axis_name: str | None = None
@@ -224,6 +227,7 @@ class SlotModel(nn.Module):
         initial_slots: jax.Array | None = None,
         noise: jax.Array | None = None,
         mask: jax.Array | None = None,
+        keep_noise: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """Encode the inputs, group the tokens into slots, and decode the slots.
 
@@ -235,10 +239,14 @@ class SlotModel(nn.Module):
           initial_slots: Slots `[B, K, D]` to start from.
           noise: Standard normal `[B, K, D]` to draw initial slots with.
           mask: Slots that take part, bool `[B, K]`; all if None.
+          keep_noise: Standard normal `[B, K]` to draw with which slots an adaptive
+            model keeps; without it, those of a probability above one half.
 
         Returns:
           `slots` `[B, K, D]`, `attention` `[B, K, N]` and the outputs of `decode`, all
-          float32; with a mask also `slot_mask`, bool `[B, K]`.
+          float32. With a mask or an adaptive model also `slot_mask`, bool `[B, K]`: the
+          slots that take part and are kept; the attention is theirs alone. Of an
+          adaptive model also `keep_probability` `[B, K]`.
 
         Raises:
           UserError: The inputs do not fit the model; see also `SlotAttention`.
@@ -254,10 +262,14 @@ class SlotModel(nn.Module):
             mask=mask,
         )
         out = {"slots": slots, "attention": attention}
+        if self.slot_attention.adaptive:
+            head = KeepHead(self.slot_attention.hidden_dim, name="keep")
+            mask, out["keep_probability"] = head(slots, keep_noise, mask)
+            out["attention"] = masking.renormalize(attention, mask > 0.5)
         if mask is None:
             return self.decode(slots, inputs) | out
-        mask = mask.astype(bool)
-        return self.decode(slots, inputs, mask) | out | {"slot_mask": mask}
+        out["slot_mask"] = mask > 0.5
+        return self.decode(slots, inputs, mask) | out
 
     def encode(self, inputs: jax.Array, /) -> jax.Array:
         """Return tokens `[B, N, C]`."""

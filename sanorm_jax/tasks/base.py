@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from sanorm_jax import metrics
+from sanorm_jax import metrics, optimizers
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.metrics import boxes, occupancy, segmentation, slot_count
+from sanorm_jax.models import merging
 from sanorm_jax.models.slot_attention import SlotAttention
 
 Batch = dict[str, jax.Array]
@@ -76,6 +77,10 @@ class Task(abc.ABC):
             )
         for name in ("num_slots", "num_iterations"):
             check_positive(f"config.{name}", config[name])
+        # Runs before these fields lack them.
+        self.keep_weight = optimizers.piecewise_linear(config.get("keep_penalty", 0.0))
+        self.merge_threshold = config.get("merge_threshold", 0.0)
+        merging.check_threshold("config.merge_threshold", self.merge_threshold)
 
     @abc.abstractmethod
     def init(self, rng: jax.Array) -> dict[str, Any]:
@@ -135,7 +140,7 @@ class Task(abc.ABC):
         num_slots: int,
         num_iterations: int,
     ) -> dict[str, jax.Array]:
-        """Return the model's outputs, in evaluation.
+        """Return the model's outputs, in evaluation; similar slots are merged.
 
         Args:
           variables: of the model.
@@ -147,7 +152,7 @@ class Task(abc.ABC):
         """
         noise = slot_noise(rng, batch["index"], num_slots, self.slot_dim)
         with jax.default_matmul_precision(self.config.matmul_precision):
-            return self.model.apply(
+            out = self.model.apply(
                 variables,
                 self.inputs(batch),
                 train=False,
@@ -155,6 +160,9 @@ class Task(abc.ABC):
                 num_slots=num_slots,
                 num_iterations=num_iterations,
             )
+        if self.merge_threshold:
+            out = merging.merge_slots(out, self.merge_threshold)
+        return out
 
     def train_forward(
         self,
@@ -173,17 +181,43 @@ class Task(abc.ABC):
           ids: [B] int32, rows in the global batch.
           rng: key of the step.
         """
-        noise = slot_noise(rng, ids, self.config.num_slots, self.slot_dim)
+        num_slots = self.config.num_slots
+        options = {"noise": slot_noise(rng, ids, num_slots, self.slot_dim)}
+        if self.model.slot_attention.adaptive:
+            keep_rng = jax.random.fold_in(rng, 1)
+            options["keep_noise"] = slot_noise(keep_rng, ids, num_slots, 1)[..., 0]
         # The products of the gradient inherit the precision.
         with jax.default_matmul_precision(self.config.matmul_precision):
             out, updated = self.model.apply(
                 {"params": params, "batch_stats": batch_stats},
                 inputs,
                 train=True,
-                noise=noise,
+                **options,
                 mutable=["batch_stats"],
             )
         return out, updated.get("batch_stats", {})
+
+    def keep_penalty(
+        self, out: dict[str, jax.Array], step: Any
+    ) -> tuple[jax.Array | float, dict[str, jax.Array]]:
+        """Return the penalty on kept slots of an adaptive model, and its scalars.
+
+        It is the expected number of slots kept, times `config.keep_penalty` (AdaSlot,
+        Fan et al., CVPR 2024). For other models it is 0.
+
+        Args:
+          out: Outputs of the model.
+          step: Number of the step.
+        """
+        if "keep_probability" not in out:
+            return 0.0, {}
+        weight = self.keep_weight(step)
+        kept = out["keep_probability"].sum(axis=1).mean()
+        scalars = {
+            "kept_slots": out["slot_mask"].sum(axis=1).mean(),
+            "keep_penalty": weight,
+        }
+        return weight * kept, scalars
 
     @property
     def slot_dim(self) -> int:

@@ -72,23 +72,22 @@ class DinosaurTask(Task):
         return self.model.init(rngs, features, train=True)
 
     def loss(self, params, batch_stats, batch, rng, step):
-        """Mean squared error of the features (equation 2), and the share penalty."""
+        """Mean squared error of the features (equation 2), and the penalties."""
         # [B, N, F]
         features = self.inputs(batch)
         out, batch_stats = self.train_forward(
             params, batch_stats, features, batch["position"], rng
         )
         mse = jnp.mean(jnp.square(out["reconstruction"] - features))
-        if not self.is_penalized:
-            return mse, (batch_stats, {})
-        diversity = slot_diversity(out["masks"]).mean()
-        weight = self.share_penalty(step)
-        scalars = {
-            "mse": mse,
-            "slot_diversity": diversity,
-            "slot_share_penalty": weight,
-        }
-        return mse + weight * diversity, (batch_stats, scalars)
+        penalty, scalars = self.keep_penalty(out, step)
+        if self.is_penalized:
+            diversity = slot_diversity(out["masks"]).mean()
+            weight = self.share_penalty(step)
+            penalty += weight * diversity
+            scalars |= {"slot_diversity": diversity, "slot_share_penalty": weight}
+        if scalars:
+            scalars |= {"mse": mse}
+        return mse + penalty, (batch_stats, scalars)
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Return MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.

@@ -87,8 +87,9 @@ class ObjectDiscoveryTask(Task):
         )
         mse = jnp.mean(jnp.square(out["reconstruction"] - image))
         weight = self.loss_weight(step)
-        scalars = {"mse": mse, "loss_weight": weight}
-        return weight * mse, (batch_stats, scalars)
+        penalty, scalars = self.keep_penalty(out, step)
+        scalars |= {"mse": mse, "loss_weight": weight}
+        return weight * mse + penalty, (batch_stats, scalars)
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Return MSE, and FG-ARI, ARI, mBO, mIoU of masks and attention.

@@ -62,13 +62,15 @@ class PropertyPredictionTask(Task):
 
     def loss(self, params, batch_stats, batch, rng, step):
         """Huber loss of matched properties, mean over slots and properties."""
-        del step
         inputs = self.inputs(batch)
         out, batch_stats = self.train_forward(
             params, batch_stats, inputs, batch["position"], rng
         )
-        loss = huber_set_loss(out["predicted_properties"], batch["properties"]).mean()
-        return loss, (batch_stats, {})
+        loss = huber_set_loss(
+            out["predicted_properties"], batch["properties"], out.get("slot_mask")
+        ).mean()
+        penalty, scalars = self.keep_penalty(out, step)
+        return loss + penalty, (batch_stats, scalars)
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Return the loss, predictions and truth for AP, and measures of attention.
@@ -77,9 +79,13 @@ class PropertyPredictionTask(Task):
         mBO and mIoU at `evaluation_resolution`.
         """
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
-        predictions = out["predicted_properties"]
+        predictions, slot_mask = out["predicted_properties"], out.get("slot_mask")
+        huber = huber_set_loss(predictions, batch["properties"], slot_mask)
+        if slot_mask is not None:
+            # A prediction of NaN stands for no object in average precision.
+            predictions = jnp.where(slot_mask[..., None], predictions, jnp.nan)
         values = {
-            "huber": huber_set_loss(predictions, batch["properties"]),
+            "huber": huber,
             "num_objects": batch["num_objects"],
             "predicted_properties": predictions,
             "properties": batch["properties"],

@@ -40,6 +40,9 @@ FREE_FIELDS = frozenset(
 
 # Fields that the configs of earlier runs lack, with what those runs were trained with.
 _ADDED = {
+    "keep_penalty": [[0, 0.0]],
+    "merge_threshold": 0.0,
+    "model.adaptive": False,
     "model.attention": "softmax",
     "model.num_heads": 1,
     "model.slot_init": "gaussian",
