@@ -39,6 +39,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.common_dim = ml_collections.config_dict.placeholder(int)
     config.model.gru = "tf"
     config.model.implicit = False  # implicit differentiation, first-order approximation
+    config.model.attention = "softmax"  # sinkhorn, sinkhorn_learned
+    config.model.num_heads = 1
+    config.model.slot_init = "gaussian"  # learned, tokens, bo_qsa
+    config.model.adaptive = False  # True: a head decides which slots are kept
+    # Weight of the expected number of slots kept: knots (step, weight).
+    config.keep_penalty = ((0, 0.0),)
+    # Cosine distance below which slots are merged in evaluation; 0: no merging.
+    config.merge_threshold = 0.0
 
     # Optimization.
     config.num_train_steps = 500_000

@@ -22,6 +22,7 @@ _WHOLE_ABOVE_0 = [
     "hidden_dim",
     "log_every_steps",
     "num_checkpoints",
+    "num_heads",
     "num_iterations",
     "num_slots",
     "num_train_steps",
@@ -53,11 +54,26 @@ _WHOLE = [
     "warmup_steps",
 ]
 _ABOVE_0 = ("epsilon", "learning_rate", "learning_rates")
-_NOT_NEGATIVE = ("clip_norm", "loss_weight", "time_limit_h", "warmup_start", "weight")
+_NOT_NEGATIVE = (
+    "clip_norm",
+    "keep_penalty",
+    "loss_weight",
+    "merge_threshold",
+    "slot_share_penalty",
+    "time_limit_h",
+    "warmup_start",
+    "weight",
+)
 # Fields that may be None.
 MAY_BE_EMPTY = frozenset({"common_dim"})
 # Fields that need at least one entry where they are tuples.
-_HAVE_ENTRIES = ("loss_weight", "num_slots", "seeds")
+_HAVE_ENTRIES = (
+    "keep_penalty",
+    "loss_weight",
+    "num_slots",
+    "seeds",
+    "slot_share_penalty",
+)
 # Fields that name a file or a folder.
 PATHS = frozenset({"data_dir", "init_from"})
 

@@ -8,7 +8,23 @@ from sanorm_jax.core.names import ALIASES
 # without the others of its group.
 _KINDS = {"fg_ari": "FG-ARI", "ari": "ARI", "mbo": "mBO"}
 _OTHERS = {"mbo_class": "class mBO", "miou_class": "class mIoU", "miou": "mIoU"}
+_OTHERS |= {"mbo_bg": "mBO with background", "covering": "segmentation covering"}
+_OTHERS |= {"corloc": "CorLoc", "recovery": "object recovery"}
 _OTHERS |= {"ap": "AP", "mse": "MSE", "huber": "Huber loss"}
+# Over- and under-segmentation, and how many slots take part.
+_COUNTS = {
+    "slots_per_object": "slots per object",
+    "objects_per_slot": "objects per slot",
+    "pair_recall": "pair recall",
+    "pair_precision": "pair precision",
+    "count_error": "slot count error",
+}
+COUNTS_TEXT = (
+    "Pair recall falls when objects are split among slots, pair precision when slots "
+    "hold several objects. The slot count error is the number of slots in use minus "
+    "the number of segments present."
+)
+_OTHERS |= _COUNTS | {"pair_f1": "pair F1", "count_abs_error": "absolute count error"}
 
 # Where average precision is measured: the place of its group.
 PROPERTIES = "properties"
@@ -62,16 +78,31 @@ def groups(names: Iterable[str]) -> dict[str, dict[str, str]]:
       measure by kind, by place: `{"masks": {"FG-ARI": "fg_ari_masks_refined", ...}}`.
     """
     names = list(names)
-    found: dict[str, dict[str, str]] = {}
-    for name in names:
-        kind, place = split(name)
-        if kind == "AP":
-            found.setdefault(PROPERTIES, {})[label(name)] = name
-        elif kind in _KINDS.values() and "repeated" not in place:
-            found.setdefault(place.removesuffix(", refined"), {})[kind] = name
-    for place, kinds in found.items():
-        if place != PROPERTIES:
-            found[place] = {k: kinds[k] for k in _KINDS.values() if k in kinds}
+    found = _by_place(names, _KINDS)
+    properties = {label(name): name for name in names if split(name)[0] == "AP"}
+    if properties:
+        found[PROPERTIES] = properties
     # What the model is for, its masks or properties, comes before its attention.
     first = ("masks", PROPERTIES)
     return dict(sorted(found.items(), key=lambda item: item[0] not in first))
+
+
+def counts(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the measures of the slot count that a report shows, as `groups` does."""
+    found = _by_place(names, _COUNTS)
+    return dict(sorted(found.items(), key=lambda item: item[0] != "masks"))
+
+
+def _by_place(
+    names: Iterable[str], kinds: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """Return the measures of these kinds by place, each place in the order of kinds."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        kind, place = split(name)
+        if kind in kinds.values() and "repeated" not in place:
+            found.setdefault(place.removesuffix(", refined"), {})[kind] = name
+    return {
+        place: {kind: of_place[kind] for kind in kinds.values() if kind in of_place}
+        for place, of_place in found.items()
+    }

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 
 
-def slot_occupancy(maps: jax.Array) -> dict[str, jax.Array]:
+def slot_occupancy(
+    maps: jax.Array, slot_mask: jax.Array | None = None
+) -> dict[str, jax.Array]:
     """Statistics of an assignment a[k, n] of N tokens to K slots, for each image.
 
     With a[k, n] >= 0 and sum_k a[k, n] = 1 for every token n (attention, or the
@@ -19,9 +21,11 @@ def slot_occupancy(maps: jax.Array) -> dict[str, jax.Array]:
                         belongs to one slot: the softness of the assignment.
         empty_slots   = 1/K #{k: no token n has k = argmax_j a[j, n]}: the share of
                         slots that win no token. Equal maxima go to the first slot.
+                        Masked slots are not counted.
 
     Args:
       maps: a, `[B, K, N]`.
+      slot_mask: Slots that take part, bool `[B, K]`; all if None.
 
     Returns:
       `slot_mass` float32 `[B, K]`; the others float32 `[B]`.
@@ -35,7 +39,7 @@ def slot_occupancy(maps: jax.Array) -> dict[str, jax.Array]:
         "slot_mass": -jnp.sort(-mass, axis=1),
         "slot_entropy": _entropy(mass, axis=1),
         "token_entropy": _entropy(maps, axis=1).mean(axis=1),
-        "empty_slots": (wins == 0).mean(axis=1),
+        "empty_slots": (wins == 0).mean(axis=1, where=slot_mask),
     }
 
 

@@ -122,6 +122,7 @@ def mean_best_overlap(
     num_predicted: int,
     classes: jax.Array | None = None,
     num_classes: int | None = None,
+    with_background: bool = False,
 ) -> jax.Array:
     """Mean best overlap (mBO): each true object's best IoU with any segment.
 
@@ -137,14 +138,16 @@ def mean_best_overlap(
         `[B, num_true]`, 0 to `num_classes` - 1; below 0 means background.
         Objects of one class then count as one.
       num_classes: Number of classes; goes with `classes`.
+      with_background: Count the background as one more object, as the tables of
+        VQ-VFM-OCL do (Zhao et al., 2025). Without `classes` only.
 
     Returns:
       float32 `[B]`, 0 to 1, NaN for an image without objects.
     """
-    overlap, present = _overlap(
-        true, predicted, num_true, num_predicted, classes, num_classes
+    overlap, size = _overlap(
+        true, predicted, num_true, num_predicted, classes, num_classes, with_background
     )
-    return _object_mean(overlap.max(-1), present)
+    return _object_mean(overlap.max(-1), size > 0)
 
 
 def mean_iou(
@@ -161,13 +164,28 @@ def mean_iou(
     Hungarian matching maximises the sum of overlaps; an object left without a
     segment counts as 0. Arguments and result as for `mean_best_overlap`.
     """
-    overlap, present = _overlap(
+    overlap, size = _overlap(
         true, predicted, num_true, num_predicted, classes, num_classes
     )
     segment = match(-overlap)
     matched = jnp.take_along_axis(overlap, jnp.maximum(segment, 0)[..., None], 2)
     matched = jnp.where(segment >= 0, matched[..., 0], 0.0)
-    return _object_mean(matched, present)
+    return _object_mean(matched, size > 0)
+
+
+def segmentation_covering(
+    true: jax.Array, predicted: jax.Array, *, num_true: int, num_predicted: int
+) -> jax.Array:
+    """Return the best IoU of each object with any segment, weighted by its size.
+
+    Arbelaez et al., "Contour Detection and Hierarchical Image Segmentation" (TPAMI
+    2011); over the objects alone, as in GENESIS (Engelcke et al., ICLR 2020). mBO is
+    its mean without weights. Arguments and result as for `mean_best_overlap`.
+    """
+    overlap, size = _overlap(true, predicted, num_true, num_predicted)
+    total = size.sum(-1)
+    covering = (size * overlap.max(-1)).sum(-1) / jnp.maximum(total, 1)
+    return jnp.where(total > 0, covering, jnp.nan)
 
 
 def segmentation_metrics(
@@ -185,8 +203,9 @@ def segmentation_metrics(
     as for `mean_best_overlap`.
 
     Returns:
-      `ari`, `fg_ari`, `mbo` and `miou` of instances; with `classes` also `mbo_class`
-      and `miou_class`. float32 `[B]` each.
+      `ari`, `fg_ari`, `mbo`, `miou`, `mbo_bg` (with the background as an object) and
+      `covering` of instances; with `classes` also `mbo_class` and `miou_class`.
+      float32 `[B]` each.
     """
     sizes: dict[str, Any] = {"num_true": num_true, "num_predicted": num_predicted}
     values = {
@@ -194,6 +213,8 @@ def segmentation_metrics(
         "fg_ari": adjusted_rand_index(true, predicted, **sizes, ignore_background=True),
         "mbo": mean_best_overlap(true, predicted, **sizes),
         "miou": mean_iou(true, predicted, **sizes),
+        "mbo_bg": mean_best_overlap(true, predicted, **sizes, with_background=True),
+        "covering": segmentation_covering(true, predicted, **sizes),
     }
     if classes is not None:
         sizes |= {"classes": classes, "num_classes": num_classes}
@@ -213,14 +234,22 @@ def _table_with_unclaimed(true, predicted, num_true, num_predicted):
     )
 
 
-def _overlap(true, predicted, num_true, num_predicted, classes, num_classes):
-    """Return IoU `[B, objects, num_predicted]` and which objects are present."""
+def _overlap(
+    true,
+    predicted,
+    num_true,
+    num_predicted,
+    classes=None,
+    num_classes=None,
+    with_background=False,
+):
+    """Return IoU `[B, objects, num_predicted]` and sizes in pixels `[B, objects]`."""
     if (classes is None) != (num_classes is None):
         raise ValueError("`classes` and `num_classes` go together")
     table = _table_with_unclaimed(true, predicted, num_true, num_predicted)
     predicted_size = table.sum(1, keepdims=True)
     if classes is None:
-        table = table[:, 1:]
+        table = table if with_background else table[:, 1:]
     else:
         # [B, C, num_true] x [B, num_true, P] -> [B, C, P]
         member = classes[:, None, :] == jnp.arange(num_classes)[:, None]
@@ -229,7 +258,7 @@ def _overlap(true, predicted, num_true, num_predicted, classes, num_classes):
     true_size = table.sum(2, keepdims=True)
     union = true_size + predicted_size - table
     overlap = table / jnp.maximum(union, 1)
-    return overlap[..., :num_predicted], true_size[..., 0] > 0
+    return overlap[..., :num_predicted], true_size[..., 0]
 
 
 def _object_mean(values, present):

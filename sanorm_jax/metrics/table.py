@@ -5,14 +5,23 @@ from collections.abc import Mapping
 import numpy as np
 
 # What an image without objects has not got.
-_OF_OBJECTS = ("mbo", "miou")
+_OF_OBJECTS = (
+    "mbo",
+    "miou",
+    "covering",
+    "pair_",
+    "slots_per_object",
+    "objects_per_slot",
+    "corloc",
+    "recovery",
+)
 
 
 def mean(name: str, values: np.ndarray) -> float:
     """Return the mean over examples `[n]`, in float64; NaN if none counts.
 
-    mBO and mIoU leave out images without objects, which are NaN there; elsewhere NaN
-    is a fault, and stays.
+    Measures of objects leave out images without objects, which are NaN there;
+    elsewhere NaN is a fault, and stays.
     """
     if name.startswith(_OF_OBJECTS):
         values = values[~np.isnan(values)]

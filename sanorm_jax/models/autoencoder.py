@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.models import layers
+from sanorm_jax.models import layers, masking
 from sanorm_jax.models.slot_attention import SlotModel
 
 NUM_ENCODER_LAYERS = 4
@@ -92,7 +91,7 @@ class Autoencoder(SlotModel):
             )
         return self.image_size // factor
 
-    def decode(self, slots, image):
+    def decode(self, slots, image, mask=None):
         """Decode each slot to an image and a mask, and mix the images.
 
         Returns:
@@ -113,7 +112,7 @@ class Autoencoder(SlotModel):
             x = self._convolve(x)
         # [B, K, H, W, 4]
         x = x.reshape(batch_size, num_slots, *x.shape[1:]).astype(jnp.float32)
-        images, masks = x[..., :3], jax.nn.softmax(x[..., 3], axis=1)
+        images, masks = x[..., :3], masking.softmax(x[..., 3], mask)
         return {
             "reconstruction": (images * masks[..., None]).sum(axis=1),
             "masks": masks,

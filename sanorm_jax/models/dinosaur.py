@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sanorm_jax.models import layers
+from sanorm_jax.models import layers, masking
 from sanorm_jax.models.slot_attention import SlotModel
 
 # Rows (B x K x tokens) that the decoder holds at once under `remat`.
@@ -41,13 +41,14 @@ class MLPDecoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, slots, num_tokens: int, feature_dim: int):
+    def __call__(self, slots, num_tokens: int, feature_dim: int, mask=None):
         """Decode slots.
 
         Args:
           slots: `[B, K, D]`.
           num_tokens: N.
           feature_dim: features F of a token.
+          mask: Slots that take part `[B, K]`; all if None.
 
         Returns:
           Reconstruction `[B, N, F]` and masks `[B, K, N]`, both float32.
@@ -77,7 +78,7 @@ class MLPDecoder(nn.Module):
             logits = jnp.matmul(
                 x, kernel[:, 0], preferred_element_type=jnp.float32
             ) + bias[0].astype(jnp.float32)
-            masks = jax.nn.softmax(logits, axis=1)
+            masks = masking.softmax(logits, mask)
             # [B, K, n] x [B, K, n, H] -> [B, n, H]
             return jnp.einsum("bkn,bknh->bnh", masks.astype(self.dtype), x), masks
 
@@ -137,7 +138,7 @@ class Dinosaur(SlotModel):
             name="feature_mlp",
         )(tokens)
 
-    def decode(self, slots, features):
+    def decode(self, slots, features, mask=None):
         """Return `reconstruction` `[B, N, F]` and `masks` `[B, K, N]`, 1 over slots."""
         decoder = MLPDecoder(
             self.decoder_hidden_dim,
@@ -146,5 +147,5 @@ class Dinosaur(SlotModel):
             self.dtype,
             name="decoder",
         )
-        reconstruction, masks = decoder(slots, *features.shape[1:])
+        reconstruction, masks = decoder(slots, *features.shape[1:], mask)
         return {"reconstruction": reconstruction, "masks": masks}

@@ -10,6 +10,9 @@ module class with that call:
     values: `[B, N, D]` in the compute dtype.
     updates: `[B, K, D]` float32.
 
+A normalization that averages over the slots also takes `mask`, `[B, K]` or None: the
+slots that take part. The attention of the others is 0.
+
 To add a normalization, write it here and add one line to `NORMALIZATIONS`.
 """
 
@@ -59,9 +62,15 @@ class ScaledMean(nn.Module):
 
     num_train_slots: int
 
-    def __call__(self, attention: jax.Array, values: jax.Array) -> jax.Array:
+    def __call__(
+        self, attention: jax.Array, values: jax.Array, mask: jax.Array | None = None
+    ) -> jax.Array:
         """Return the updates `[B, K, D]`."""
-        scale = self.num_train_slots / attention.shape[1]
+        num_slots = attention.shape[1]
+        if mask is not None:
+            # [B, 1, 1]
+            num_slots = mask.sum(axis=1)[:, None, None]
+        scale = self.num_train_slots / num_slots
         return weighted_mean(attention, values) * scale
 
 
@@ -91,12 +100,17 @@ class ImageLevel(_ScalarAffine):
     """One mean and variance over the slots and features of each image."""
 
     @nn.compact
-    def __call__(self, attention: jax.Array, values: jax.Array) -> jax.Array:
+    def __call__(
+        self, attention: jax.Array, values: jax.Array, mask: jax.Array | None = None
+    ) -> jax.Array:
         """Return the normalized updates `[B, K, D]`."""
         updates = attend(attention, values)
+        where = None if mask is None else mask.astype(bool)[..., None]
         # [B, 1, 1]
-        mean = updates.mean(axis=(1, 2), keepdims=True)
-        variance = jnp.square(updates - mean).mean(axis=(1, 2), keepdims=True)
+        mean = updates.mean(axis=(1, 2), keepdims=True, where=where)
+        variance = jnp.square(updates - mean).mean(
+            axis=(1, 2), keepdims=True, where=where
+        )
         return self._apply(updates, (mean, variance))
 
 
@@ -120,6 +134,7 @@ class BatchNorm(_ScalarAffine):
         values: jax.Array,
         moments: Moments | None,
         train: bool,
+        mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Moments]:
         """Normalize the updates of one iteration.
 
@@ -128,6 +143,7 @@ class BatchNorm(_ScalarAffine):
           values: `[B, N, D]`.
           moments: What iteration 0 of the same pass returned; None in iteration 0.
           train: Whether the moments are those of the batch.
+          mask: Slots that take part `[B, K]`; all if None.
 
         Returns:
           The normalized updates `[B, K, D]`, and the moments that they were
@@ -139,7 +155,7 @@ class BatchNorm(_ScalarAffine):
         if not train:
             moments = running_mean.value, running_var.value
         elif moments is None:
-            moments = self._batch_moments(updates)
+            moments = self._batch_moments(updates, mask)
             if not self.is_initializing():
                 for running, new in zip(
                     (running_mean, running_var), moments, strict=True
@@ -148,10 +164,17 @@ class BatchNorm(_ScalarAffine):
                     running.value = MOMENTUM * running.value + (1 - MOMENTUM) * new
         return self._apply(updates, moments), moments
 
-    def _batch_moments(self, updates: jax.Array) -> Moments:
+    def _batch_moments(self, updates: jax.Array, mask: jax.Array | None) -> Moments:
         """Return the biased moments over the batch of all devices."""
-        mean = self._over_devices(updates.mean())
-        return mean, self._over_devices(jnp.square(updates - mean).mean())
+        if mask is None:
+            mean = self._over_devices(updates.mean())
+            return mean, self._over_devices(jnp.square(updates - mean).mean())
+        # Devices may have different numbers of slots that take part.
+        mask = mask[..., None].astype(jnp.float32)
+        share = self._over_devices(mask.mean())
+        mean = self._over_devices((mask * updates).mean()) / share
+        squares = mask * jnp.square(updates - mean)
+        return mean, self._over_devices(squares.mean()) / share
 
     def _over_devices(self, moment: jax.Array) -> jax.Array:
         if self.axis_name is None or self.is_initializing():
@@ -195,7 +218,7 @@ def make(name: str, num_train_slots: int, axis_name: str | None = None):
       axis_name: Mapped axis over which the batch is spread, if any.
 
     Returns:
-      A callable `(attention, values, moments, train) -> (updates, moments)`. The
+      A callable `(attention, values, moments, train, mask) -> (updates, moments)`. The
       moments are None in iteration 0; later iterations receive what iteration 0
       returned. Only batch norm uses them.
 
@@ -210,7 +233,10 @@ def make(name: str, num_train_slots: int, axis_name: str | None = None):
         normalize = normalize(name="update_normalization", **options)
     if isinstance(normalize, BatchNorm):
         return normalize
-    return lambda attention, values, moments, train: (
-        normalize(attention, values),
-        moments,
-    )
+    averages_over_slots = isinstance(normalize, ImageLevel | ScaledMean)
+
+    def keep_moments(attention, values, moments, train, mask=None):
+        options = {"mask": mask} if averages_over_slots else {}
+        return normalize(attention, values, **options), moments
+
+    return keep_moments

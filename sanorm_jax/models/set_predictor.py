@@ -49,11 +49,14 @@ class SetPredictor(SlotModel):
         x = self._project(inputs) if self.from_features else self._convolve(inputs)
         return self.to_tokens(x, self.feature_dim)
 
-    def decode(self, slots, inputs):
-        """Return `predicted_properties` `[B, K, P]` in [0, 1]."""
+    def decode(self, slots, inputs, mask=None):
+        """Return `predicted_properties` `[B, K, P]` in [0, 1]; 0 for masked slots."""
         # The head is small; float32 keeps its sigmoid exact.
         head = layers.MLP(self.property_hidden_dim, self.num_properties, name="head")
-        return {"predicted_properties": nn.sigmoid(head(slots))}
+        properties = nn.sigmoid(head(slots))
+        if mask is not None:
+            properties = properties * mask[..., None]
+        return {"predicted_properties": properties}
 
     def _project(self, features):
         B, N, _ = features.shape

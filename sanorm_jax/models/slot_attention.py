@@ -13,7 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.models import layers, normalization
+from sanorm_jax.models import attention as attention_lib
+from sanorm_jax.models import initial_slots as initial_slots_lib
+from sanorm_jax.models import layers, masking, normalization
+from sanorm_jax.models.adaptive import KeepHead
 from sanorm_jax.models.position_embedding import SoftPositionEmbedding
 
 
@@ -27,6 +30,13 @@ class SlotAttention(nn.Module):
       common_dim: Dimension of keys, queries and values; `slot_dim` if None.
       hidden_dim: Hidden width of the MLP, at least the common dimension.
       update_normalization: Key of `normalization.NORMALIZATIONS`, or an alias.
+      attention: Key of `attention.ATTENTIONS`.
+      num_heads: Number of heads that the common dimension is divided among; each has
+        its own softmax over the slots (SAVi, Kipf et al., ICLR 2022).
+      slot_init: Key of `initial_slots.INITIAL_SLOTS`. With `bo_qsa` the gradient passes
+        through the last iteration and from its input straight to the queries (BO-QSA,
+        Jia et al., ICLR 2023).
+      adaptive: Whether a model decides by `adaptive.KeepHead` which slots it decodes.
       gru: `tf` or `torch`, see `layers.GRU`.
       implicit: Whether the gradient passes through the last iteration only.
       axis_name: Mapped axis over which the batch is spread, for batch norm.
@@ -40,6 +50,10 @@ class SlotAttention(nn.Module):
     common_dim: int | None = None
     hidden_dim: int = 128
     update_normalization: str = "weighted_mean"
+    attention: str = "softmax"
+    num_heads: int = 1
+    slot_init: str = "gaussian"
+    adaptive: bool = False
     gru: str = "tf"
     implicit: bool = False
     axis_name: str | None = None
@@ -55,6 +69,7 @@ class SlotAttention(nn.Module):
         num_iterations: int | None = None,
         initial_slots: jax.Array | None = None,
         noise: jax.Array | None = None,
+        mask: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Return slots `[B, K, D]` and attention `[B, K, N]`, both float32.
 
@@ -66,6 +81,8 @@ class SlotAttention(nn.Module):
           initial_slots: Slots `[B, K, D]` to start from.
           noise: Standard normal `[B, K, D]` to draw initial slots with. Without
             `initial_slots` and `noise`, it comes from the stream `slots`.
+          mask: Slots that take part, bool `[B, K]`; all if None. The attention of the
+            others is 0, and they change nothing.
 
         Returns:
           The slots after the last iteration and the attention of that
@@ -79,13 +96,23 @@ class SlotAttention(nn.Module):
         num_iterations = _positive(
             "num_iterations", num_iterations, self.num_iterations
         )
-        batch_size, _, input_dim = inputs.shape
-        slots = self._initial_slots(batch_size, num_slots, initial_slots, noise)
+        num_heads = _positive("num_heads", self.num_heads, 1)
+        if common_dim % num_heads:
+            raise UserError(
+                f"num_heads={num_heads}: does not divide the common dimension "
+                f"{common_dim}; choose a divisor"
+            )
+        input_dim = inputs.shape[-1]
+        # [B, N, C]
+        inputs = layers.layer_norm("norm_inputs", dtype=self.dtype)(inputs)
+        slots = self._initial_slots(inputs, num_slots, initial_slots, noise, mask)
+        queries_to_learn = slots
 
         norm_slots = layers.layer_norm("norm_slots")
         norm_mlp = layers.layer_norm("norm_mlp")
         gru = layers.GRU(self.gru, self.dtype, name="gru")
         mlp = layers.MLP(hidden_dim, self.slot_dim, dtype=self.dtype, name="mlp")
+        attend = attention_lib.make(self.attention)
         normalize = normalization.make(
             self.update_normalization, self.num_slots, self.axis_name
         )
@@ -93,51 +120,84 @@ class SlotAttention(nn.Module):
         to_k = self.param("to_k", layers.glorot, (input_dim, common_dim))
         to_v = self.param("to_v", layers.glorot, (input_dim, common_dim))
 
-        # [B, N, C] -> [B, N, common_dim], twice
-        inputs = layers.layer_norm("norm_inputs", dtype=self.dtype)(inputs)
-        keys = inputs @ to_k.astype(self.dtype)
-        values = inputs @ to_v.astype(self.dtype)
+        # [B, N, C] -> [B H, N, common_dim / H], twice
+        keys = _split_heads(inputs @ to_k.astype(self.dtype), num_heads)
+        values = _split_heads(inputs @ to_v.astype(self.dtype), num_heads)
+        head_mask = None if mask is None else _repeat_heads(mask, num_heads)
         moments = None
 
         for iteration in range(num_iterations):
-            if self.implicit and iteration == num_iterations - 1:
+            is_last = iteration == num_iterations - 1
+            if is_last and (self.implicit or self.slot_init == "bo_qsa"):
                 slots, moments = jax.lax.stop_gradient((slots, moments))
+            if is_last and self.slot_init == "bo_qsa":
+                # The value stays; the gradient goes straight to the queries.
+                slots += queries_to_learn - jax.lax.stop_gradient(queries_to_learn)
+            normed = norm_slots(slots)
             # The scale goes with the queries, of which there are few.
-            queries = norm_slots(slots).astype(self.dtype) @ to_q.astype(self.dtype)
-            queries = queries * common_dim**-0.5
-            # [B, K, N]
+            queries = normed.astype(self.dtype) @ to_q.astype(self.dtype)
+            queries = queries * (common_dim // num_heads) ** -0.5
+            # [B H, K, N]
             logits = jnp.einsum(
-                "bkc,bnc->bkn", queries, keys, preferred_element_type=jnp.float32
+                "bkc,bnc->bkn",
+                _split_heads(queries, num_heads),
+                keys,
+                preferred_element_type=jnp.float32,
             )
-            attention = jax.nn.softmax(logits, axis=1)
-            updates, moments = normalize(attention, values, moments, train)
-            slots = gru(updates, slots)
+            attention = attend(logits, _repeat_heads(normed, num_heads), head_mask)
+            updates, moments = normalize(attention, values, moments, train, head_mask)
+            slots = gru(_merge_heads(updates, num_heads), slots)
             slots = slots + mlp(norm_mlp(slots)).astype(jnp.float32)
+        if num_heads > 1:
+            # Mean over the heads; a token's shares in the slots still sum to 1.
+            attention = attention.reshape(-1, num_heads, *attention.shape[1:]).mean(1)
         return slots, attention
 
-    def _initial_slots(self, batch_size, num_slots, initial_slots, noise):
+    def _initial_slots(self, tokens, num_slots, initial_slots, noise, mask):
         """Return the slots `[B, K, D]` that iteration 0 starts from."""
-        bound = (6 / (2 * self.slot_dim)) ** 0.5
-        shape = (1, 1, self.slot_dim)
-        mean = self.param("slots_mu", layers.uniform(bound), shape)
-        log_sigma = self.param("slots_logsigma", layers.uniform(bound), shape)
         if initial_slots is not None and noise is not None:
             raise UserError("initial_slots and noise exclude each other; give one")
         given = initial_slots if initial_slots is not None else noise
-        if given is None:
-            num_slots = _positive("num_slots", num_slots, self.num_slots)
-            shape = (batch_size, num_slots, self.slot_dim)
-            noise = jax.random.normal(self.make_rng("slots"), shape)
-        else:
-            num_slots = _positive("num_slots", num_slots, given.shape[1])
-            shape = (batch_size, num_slots, self.slot_dim)
-            if given.shape != shape:
-                raise UserError(
-                    f"initial slots or noise have shape {given.shape}, need {shape}"
-                )
+        default = self.num_slots if given is None else given.shape[1]
+        num_slots = _positive("num_slots", num_slots, default)
+        shape = (tokens.shape[0], num_slots, self.slot_dim)
+        if given is not None and given.shape != shape:
+            raise UserError(
+                f"initial slots or noise have shape {given.shape}, need {shape}"
+            )
+        if mask is not None:
+            masking.check(mask, *shape[:2])
+        draw = initial_slots_lib.make(self.slot_init)
         if initial_slots is not None:
+            if self.is_initializing():
+                draw(self, tokens, jnp.zeros(shape), mask)
             return initial_slots.astype(jnp.float32)
-        return mean + jnp.exp(log_sigma) * noise.astype(jnp.float32)
+        if noise is None:
+            noise = jax.random.normal(self.make_rng("slots"), shape)
+        return draw(self, tokens, noise, mask)
+
+
+def _split_heads(x: jax.Array, num_heads: int) -> jax.Array:
+    """Return `[B H, L, C / H]` of `[B, L, C]`: the heads of an image are neighbours."""
+    if num_heads == 1:
+        return x
+    B, L, C = x.shape
+    x = x.reshape(B, L, num_heads, C // num_heads).transpose(0, 2, 1, 3)
+    return x.reshape(B * num_heads, L, C // num_heads)
+
+
+def _repeat_heads(x: jax.Array, num_heads: int) -> jax.Array:
+    """Return `[B H, ...]` of `[B, ...]`: the same for every head of an image."""
+    return x if num_heads == 1 else jnp.repeat(x, num_heads, axis=0)
+
+
+def _merge_heads(x: jax.Array, num_heads: int) -> jax.Array:
+    """Return `[B, L, C]` of `[B H, L, C / H]`."""
+    if num_heads == 1:
+        return x
+    _, L, C = x.shape
+    x = x.reshape(-1, num_heads, L, C).transpose(0, 2, 1, 3)
+    return x.reshape(-1, L, num_heads * C)
 
 
 class SlotModel(nn.Module):
@@ -166,6 +226,8 @@ class SlotModel(nn.Module):
         num_iterations: int | None = None,
         initial_slots: jax.Array | None = None,
         noise: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        keep_noise: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """Encode the inputs, group the tokens into slots, and decode the slots.
 
@@ -176,10 +238,15 @@ class SlotModel(nn.Module):
           num_iterations: Number of iterations, if other than in training.
           initial_slots: Slots `[B, K, D]` to start from.
           noise: Standard normal `[B, K, D]` to draw initial slots with.
+          mask: Slots that take part, bool `[B, K]`; all if None.
+          keep_noise: Standard normal `[B, K]` to draw with which slots an adaptive
+            model keeps; without it, those of a probability above one half.
 
         Returns:
           `slots` `[B, K, D]`, `attention` `[B, K, N]` and the outputs of `decode`, all
-          float32.
+          float32. With a mask or an adaptive model also `slot_mask`, bool `[B, K]`: the
+          slots that take part and are kept; the attention is theirs alone. Of an
+          adaptive model also `keep_probability` `[B, K]`.
 
         Raises:
           UserError: The inputs do not fit the model; see also `SlotAttention`.
@@ -192,15 +259,33 @@ class SlotModel(nn.Module):
             num_iterations=num_iterations,
             initial_slots=initial_slots,
             noise=noise,
+            mask=mask,
         )
-        return self.decode(slots, inputs) | {"slots": slots, "attention": attention}
+        out = {"slots": slots, "attention": attention}
+        if self.slot_attention.adaptive:
+            head = KeepHead(self.slot_attention.hidden_dim, name="keep")
+            mask, out["keep_probability"] = head(slots, keep_noise, mask)
+            out["attention"] = masking.renormalize(attention, mask > 0.5)
+        if mask is None:
+            return self.decode(slots, inputs) | out
+        out["slot_mask"] = mask > 0.5
+        return self.decode(slots, inputs, mask) | out
 
     def encode(self, inputs: jax.Array, /) -> jax.Array:
         """Return tokens `[B, N, C]`."""
         raise NotImplementedError
 
-    def decode(self, slots: jax.Array, inputs: jax.Array, /) -> dict[str, jax.Array]:
-        """Return the decoded slots in float32; the inputs give shapes."""
+    def decode(
+        self, slots: jax.Array, inputs: jax.Array, mask: jax.Array | None = None, /
+    ) -> dict[str, jax.Array]:
+        """Return the decoded slots in float32.
+
+        Args:
+          slots: `[B, K, D]`.
+          inputs: Argument of `encode`; gives shapes.
+          mask: Slots that take part `[B, K]`. A model that cannot mask slots may leave
+            it out.
+        """
         raise NotImplementedError
 
     @nn.nowrap

@@ -62,6 +62,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
         sections += _more_slots(part, limit, theirs, config)
         sections.append(_results(part, limit, config))
         sections += _baselines(theirs)
+        sections += _slot_counts(part, limit, config)
     # Each number of objects once, whatever limits were evaluated.
     iterations = same[0]["num_iterations"]
     counts = {
@@ -144,20 +145,59 @@ def _where(limit: Any) -> str:
     return "" if limit == "all" else f", at most {limit} objects"
 
 
-def _more_slots(
-    part: Sequence[Row], limit: Any, references: Sequence[Row], config
-) -> list[html_page.Section]:
+def _panels(part, groups) -> dict[str, dict[str, dict[int, list[float]]]]:
+    """Return the values by kind of measure, line of its panel, and number of slots."""
     panels: dict[str, dict[str, dict[int, list[float]]]] = {}
-    known: dict[str, Mapping[str, Any]] = {}
     several = len({row["num_iterations"] for row in part}) > 1
-    for place, kinds in measures.groups(part[0]).items():
+    for place, kinds in groups.items():
         for kind, measure in kinds.items():
             lines = panels.setdefault(kind, {})
             for row in part:
                 name = f"{place}, {row['num_iterations']} iterations"
                 line = lines.setdefault(name if several else place, {})
                 line[row["num_slots"]] = [row[measure]]
-            known[kind] = baselines.drawn(references, measure)
+    return panels
+
+
+def _slot_counts(part, limit, config) -> list[html_page.Section]:
+    """Show over- and under-segmentation against the number of slots."""
+    groups = measures.counts(part[0])
+    if not groups:
+        return []
+    figure = None
+    if len({row["num_slots"] for row in part}) > 1:
+        figure = figures.sweep_plots(
+            _panels(part, groups),
+            xlabel="number of slots",
+            ylabel="",
+            mark=("trained with", config.num_slots),
+        )
+    place, kinds = next(iter(groups.items()))
+    return [
+        html_page.Section(
+            f"Over- and under-segmentation{_where(limit)}",
+            text=measures.COUNTS_TEXT,
+            figure=figure,
+            table=[
+                {"slots": row["num_slots"], "iterations": row["num_iterations"]}
+                | {kind: row[measure] for kind, measure in kinds.items()}
+                for row in part
+            ],
+            table_caption=f"Of the {place}.",
+        )
+    ]
+
+
+def _more_slots(
+    part: Sequence[Row], limit: Any, references: Sequence[Row], config
+) -> list[html_page.Section]:
+    groups = measures.groups(part[0])
+    panels = _panels(part, groups)
+    known: dict[str, Mapping[str, Any]] = {
+        kind: baselines.drawn(references, measure)
+        for kinds in groups.values()
+        for kind, measure in kinds.items()
+    }
     if len({row["num_slots"] for row in part}) < 2 or not panels:
         return []
     figure = figures.sweep_plots(

@@ -69,6 +69,37 @@ def add_occupancy(page, study, jobs, data, rows, tag, where):
     )
 
 
+def add_counts(page, data, rows, tag, where):
+    """Show over- and under-segmentation against the number of slots, where measured."""
+    groups = measures.counts(rows[0])
+    if not groups or any(measures.counts(row) != groups for row in rows):
+        return
+    least, most = data.settings.min_objects, int(data.num_objects.max())
+    place, kinds = next(iter(groups.items()))
+    page.figure(
+        charts.titled("Over- and under-segmentation", where),
+        f"slot_count_{tag}",
+        charts.by_slots(rows, data, rows[0], kinds, least, most),
+        f"Of the {place}; docs/evaluation.md defines the measures.",
+        text=measures.COUNTS_TEXT,
+    )
+    whole = select(rows, min_objects=least, max_objects=most)
+    page.table(
+        "",
+        [
+            {"normalization": measures.normalization(name), "slots": k}
+            | {
+                kind: cell([row[measure] for row in part])
+                for kind, measure in kinds.items()
+            }
+            for name in dict.fromkeys(row["normalization"] for row in whole)
+            for k in sorted({row["num_slots"] for row in whole})
+            if (part := select(whole, normalization=name, num_slots=k))
+        ],
+        f"Of the {place}, mean and standard deviation over seeds.",
+    )
+
+
 def add_rates(page, study, jobs):
     """Add the training losses that the learning rates were chosen by."""
     if not study.learning_rates:

@@ -217,6 +217,7 @@ def _add_results(page, study, jobs, data: Data, rows, where):
         "images with at most this number of objects.",
     )
     add_samples(page, study, jobs, data, f"samples_slots_{{}}_{tag}", where)
+    appendix.add_counts(page, data, rows, tag, where)
     appendix.add_occupancy(page, study, jobs, data, rows, tag, where)
     page.table(
         charts.titled("By number of objects", where),

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from sanorm_jax import metrics
+from sanorm_jax import metrics, optimizers
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
-from sanorm_jax.metrics import occupancy, segmentation
+from sanorm_jax.metrics import boxes, occupancy, segmentation, slot_count
+from sanorm_jax.models import merging
 from sanorm_jax.models.slot_attention import SlotAttention
 
 Batch = dict[str, jax.Array]
@@ -88,6 +89,10 @@ class Task(abc.ABC):
                 f"config.matmul_precision={config.matmul_precision}: is unknown; use "
                 f"one of {', '.join(MATMUL_PRECISIONS)}"
             )
+        # Runs before these fields lack them.
+        self.keep_weight = optimizers.piecewise_linear(config.get("keep_penalty", 0.0))
+        self.merge_threshold = config.get("merge_threshold", 0.0)
+        merging.check_threshold("config.merge_threshold", self.merge_threshold)
 
     @abc.abstractmethod
     def loss(
@@ -144,7 +149,7 @@ class Task(abc.ABC):
         num_slots: int,
         num_iterations: int,
     ) -> dict[str, jax.Array]:
-        """Return the model's outputs in evaluation.
+        """Return the model's outputs, in evaluation; similar slots are merged.
 
         Args:
           variables: Variables of the model.
@@ -156,7 +161,7 @@ class Task(abc.ABC):
         """
         noise = slot_noise(rng, batch["index"], num_slots, self.slot_dim)
         with jax.default_matmul_precision(self.config.matmul_precision):
-            return self.model.apply(
+            out = self.model.apply(
                 variables,
                 self.inputs(batch),
                 train=False,
@@ -164,6 +169,9 @@ class Task(abc.ABC):
                 num_slots=num_slots,
                 num_iterations=num_iterations,
             )
+        if self.merge_threshold:
+            out = merging.merge_slots(out, self.merge_threshold)
+        return out
 
     def train_forward(
         self,
@@ -182,17 +190,43 @@ class Task(abc.ABC):
           ids: Rows in the global batch, `[B]` int32.
           rng: Key of the step.
         """
-        noise = slot_noise(rng, ids, self.config.num_slots, self.slot_dim)
+        num_slots = self.config.num_slots
+        options = {"noise": slot_noise(rng, ids, num_slots, self.slot_dim)}
+        if self.model.slot_attention.adaptive:
+            keep_rng = jax.random.fold_in(rng, 1)
+            options["keep_noise"] = slot_noise(keep_rng, ids, num_slots, 1)[..., 0]
         # The matrix products of the gradient inherit the precision.
         with jax.default_matmul_precision(self.config.matmul_precision):
             out, updated = self.model.apply(
                 {"params": params, "batch_stats": batch_stats},
                 inputs,
                 train=True,
-                noise=noise,
+                **options,
                 mutable=["batch_stats"],
             )
         return out, updated.get("batch_stats", {})
+
+    def keep_penalty(
+        self, out: dict[str, jax.Array], step: Any
+    ) -> tuple[jax.Array | float, dict[str, jax.Array]]:
+        """Return the penalty on kept slots of an adaptive model, and its scalars.
+
+        It is the expected number of slots kept, times `config.keep_penalty` (AdaSlot,
+        Fan et al., CVPR 2024). For other models it is 0.
+
+        Args:
+          out: Outputs of the model.
+          step: Number of the step.
+        """
+        if "keep_probability" not in out:
+            return 0.0, {}
+        weight = self.keep_weight(step)
+        kept = out["keep_probability"].sum(axis=1).mean()
+        scalars = {
+            "kept_slots": out["slot_mask"].sum(axis=1).mean(),
+            "keep_penalty": weight,
+        }
+        return weight * kept, scalars
 
     @property
     def slot_dim(self) -> int:
@@ -237,7 +271,7 @@ class Task(abc.ABC):
     def segmentation_measures(
         self, batch: Batch, size: int, predicted: jax.Array, num_predicted: int
     ) -> dict[str, jax.Array]:
-        """Return ARI, FG-ARI, mBO and mIoU, each `[B]`, of predicted label maps.
+        """Return the measures [B] of predicted label maps, see docs/evaluation.md.
 
         If the dataset has classes (`category`), mBO and mIoU of classes are included.
 
@@ -255,12 +289,15 @@ class Task(abc.ABC):
                 "classes": category,
                 "num_classes": len(self.dataset.settings["categories"]),
             }
-        return segmentation.segmentation_metrics(
-            segmentation.resize_labels(batch["segmentation"], size),
-            predicted,
-            num_true=self.dataset.settings["max_objects"] + 1,
-            num_predicted=num_predicted,
-            **classes,
+        true = segmentation.resize_labels(batch["segmentation"], size)
+        sizes = {
+            "num_true": self.dataset.settings["max_objects"] + 1,
+            "num_predicted": num_predicted,
+        }
+        return (
+            segmentation.segmentation_metrics(true, predicted, **sizes, **classes)
+            | slot_count.count_metrics(true, predicted, **sizes)
+            | boxes.box_metrics(true, predicted, **sizes)
         )
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
@@ -281,5 +318,7 @@ def occupancy_measures(out: dict[str, jax.Array], *names: str) -> dict[str, jax.
     return {
         f"{measure}_{name}": value
         for name in names
-        for measure, value in occupancy.slot_occupancy(out[name]).items()
+        for measure, value in occupancy.slot_occupancy(
+            out[name], out.get("slot_mask")
+        ).items()
     }

@@ -63,22 +63,21 @@ class DinosaurTask(Task):
         )
 
     def loss(self, params, batch_stats, batch, rng, step):
-        """Return the error of the features (equation 2), plus the share penalty."""
+        """Return the error of the features (equation 2), plus the penalties."""
         features = self.inputs(batch)  # [B, N, F]
         out, batch_stats = self.train_forward(
             params, batch_stats, features, batch["position"], rng
         )
         mse = jnp.mean(jnp.square(out["reconstruction"] - features))
-        if not self.is_penalized:
-            return mse, (batch_stats, {})
-        diversity = slot_diversity(out["masks"]).mean()
-        weight = self.share_penalty(step)
-        scalars = {
-            "mse": mse,
-            "slot_diversity": diversity,
-            "slot_share_penalty": weight,
-        }
-        return mse + weight * diversity, (batch_stats, scalars)
+        penalty, scalars = self.keep_penalty(out, step)
+        if self.is_penalized:
+            diversity = slot_diversity(out["masks"]).mean()
+            weight = self.share_penalty(step)
+            penalty += weight * diversity
+            scalars |= {"slot_diversity": diversity, "slot_share_penalty": weight}
+        if scalars:
+            scalars |= {"mse": mse}
+        return mse + penalty, (batch_stats, scalars)
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Return MSE, segmentation measures and slot occupancy of masks and attention.

@@ -77,7 +77,9 @@ class ObjectDiscoveryTask(Task):
         )
         mse = jnp.mean(jnp.square(out["reconstruction"] - image))
         weight = self.loss_weight(step)
-        return weight * mse, (batch_stats, {"mse": mse, "loss_weight": weight})
+        penalty, scalars = self.keep_penalty(out, step)
+        scalars |= {"mse": mse, "loss_weight": weight}
+        return weight * mse + penalty, (batch_stats, scalars)
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Return MSE, segmentation measures and slot occupancy of masks and attention.

@@ -56,13 +56,15 @@ class PropertyPredictionTask(Task):
 
     def loss(self, params, batch_stats, batch, rng, step):
         """Return the mean Huber loss of the matched properties."""
-        del step
         inputs = self.inputs(batch)
         out, batch_stats = self.train_forward(
             params, batch_stats, inputs, batch["position"], rng
         )
-        loss = huber_set_loss(out["predicted_properties"], batch["properties"]).mean()
-        return loss, (batch_stats, {})
+        loss = huber_set_loss(
+            out["predicted_properties"], batch["properties"], out.get("slot_mask")
+        ).mean()
+        penalty, scalars = self.keep_penalty(out, step)
+        return loss + penalty, (batch_stats, scalars)
 
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Return the loss, inputs of average precision, and measures of the attention.
@@ -72,8 +74,13 @@ class PropertyPredictionTask(Task):
         """
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
         predictions = out["predicted_properties"]  # [B, K, 19]
+        slot_mask = out.get("slot_mask")
+        huber = huber_set_loss(predictions, batch["properties"], slot_mask)
+        if slot_mask is not None:
+            # A prediction of NaN stands for no object in average precision.
+            predictions = jnp.where(slot_mask[..., None], predictions, jnp.nan)
         values = {
-            "huber": huber_set_loss(predictions, batch["properties"]),
+            "huber": huber,
             "num_objects": batch["num_objects"],
             "predicted_properties": predictions,
             "properties": batch["properties"],

@@ -42,7 +42,7 @@ def test_a_grid_of_slots_iterations_and_objects_is_written(run):
     assert whole[1]["num_examples"] == tiny.SPLITS["validation"]
     names = {
         f"{score}_{maps}_{method}"
-        for score in ("ari", "fg_ari")
+        for score in ("ari", "fg_ari", "covering", "count_error", "pair_f1", "corloc")
         for maps in ("masks", "attention")
         for method in ("refined", "repeated")
     }
@@ -172,6 +172,7 @@ def test_the_report_is_one_page_of_the_results(run):
         assert f"{row['fg_ari_masks_refined']:.3f}"[:4] in page
     assert "grid of blocks" in page
     assert "outlines of the segments" in page
+    assert "Over- and under-segmentation" in page
 
 
 def test_the_report_needs_neither_data_nor_checkpoint(run, tmp_path, caplog):

@@ -38,6 +38,17 @@ FREE_FIELDS = frozenset(
     }
 )
 
+# Fields that the configs of earlier runs lack, with what those runs were trained with.
+_ADDED = {
+    "keep_penalty": [[0, 0.0]],
+    "merge_threshold": 0.0,
+    "model.adaptive": False,
+    "model.attention": "softmax",
+    "model.num_heads": 1,
+    "model.slot_init": "gaussian",
+    "slot_share_penalty": [[0, 0.0]],
+}
+
 
 def check_writable(folder: pathlib.Path):
     """Raise `UserError` unless files can be written in a folder, which may not exist.
@@ -98,8 +109,10 @@ def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
             f"--workdir={workdir}: has checkpoints but no {CONFIG_FILE}; choose "
             "another --workdir"
         )
-    recorded = fixed_fields(load_config(workdir))
-    if parts := files.differences(recorded, fixed_fields(config)):
+    recorded, given = (
+        _ADDED | files.flatten(fixed_fields(c)) for c in (load_config(workdir), config)
+    )
+    if parts := files.differences(recorded, given):
         raise UserError(
             f"--workdir={workdir}: holds a run of another config ({'; '.join(parts)}); "
             "choose another --workdir"

@@ -53,9 +53,11 @@ def _may_be(name, value, given) -> bool:
         return name in fields.MAY_BE_EMPTY
     if given == "{}":  # how an empty tuple may be written
         return isinstance(value, tuple | list) and name not in (
+            "keep_penalty",
             "loss_weight",
             "num_slots",
             "seeds",
+            "slot_share_penalty",
         )
     number = {"0": 0, "-1": -1, "1.5": 1.5}.get(given)
     if number is None:

@@ -43,6 +43,60 @@ def mean_iou(true, predicted, num_true, num_predicted):
     return iou[rows, columns].sum() / len(iou)
 
 
+def mean_best_overlap_with_background(true, predicted, num_true, num_predicted):
+    return mean_best_overlap(true + 1, predicted, num_true + 1, num_predicted)
+
+
+def covering(true, predicted, num_true, num_predicted):
+    best = overlaps(true, predicted, num_true, num_predicted)
+    if len(best) == 0:
+        return math.nan
+    sizes = [np.sum(true == t) for t in range(1, num_true) if np.any(true == t)]
+    return np.average(best.max(1), weights=sizes)
+
+
+def slot_counts(true, predicted, threshold):
+    """Count slots and objects one pair after the other."""
+    objects = [t for t in np.unique(true) if t > 0]
+    slots = np.unique(predicted)
+    error = len(slots) - len(np.unique(true))
+    pairs = [
+        (t, k)
+        for t, k in itertools.product(objects, slots)
+        if np.mean(predicted[true == t] == k) >= threshold
+    ]
+    covering_slots = {k for _, k in pairs}
+    return {
+        "slots_per_object": len(pairs) / len(objects) if objects else math.nan,
+        "objects_per_slot": len(pairs) / len(covering_slots) if objects else math.nan,
+        "count_error": error,
+        "count_abs_error": abs(error),
+    }
+
+
+def _box(mask):
+    """Return the pixels of a mask's bounding box."""
+    rows, columns = np.nonzero(mask)
+    box = np.zeros_like(mask)
+    box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+    return box
+
+
+def found_boxes(true, predicted, num_true, num_predicted):
+    """Tell for each present object whether a slot's box overlaps its box by half."""
+    slots = [
+        _box(predicted == k) for k in range(num_predicted) if (predicted == k).any()
+    ]
+    found = []
+    for label in range(1, num_true):
+        if (true == label).any():
+            box = _box(true == label)
+            found.append(
+                any(2 * np.sum(box & slot) >= np.sum(box | slot) for slot in slots)
+            )
+    return found
+
+
 def _kind(properties):
     edges = (0, 3, 5, 7, 15)
     return tuple(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanorm_jax.metrics.matching import huber_set_loss, match
+from sanorm_jax.metrics.occupancy import slot_occupancy
 from tests.sanorm_jax.metrics import plain
 
 VECTORS = pathlib.Path(__file__).parents[2] / "vectors" / "set_predictor.npz"
@@ -136,3 +137,33 @@ def test_gradient_is_that_of_the_matched_pairs():
     predictions = np.array([[[0.1] * 4, [0.8] * 4]], np.float32)
     gradient = jax.grad(lambda p: loss(p, targets).sum())(predictions)
     np.testing.assert_allclose(gradient[0, :, 0], [0.1 / 8, -0.2 / 8], rtol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_masked_slots_change_nothing(seed):
+    """With them, matching and loss are those of the other slots alone."""
+    rng = np.random.default_rng(seed)
+    K, M = rng.integers(2, 6, 2)
+    mask = rng.permutation(np.arange(K) < rng.integers(1, K + 1))
+    costs = rng.normal(size=(1, K, M)).astype(np.float32)
+    valid = rng.random((1, M)) < 0.6
+    target = np.asarray(match(costs, valid, mask[None]))
+    check_optimal(costs[:, mask], valid, target[:, mask])
+    assert (target[:, ~mask] == -1).all()
+
+    predictions = rng.random((1, K, 3)).astype(np.float32)
+    targets = rng.random((1, M, 3)).astype(np.float32) * valid[..., None]
+    np.testing.assert_allclose(
+        huber_set_loss(predictions, targets, mask[None]),
+        huber_set_loss(predictions[:, mask], targets),
+        rtol=1e-5,
+    )
+
+
+def test_masked_slots_are_not_counted_as_empty():
+    maps = np.zeros((1, 4, 6), np.float32)
+    maps[:, 0] = 1
+    mask = np.array([[True, True, False, False]])
+    assert slot_occupancy(maps)["empty_slots"] == 0.75
+    assert slot_occupancy(maps, mask)["empty_slots"] == 0.5

@@ -12,6 +12,8 @@ from sanorm_jax.metrics import measures
         ("ap_inf", "AP (no distance limit)"),
         ("ap_0.5", "AP (distance 0.5)"),
         ("mse", "MSE"),
+        ("mbo_bg_masks_refined", "mBO with background (masks, refined)"),
+        ("slots_per_object_masks", "slots per object (masks)"),
         ("slot_entropy_masks", "slot (entropy, masks)"),
     ],
 )
@@ -45,3 +47,17 @@ def test_what_belongs_together_is_shown_together():
         "properties": {"AP (no distance limit)": "ap_inf", "AP (distance 1)": "ap_1"},
         "attention": {"FG-ARI": "fg_ari_attention"},
     }
+
+
+def test_measures_of_the_slot_count_are_apart_from_scores():
+    names = ["fg_ari_masks_refined", "count_error_attention_refined", "pair_f1_masks"]
+    for method in ("repeated", "refined"):
+        names += [f"{k}_masks_{method}" for k in ("pair_recall", "slots_per_object")]
+    assert measures.counts(names) == {
+        "masks": {
+            "slots per object": "slots_per_object_masks_refined",
+            "pair recall": "pair_recall_masks_refined",
+        },
+        "attention": {"slot count error": "count_error_attention_refined"},
+    }
+    assert measures.groups(names) == {"masks": {"FG-ARI": "fg_ari_masks_refined"}}

@@ -48,6 +48,10 @@ def test_metrics_equal_the_plain_ones(true, predicted):
         assert result["mbo"][b] == pytest.approx(mbo, abs=1e-6, nan_ok=True)
         miou = plain.mean_iou(*pair, NUM_TRUE, NUM_PREDICTED)
         assert result["miou"][b] == pytest.approx(miou, abs=1e-6, nan_ok=True)
+        mbo = plain.mean_best_overlap_with_background(*pair, NUM_TRUE, NUM_PREDICTED)
+        assert result["mbo_bg"][b] == pytest.approx(mbo, abs=1e-6, nan_ok=True)
+        covering = plain.covering(*pair, NUM_TRUE, NUM_PREDICTED)
+        assert result["covering"][b] == pytest.approx(covering, abs=1e-6, nan_ok=True)
 
 
 @settings(max_examples=30, deadline=None)

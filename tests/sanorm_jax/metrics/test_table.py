@@ -61,12 +61,13 @@ def test_means_are_float64_over_examples():
 def test_images_without_objects_are_left_out_of_overlaps_alone():
     columns = {
         "mbo_masks": np.array([0.2, np.nan, 0.6], np.float32),
+        "pair_recall_masks": np.array([0.2, np.nan, 0.6], np.float32),
         "fg_ari_masks": np.array([0.2, 1.0, 0.6], np.float32),
     }
     table = Table()
     table.add(np.arange(3), np.ones(3, bool), columns)
     means = table.compute()
-    assert means["mbo_masks"] == pytest.approx(0.4)
+    assert means["mbo_masks"] == means["pair_recall_masks"] == pytest.approx(0.4)
     assert means["fg_ari_masks"] == pytest.approx(0.6)
     assert metrics.count(columns) == {"num_examples": 3, "num_with_objects": 2}
     # Of anything else NaN is a fault, and shows.

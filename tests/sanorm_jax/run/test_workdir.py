@@ -1,5 +1,6 @@
 """Who may write to the folder of a run."""
 
+import json
 import pathlib
 
 import pytest
@@ -34,3 +35,16 @@ def test_a_run_on_nfs_is_one_process(tmp_path):
         with pytest.raises(UserError, match="another process is training there"):
             workdir.claim(tmp_path, config)
     assert not workdir.is_locked(tmp_path)
+
+
+def test_a_run_from_before_a_field_was_added_resumes_with_its_default(tmp_path):
+    config = tiny.config(tmp_path)
+    workdir.claim(tmp_path, config).close()
+    (tmp_path / workdir.CHECKPOINTS / "2").mkdir(parents=True)
+    recorded = json.loads((tmp_path / workdir.CONFIG_FILE).read_text())
+    del recorded["slot_share_penalty"], recorded["model"]["attention"]
+    (tmp_path / workdir.CONFIG_FILE).write_text(json.dumps(recorded))
+    workdir.check_config(tmp_path, config)
+    changed = tiny.config(tmp_path, model__attention="sinkhorn")
+    with pytest.raises(UserError, match="attention: 'softmax' there, 'sinkhorn'"):
+        workdir.check_config(tmp_path, changed)

@@ -102,6 +102,7 @@ def test_the_page_and_its_files(study):
         "attention_2_6_few_random.png",
         "masks_2_6_few_random.png",
         "masks_7_10_few_random.png",
+        "slot_count_few_random.png",
         "grid_few_random.png",
         "samples_slots_5_few_random.png",
         "slot_entropy_few_random.png",

@@ -1,0 +1,86 @@
+"""Measures of the slot count: over-segmentation and under-segmentation told apart.
+
+All of them follow from the contingency table of an image, see `segmentation`. As for
+ARI, pixels without a true label and pixels that no slot claims are left out.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from sanorm_jax.metrics.segmentation import contingency_table
+
+# A slot covers an object if it has at least this share of the object's pixels.
+COVERS = 0.1
+
+
+def count_metrics(
+    true: jax.Array, predicted: jax.Array, *, num_true: int, num_predicted: int
+) -> dict[str, jax.Array]:
+    """Return all measures of the slot count.
+
+    Pairs of pixels are those within the objects of an image. With `n[t, k]` the number
+    of pixels of object t (not the background) in slot k:
+
+        pair_precision   = sum_tk C(n[t, k], 2) / sum_k C(sum_t n[t, k], 2): the share
+                           of pairs of one slot that are of one object. Low with
+                           under-segmentation.
+        pair_recall      = sum_tk C(n[t, k], 2) / sum_t C(sum_k n[t, k], 2): the share
+                           of pairs of one object that are of one slot. Low with
+                           over-segmentation.
+        pair_f1          = their harmonic mean.
+        slots_per_object = mean over objects of the number of slots that cover it.
+        objects_per_slot = mean over slots that cover an object of the number of
+                           objects that the slot covers.
+        count_error      = slots in use - segments present. A slot is in use if it has
+                           a pixel. Segments are the objects and, if it has a pixel,
+                           the background, so a perfect segmentation scores 0.
+        count_abs_error  = its absolute value.
+
+    A slot covers an object if it has at least `COVERS` of the object's pixels. The
+    pair measures are those of scikit-learn's `pair_confusion_matrix`. A precision or
+    recall without any pair is 1.
+
+    Args:
+      true: Integer labels `[B, H, W]` or `[B, N]`; 0 is the background.
+      predicted: Integer labels of as many pixels, 0 to `num_predicted` - 1.
+      num_true: Number of true labels, the background included.
+      num_predicted: Number of predicted labels.
+
+    Returns:
+      The measures by name, float32 `[B]`. For an image without objects, all are NaN
+      except for `count_error` and `count_abs_error`.
+    """
+    # [B, T, K], and [B, T - 1, K] without the background
+    table = contingency_table(
+        true, predicted, num_true=num_true, num_predicted=num_predicted
+    )
+    counts = table[:, 1:].astype(jnp.float32)
+    object_size = counts.sum(2)
+    num_objects = (object_size > 0).sum(1)
+
+    both = _pairs(counts).sum((1, 2))
+    precision = _ratio(both, _pairs(counts.sum(1)).sum(1))
+    recall = _ratio(both, _pairs(object_size).sum(1))
+    covers = (counts >= COVERS * object_size[..., None]) & (counts > 0)
+    num_covering = covers.any(1).sum(1)
+    of_objects = {
+        "pair_precision": precision,
+        "pair_recall": recall,
+        "pair_f1": 2 * precision * recall / jnp.maximum(precision + recall, 1e-12),
+        "slots_per_object": covers.sum((1, 2)) / jnp.maximum(num_objects, 1),
+        "objects_per_slot": covers.sum((1, 2)) / jnp.maximum(num_covering, 1),
+    }
+    error = (table.any(1).sum(1) - table.any(2).sum(1)).astype(jnp.float32)
+    return {
+        name: jnp.where(num_objects > 0, value, jnp.nan)
+        for name, value in of_objects.items()
+    } | {"count_error": error, "count_abs_error": jnp.abs(error)}
+
+
+def _pairs(counts: jax.Array) -> jax.Array:
+    """Return how many ordered pairs of pixels so many pixels form."""
+    return counts * (counts - 1)
+
+
+def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
+    return jnp.where(whole > 0, part / jnp.maximum(whole, 1), 1.0)

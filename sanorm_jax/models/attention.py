@@ -1,0 +1,123 @@
+"""How tokens are distributed over slots.
+
+An entry of `ATTENTIONS` is a function `(logits, slots, mask) -> attention`, or a Linen
+module class with that call:
+
+    logits: Products of queries and keys `[B, K, N]` float32.
+    slots: Normalized slots `[B, K, D]`.
+    mask: Slots that take part `[B, K]`, or None.
+    attention: `[B, K, N]` float32, 1 over the slots, 0 for masked slots.
+
+To add one, write it here and add one line to `ATTENTIONS`.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sanorm_jax.core.errors import UserError
+from sanorm_jax.models import masking
+
+# MESH uses 5. More bring the marginals closer: to 1e-5 of a token for logits of unit
+# variance, as layer norm makes them at the start of training.
+SINKHORN_ITERATIONS = 20
+
+
+def softmax(
+    logits: jax.Array, slots: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """Apply softmax over the slots: Locatello et al. (2020), equation 1."""
+    del slots
+    return jax.nn.softmax(masking.mask_logits(logits, mask), axis=1)
+
+
+def sinkhorn(
+    logits: jax.Array, log_shares: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """Return the entropic transport plan of the tokens to the slots.
+
+    Slot Attention as optimal transport follows MESH (Zhang et al., "Unlocking Slot
+    Attention by Changing Optimal Transport Costs", ICML 2023), without its entropy
+    minimization: Sinkhorn's algorithm (Cuturi, NeurIPS 2013) in the log domain, with
+    the logits as negative costs. It alternates
+
+        f[k] = log mass[k] - log sum_n exp(logits[k, n] + g[n])
+        g[n] =             - log sum_k exp(logits[k, n] + f[k])
+
+    and returns `exp(logits[k, n] + f[k] + g[n])`. Each token is distributed completely,
+    so the plan sums to 1 over the slots, exactly. Slot k receives the mass
+    `N exp(log_shares[k])`, up to the convergence of `SINKHORN_ITERATIONS`.
+
+    Args:
+      logits: `[B, K, N]`.
+      log_shares: Logarithm of the slots' shares of the image `[B, K]`.
+      mask: Slots that take part `[B, K]`; the shares of the others are 0.
+    """
+    logits = masking.mask_logits(logits, mask)
+    log_mass = log_shares + jnp.log(float(logits.shape[-1]))
+
+    def step(potentials, _):
+        _, token_potential = potentials
+        # [B, K]
+        slot_potential = log_mass - jax.nn.logsumexp(logits + token_potential, axis=2)
+        if mask is not None:
+            slot_potential = jnp.where(mask.astype(bool), slot_potential, 0.0)
+        # [B, 1, N]
+        token_potential = -jax.nn.logsumexp(
+            logits + slot_potential[..., None], axis=1, keepdims=True
+        )
+        return (slot_potential, token_potential), None
+
+    start = (jnp.zeros_like(log_mass), jnp.zeros_like(logits[:, :1]))
+    (slot_potential, token_potential), _ = jax.lax.scan(
+        step, start, length=SINKHORN_ITERATIONS
+    )
+    return jnp.exp(logits + slot_potential[..., None] + token_potential)
+
+
+def sinkhorn_uniform(
+    logits: jax.Array, slots: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """Give equal masses to the slots, see `sinkhorn`."""
+    del slots
+    zeros = masking.mask_logits(jnp.zeros(logits.shape[:2]), mask)
+    return sinkhorn(logits, jax.nn.log_softmax(zeros, axis=1), mask)
+
+
+class SinkhornLearned(nn.Module):
+    """Give the slots masses that are predicted from them, see `sinkhorn`.
+
+    As in MESH, the shares are a softmax over slots of a linear map. The
+    tokens' marginals stay uniform, so that attention is 1 over the slots.
+    """
+
+    @nn.compact
+    def __call__(
+        self, logits: jax.Array, slots: jax.Array, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the attention `[B, K, N]`."""
+        # [B, K]; zeros, so that training starts from equal masses
+        kernel = self.param("share", nn.initializers.zeros, (slots.shape[-1],))
+        shares = masking.mask_logits(slots.astype(jnp.float32) @ kernel, mask)
+        return sinkhorn(logits, jax.nn.log_softmax(shares, axis=1), mask)
+
+
+ATTENTIONS = {
+    "softmax": softmax,
+    "sinkhorn": sinkhorn_uniform,
+    "sinkhorn_learned": SinkhornLearned,
+}
+
+
+def make(name: str):
+    """Return an entry of `ATTENTIONS`, to be called in a module's compact method.
+
+    Raises:
+      UserError: The name is unknown.
+    """
+    if name not in ATTENTIONS:
+        raise UserError(
+            f"attention={name!r}: is unknown; use one of {', '.join(ATTENTIONS)}"
+        )
+    attention = ATTENTIONS[name]
+    return attention(name="marginals") if isinstance(attention, type) else attention

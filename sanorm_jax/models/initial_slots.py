@@ -1,0 +1,124 @@
+"""The initial slots: where Slot Attention starts from.
+
+An entry of `INITIAL_SLOTS` is a function `(module, tokens, noise, mask) -> slots`:
+
+    module: The `SlotAttention`, in its compact method, for parameters.
+    tokens: `[B, N, C]`, normalized.
+    noise: Standard normal `[B, K, D]`.
+    mask: Slots that take part `[B, K]`, or None.
+    slots: `[B, K, D]` float32.
+
+To add one, write it here and add one line to `INITIAL_SLOTS`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sanorm_jax.core.errors import UserError
+from sanorm_jax.models import layers
+
+
+def gaussian(module: Any, tokens: jax.Array, noise: jax.Array, mask: Any) -> jax.Array:
+    """Draw from a normal distribution with learned mean and variance.
+
+    Locatello et al. (NeurIPS 2020), algorithm 1.
+    """
+    del tokens, mask
+    dim = noise.shape[-1]
+    bound = (6 / (2 * dim)) ** 0.5
+    mean = module.param("slots_mu", layers.uniform(bound), (1, 1, dim))
+    log_sigma = module.param("slots_logsigma", layers.uniform(bound), (1, 1, dim))
+    return mean + jnp.exp(log_sigma) * noise.astype(jnp.float32)
+
+
+def learned(module: Any, tokens: jax.Array, noise: jax.Array, mask: Any) -> jax.Array:
+    """Take one learned query for each slot, as many as in training.
+
+    BO-QSA (Jia et al., "Improving Object-centric Learning with Query Optimization",
+    ICLR 2023), there with bi-level optimization: the entry `bo_qsa`.
+
+    Raises:
+      UserError: Another number of slots than in training.
+    """
+    del tokens, mask
+    _, num_slots, dim = noise.shape
+    if num_slots != module.num_slots:
+        raise UserError(
+            f"num_slots={num_slots}: slot_init={module.slot_init} has "
+            f"{module.num_slots} queries; use as many slots, or train with "
+            "slot_init=gaussian or tokens"
+        )
+    queries = module.param("slots_queries", layers.glorot, (num_slots, dim))
+    return jnp.broadcast_to(queries, noise.shape)
+
+
+def tokens(module: Any, tokens: jax.Array, noise: jax.Array, mask: Any) -> jax.Array:
+    """Take tokens as seeds, chosen by k-means++, through a learned linear map.
+
+    Arthur and Vassilvitskii, "k-means++" (SODA 2007), section 2.2: each seed is a token
+    drawn with a probability proportional to its squared distance from the nearest seed
+    before it. Any number of slots can be used.
+    """
+    seeds = jax.lax.stop_gradient(kmeans_plus_plus(tokens, noise[..., 0], mask))
+    # [B, K, C]
+    chosen = jnp.take_along_axis(tokens, seeds[..., None], axis=1)
+    kernel = module.param(
+        "to_slots", layers.glorot, (tokens.shape[-1], noise.shape[-1])
+    )
+    return chosen.astype(jnp.float32) @ kernel
+
+
+def kmeans_plus_plus(
+    tokens: jax.Array, noise: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """Return the indices of the seeds among the tokens, `[B, K]`.
+
+    Args:
+      tokens: `[B, N, C]`.
+      noise: Standard normal `[B, K]`; each value draws one seed.
+      mask: Slots that take part `[B, K]`; the seeds of others repel none.
+    """
+    tokens = tokens.astype(jnp.float32)
+    uniform = jax.scipy.stats.norm.cdf(noise)
+    taking_part = jnp.ones(noise.shape, bool) if mask is None else mask.astype(bool)
+
+    def draw(carry, slot):
+        # [B, N] squared distance from the nearest seed; infinite before the first
+        nearest = carry
+        uniform, takes_part = slot
+        weights = jnp.where(jnp.isinf(nearest), 1.0, nearest)
+        cumulative = jnp.cumsum(weights, axis=1)
+        threshold = uniform[:, None] * cumulative[:, -1:]
+        index = jnp.argmax(cumulative > threshold, axis=1)
+        seed = jnp.take_along_axis(tokens, index[:, None, None], axis=1)
+        distance = jnp.square(tokens - seed).sum(-1)
+        repelled = jnp.minimum(nearest, distance)
+        return jnp.where(takes_part[:, None], repelled, nearest), index
+
+    start = jnp.full(tokens.shape[:2], jnp.inf)
+    _, seeds = jax.lax.scan(draw, start, (uniform.T, taking_part.T))
+    return seeds.T
+
+
+INITIAL_SLOTS = {
+    "gaussian": gaussian,
+    "learned": learned,
+    "tokens": tokens,
+    # Bi-level optimization: `SlotAttention` passes the gradient on to the queries.
+    "bo_qsa": learned,
+}
+
+
+def make(name: str):
+    """Return an entry of `INITIAL_SLOTS`.
+
+    Raises:
+      UserError: The name is unknown.
+    """
+    if name not in INITIAL_SLOTS:
+        raise UserError(
+            f"slot_init={name!r}: is unknown; use one of {', '.join(INITIAL_SLOTS)}"
+        )
+    return INITIAL_SLOTS[name]
