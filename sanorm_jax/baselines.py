@@ -89,7 +89,7 @@ def evaluate(
 
     def measure(predicted):
         return task.segmentation_measures(
-            batch, size, predicted, max(num_true, *num_slots)
+            batch, size, predicted, max((num_true, *num_slots))
         )
 
     # Compiled once for all of them; {name: [P, B]}

@@ -143,7 +143,7 @@ def test_features_made_otherwise_are_refused(run, photos, tmp_path):
     options = Options(source=photos, data_dir=tmp_path, image_size=SIZE)
     prepare("images", options, name="photos")
     assert (
-        "give --like=WORKDIR" in _extract(tmp_path, "photos", "images", *FLAGS).stderr
+        "pass --like=WORKDIR" in _extract(tmp_path, "photos", "images", *FLAGS).stderr
     )
     # The standardisation of other images, and another size of patches.
     stores.write_source(tmp_path / "mine", {"train": 8, "validation": 8}, SIZE)
