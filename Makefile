@@ -20,7 +20,7 @@ ENCODER := vit_small_patch14_dinov2.lvd142m
 VIT := $(DATA_DIR)/weights/$(ENCODER).safetensors
 
 .PHONY: demo study properties pixels blocks discovery tabletop paper segment test lint
-.PHONY: clean
+.PHONY: clean study_tabletop
 .PHONY: weights shapes scenes small_scenes scanned tetrominoes small_shapes
 
 # Trains CONFIG in the folder RUN, evaluates it over GRID, writes a report.
@@ -98,13 +98,17 @@ scanned: $(VENV)/.scenes weights
 		--image_size=128 --splits=train:2000,validation:480,validation_unseen:240 \
 		--objects=train:3-6,validation:3-10,validation_unseen:3-6
 	$(BIN)/python -m feature_extraction.extract --dataset=tabletop \
-		--encoder=$(ENCODER) --weights=$(VIT) --input_size=224 --components=48 \
+		--encoder=$(ENCODER) --weights=$(VIT) --input_size=224 --components=96 \
 		--data_dir=$(DATA_DIR)
 
 tabletop: CONFIG := tabletop
 tabletop: GRID := --num_slots=7,11,15,20 --max_objects=6,10
 tabletop: scanned
 	$(train_and_show)
+
+study_tabletop: scanned
+	$(BIN)/python -m sanorm_jax.study --config=configs/study_tabletop.py \
+		--workdir=$(RUN) --config.base.data_dir=$(DATA_DIR)
 
 tetrominoes: $(VENV)/.run
 	$(BIN)/python -m data.prepare --dataset=blocks --data_dir=$(DATA_DIR) \

@@ -2,10 +2,13 @@
 
     make tabletop
 
-Trains 7 slots on ViT-S/14 features (48 principal components) of 2,000 scenes of 3 to 6
-scanned objects. Evaluates on held-out scenes of the same objects and, as the split
-`validation_unseen`, of objects and floors that training never shows. The settings are
-those of `configs/shapes.py` and are not tuned for these scenes. Not reproduced yet.
+Trains 7 slots on ViT-S/14 features (96 principal components) of 2,000 scenes of 3 to 6
+scanned objects for 4,000 steps of 16. Evaluates on held-out scenes of the same objects.
+The split `validation_unseen` has objects and floors that training never shows. The
+gradient is that of implicit differentiation, which allows the higher learning rate.
+
+Expected result: FG-ARI 0.68, ARI 0.67 and mBO 0.47 of the masks at 7 slots, see
+docs/results.md.
 """
 
 import ml_collections
@@ -16,4 +19,6 @@ from sanorm_jax.configs import shapes
 def get_config() -> ml_collections.ConfigDict:
     config = shapes.get_config()
     config.dataset = "tabletop"
+    config.model.implicit = True
+    config.optimizer.learning_rate = 2.5e-3
     return config
