@@ -19,12 +19,12 @@ BEGIN, END = "```mermaid\n", "```\n"
 TOP = ("data", "feature_extraction", "configs")
 BANDS = {
     "commands": ("command_line", "main", "paper", "study"),
-    "what is shown": ("report", "drawing"),
-    "a model at work": ("train", "evaluate", "segment", "trained", "baselines"),
-    "the run and its safety": ("run",),
-    "the method": ("tasks", "models", "metrics", "train_step", "optimizers"),
+    "reports and figures": ("report", "drawing"),
+    "training and inference": ("train", "evaluate", "segment", "trained", "baselines"),
+    "run state and fault tolerance": ("run",),
+    "method": ("tasks", "models", "metrics", "train_step", "optimizers"),
     "data": TOP,
-    "ground": ("core",),
+    "shared utilities": ("core",),
 }
 MODULES = {name for band in BANDS.values() for name in band}
 
