@@ -182,7 +182,7 @@ def test_a_run_on_images_needs_them_at_its_own_size(data, photos, tmp_path):
 
 def test_bad_input_is_named(run, tmp_path):
     config, workdir = run
-    with pytest.raises(UserError, match="--num_slots=257: label maps hold 256"):
+    with pytest.raises(UserError, match="--num_slots=257: label maps hold at most 256"):
         segment.segment(config, workdir, num_slots=[257])
     with pytest.raises(UserError, match="--num_slots=0"):
         segment.segment(config, workdir, num_slots=[0])
