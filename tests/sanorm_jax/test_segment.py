@@ -157,7 +157,7 @@ def test_features_made_otherwise_are_refused(run, photos, tmp_path):
         segment.segment(config, workdir, dataset="mine", data_dir=str(tmp_path))
     message = str(caught.value)
     assert "--dataset=mine: not the features that the run was trained on" in message
-    assert "patch_size: 4 there, 8 now" in message
+    assert "patch_size: 4 recorded, 8 now" in message
     assert "mean: " in message and "--like" in message
     assert "\n" not in message
     with pytest.raises(UserError, match="not a store"):
