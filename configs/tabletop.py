@@ -3,9 +3,9 @@
     make tabletop
 
 Trains 7 slots on ViT-S/14 features (48 principal components) of 2,000 scenes of 3 to 6
-scanned objects. Evaluates on held-out scenes of the same objects and, as the split
-`validation_unseen`, of objects and floors that training never shows. The settings are
-those of `configs/shapes.py` and are not tuned for these scenes. Not reproduced yet.
+scanned objects. Evaluates on held-out scenes of the same objects. The split
+`validation_unseen` has objects and floors that are not in the training data. The
+settings are those of `configs/shapes.py`, without tuning. Not reproduced yet.
 """
 
 import ml_collections
