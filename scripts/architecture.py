@@ -19,12 +19,12 @@ BEGIN, END = "```mermaid\n", "```\n"
 TOP = ("data", "feature_extraction", "configs")
 BANDS = {
     "commands": ("command_line", "main", "paper", "study"),
-    "what is shown": ("report", "drawing"),
-    "a model at work": ("train", "evaluate", "segment", "trained", "baselines"),
-    "the run and its safety": ("run",),
-    "the method": ("tasks", "models", "metrics", "train_step", "optimizers"),
+    "output": ("report", "drawing"),
+    "training and evaluation": ("train", "evaluate", "segment", "trained", "baselines"),
+    "runs": ("run",),
+    "method": ("tasks", "models", "metrics", "train_step", "optimizers"),
     "data": TOP,
-    "ground": ("core",),
+    "foundations": ("core",),
 }
 MODULES = {name for band in BANDS.values() for name in band}
 
