@@ -1,21 +1,21 @@
-# On a fresh machine: `make demo`, `make study`, `make test`. Each sets up itself.
+# Each target sets up its own environment, such as `make demo`, `make study`, `make test`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA_DIR ?= datasets
 WORKDIR ?= experiments/shapes
-# Of `make segment`: the folder of images, and under which name they are stored.
+# For `make segment`: folder of the images, and name of their store.
 IMAGES ?=
 NAME ?= $(notdir $(abspath $(WORKDIR)))_$(notdir $(abspath $(IMAGES)))
 TEST_PROCESSES ?= 2
 STUDY_WORKDIR ?= experiments/study_shapes
 PAPER_WORKDIR ?= experiments/paper
 
-# Large pages save XLA's CPU buffers from being mapped and zeroed anew each step.
+# With large pages, XLA's CPU buffers are not mapped and zeroed again at each step.
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-# The ViT whose features the demo, the study and `make paper` learn from.
+# ViT whose features the demo, the study and `make paper` use.
 ENCODER := vit_small_patch14_dinov2.lvd142m
 VIT := $(DATA_DIR)/weights/$(ENCODER).safetensors
 
@@ -23,7 +23,7 @@ VIT := $(DATA_DIR)/weights/$(ENCODER).safetensors
 .PHONY: clean study_tabletop
 .PHONY: weights shapes scenes small_scenes scanned tetrominoes small_shapes
 
-# Trains CONFIG in the folder RUN, evaluates it over GRID, writes a report.
+# Train CONFIG in the folder RUN, evaluate it over GRID, and write a report.
 define train_and_show
 	$(BIN)/python -m sanorm_jax.main --config=configs/$(CONFIG).py --workdir=$(RUN) \
 		--config.data_dir=$(DATA_DIR)
@@ -48,7 +48,7 @@ $(VENV)/.test: $(VENV)/.run
 weights: $(VENV)/.run
 	$(BIN)/python -m feature_extraction.fetch_weights --data_dir=$(DATA_DIR)
 
-# Scenes as in training, and for evaluation also with more objects; their features.
+# Scenes of 3 to 6 objects, for evaluation up to 10, and their features.
 shapes: weights
 	$(BIN)/python -m data.prepare --dataset=shapes --data_dir=$(DATA_DIR) \
 		--image_size=128 --splits=train:2000,validation:480 \
@@ -81,7 +81,7 @@ properties: GRID := --num_slots=7,14 --max_objects=3,6
 properties: scenes
 	$(train_and_show)
 
-# The same from pixels: small scenes of 1 to 3 objects.
+# Small scenes of 1 to 3 objects, for property prediction from pixels.
 small_scenes: $(VENV)/.run
 	$(BIN)/python -m data.prepare --dataset=shapes --name=scenes_64 \
 		--data_dir=$(DATA_DIR) --image_size=64 \
@@ -92,7 +92,7 @@ pixels: GRID := --num_slots=4,8 --max_objects=1,3
 pixels: small_scenes
 	$(train_and_show)
 
-# Scenes of scanned objects, also of objects and floors that training never shows.
+# Scenes of scanned objects, with a split of unseen objects and floors.
 scanned: $(VENV)/.scenes weights
 	$(BIN)/python -m data.prepare --dataset=tabletop --data_dir=$(DATA_DIR) \
 		--image_size=128 --splits=train:2000,validation:480,validation_unseen:240 \
@@ -119,7 +119,7 @@ blocks: GRID := --num_slots=4,5,7,11 --max_objects=3,5
 blocks: tetrominoes
 	$(train_and_show)
 
-# Scenes of CLEVR's kind, 32 x 32 pixels, for object discovery.
+# CLEVR-like scenes of 32 x 32 pixels, for object discovery.
 small_shapes: $(VENV)/.run
 	$(BIN)/python -m data.prepare --dataset=shapes --name=shapes_32 \
 		--data_dir=$(DATA_DIR) --image_size=32 \
@@ -130,15 +130,16 @@ discovery: GRID := --num_slots=7,9,11 --num_iterations=3,5
 discovery: small_shapes
 	$(train_and_show)
 
-# The three tasks in small, four normalizations each; started again, it goes on.
+# The paper's three tasks, scaled down, with four normalizations each. Running it again
+# resumes.
 paper: shapes scenes tetrominoes
 	$(BIN)/python -m sanorm_jax.paper --config=configs/paper.py \
 		--workdir=$(PAPER_WORKDIR) --config.data_dir=$(DATA_DIR) \
 		$(if $(SEEDS),--config.seeds="($(SEEDS),)")
 
-# WEIGHTS: the file of a ViT's weights, if the run's features were made with one.
+# WEIGHTS: file of the ViT's weights, if the features of the run come from such a file.
 segment: $(VENV)/.run
-	$(if $(IMAGES),,$(error IMAGES: give the folder, make segment IMAGES=DIR WORKDIR=RUN))
+	$(if $(IMAGES),,$(error IMAGES: not set; run make segment IMAGES=DIR WORKDIR=RUN))
 	$(BIN)/python -m data.prepare --dataset=images --source=$(IMAGES) --name=$(NAME) \
 		--like=$(WORKDIR) --data_dir=$(DATA_DIR)
 	$(BIN)/python -m feature_extraction.extract --dataset=images --name=$(NAME) \
@@ -147,7 +148,7 @@ segment: $(VENV)/.run
 		--dataset=$(NAME) --data_dir=$(DATA_DIR) \
 		$(if $(NUM_SLOTS),--num_slots=$(NUM_SLOTS))
 
-# Large pages would keep what tests have freed.
+# With large pages, memory that tests free would not return to the system.
 test: export GLIBC_TUNABLES :=
 test: lint
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder

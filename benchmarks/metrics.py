@@ -2,10 +2,10 @@
 
     python -m benchmarks.metrics [--num_images=10000]
 
-The loop uses the plain versions that the tests compare against, one image at a time.
-The loop and scikit-learn run on the first images only, and their time is scaled up.
-Average precision runs on all images both ways. The table also has compile times and the
-largest difference of the results.
+The loop calls the reference versions of the tests, one image at a time. The loop and
+scikit-learn run only on the first images, and their time is extrapolated. Average
+precision runs on all images in both implementations. The table also has compile times
+and the largest difference between the results.
 """
 
 import functools
@@ -78,18 +78,19 @@ def main():
     """Print the table."""
     count, batch_size = NUM_IMAGES.value, min(BATCH_SIZE.value, NUM_IMAGES.value)
     num_labels = NUM_SLOTS.value
-    few = min(NUM_PLAIN.value, count)
+    num_plain = min(NUM_PLAIN.value, count)
     # The same images in each batch, because 10,000 would fill 8 GB.
-    true, predicted = make_segmentations(max(batch_size, few), SIDE.value, num_labels)
+    num_distinct = max(batch_size, num_plain)
+    true, predicted = make_segmentations(num_distinct, SIDE.value, num_labels)
     sizes = {"num_true": num_labels, "num_predicted": num_labels}
-    pairs = list(zip(true[:few], predicted[:few], strict=True))
+    pairs = list(zip(true[:num_plain], predicted[:num_plain], strict=True))
     ari, overlap = segmentation.adjusted_rand_index, segmentation.mean_best_overlap
-    fg = true[:few] > 0
+    fg = true[:num_plain] > 0
 
     def sklearn_fg_ari(pair, mask):
         return adjusted_rand_score(pair[0][mask], pair[1][mask])
 
-    ways = {
+    implementations = {
         "ARI": (
             ari,
             lambda: [adjusted_rand_score(t.ravel(), p.ravel()) for t, p in pairs],
@@ -121,7 +122,7 @@ def main():
         table.add_column(name, justify="right")
 
     on_device = jax.device_put((true, predicted))
-    for name, (metric, library, loop) in ways.items():
+    for name, (metric, library, loop) in implementations.items():
         function = jax.jit(functools.partial(metric, **sizes))
         batch = [labels[:batch_size] for labels in on_device]
         _, first = timed(lambda f=function, b=batch: f(*b))
@@ -131,13 +132,12 @@ def main():
 
         results, seconds = timed(ours)
         expected, loop_s = timed(loop)
-        shared = min(few, batch_size)
+        shared = min(num_plain, batch_size)
         difference = np.abs(np.array(results[0][:shared]) - expected[:shared]).max()
-        library_s = timed(library)[1] * count / few if library else None
+        scale = count / num_plain
+        library_s = timed(library)[1] * scale if library else None
         compile_s = first - seconds / len(results)
-        add(
-            table, name, seconds, compile_s, library_s, loop_s * count / few, difference
-        )
+        add(table, name, seconds, compile_s, library_s, loop_s * scale, difference)
 
     split = make_properties(count, NUM_SLOTS.value)
     ours, seconds = timed(lambda: average_precision.average_precision(*split))

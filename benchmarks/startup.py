@@ -1,11 +1,10 @@
-"""Time the start of training, and the share of time that steps wait for data.
+"""Time the start of training, and the fraction of time that steps wait for data.
 
     python -m benchmarks.startup [--tasks=dinosaur] [--steps=20]
 
 Each task is trained on random examples at the sizes of `benchmarks.train_step`, in
-three processes: without the compilation cache, filling it, and reading it. The table
-shows what they logged. Waiting for data is measured in the last process, after its
-first step.
+three processes: without the compilation cache, filling it, and reading it. The last
+process also measures the time waiting for data, after its first step.
 """
 
 import os
@@ -61,7 +60,7 @@ def train(
         f"--config.compilation_cache={cache}",
     ]
     environment = os.environ.copy()
-    # It would share one cache between the three processes.
+    # With this variable, all three processes would share one cache.
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
     lines = workdir_lib.read_lines(workdir / writers.METRICS_FILE)

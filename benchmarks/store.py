@@ -1,4 +1,4 @@
-"""Time reading of random feature batches with several readers of the same data.
+"""Time random reads of feature batches with several readers of the same data.
 
     python -m benchmarks.store --folder=/local/disk --gigabytes=2
     python -m benchmarks.store --folder=/local/disk --cold
@@ -94,7 +94,7 @@ def write(folder: pathlib.Path, num_videos: int):
 
 
 def _own_bytes() -> int:
-    # Without mapped files, whose pages the system can reclaim.
+    # Excludes mapped files, whose pages the system can reclaim.
     rollup = pathlib.Path("/proc/self/smaps_rollup").read_text()
     return 1024 * sum(map(int, re.findall(r"Pss_(?:Anon|Shmem):\s+(\d+) kB", rollup)))
 
@@ -231,7 +231,7 @@ def measure(folder: pathlib.Path) -> dict[str, Result]:
         for name, read in readers.items():
             if _COLD.value:
                 _drop_pages(folder)
-            if turn < 0:  # Warm-up, with the memory measured, which takes time.
+            if turn < 0:  # The warm-up also measures memory, which takes time.
                 with _Peak() as peak:
                     read(examples)
                 results[name].peak = peak.bytes

@@ -1,8 +1,8 @@
-"""The three models in plain PyTorch, the baseline of training step benchmarks.
+"""The three models in plain PyTorch, as a baseline for benchmarks of training steps.
 
-They consist of PyTorch's own layers. Parameters have the names that
-`sanorm_jax.run.parameters.torch_weights` maps, so that both sides can start from the
-same weights. Slot Attention uses the weighted mean and PyTorch's GRU cell.
+They use PyTorch's own layers. The names of the parameters are those that
+`sanorm_jax.run.parameters.torch_weights` maps, so both sides can start from the same
+weights. Slot Attention uses the weighted mean and PyTorch's GRU cell.
 """
 
 from collections.abc import Callable

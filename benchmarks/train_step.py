@@ -1,4 +1,4 @@
-"""Time training steps, compared with plain PyTorch, in turns in one process.
+"""Time training steps against plain PyTorch, alternating in one process.
 
     python -m benchmarks.train_step --cases=paper
     python -m benchmarks.train_step --cases=growth --repeats=3
@@ -6,11 +6,11 @@
 
 A step is a forward pass, a backward pass and an Adam update in float32 on random
 inputs. Both sides start from the same weights and must compute the same loss. Memory is
-the rise of the process's peak during one step. A matrix product and a pass over memory
-take turns with the steps. A second table has the time that the step's operations and
-bytes would take at the rates measured so. On a shared machine, compare CPU time on one
-core (last line), because threads that wait for each other distort elapsed time. Needs
-PyTorch.
+the increase of the process's peak during one step. A matrix product and a pass over
+memory, timed between the steps, measure the rates of the machine. A second table shows
+the time that the operations and bytes of a step would take at these rates. On a shared
+machine, compare CPU time on one core (last command), because threads that wait for each
+other distort elapsed time. Needs PyTorch.
 """
 
 import ctypes
@@ -75,7 +75,7 @@ def machine_rates() -> dict[str, Callable[[], float]]:
 def peak_rise(run: Callable[[], float]) -> float:
     """Return the rise of the process's peak memory during a call, in GB."""
     gc.collect()
-    # So that free memory held by malloc does not count.
+    # Exclude free memory that malloc holds.
     ctypes.CDLL(None).malloc_trim(0)
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = _status_gb("VmRSS")

@@ -4,9 +4,9 @@
     python -m benchmarks.train_step_memory --what=gpu
 
 `memory` compiles DINOSAUR's step with and without remat, and prints the memory of its
-state and temporary buffers as XLA reports it. `gpu` scales the counts of steps at a
-small batch size to the paper's batch sizes, and divides them by the rates of data
-sheets. The times are calculated, not measured.
+state and temporary buffers as XLA reports it. `gpu` scales the operations and bytes of
+steps at a small batch size to the paper's batch sizes, and divides them by the rates in
+data sheets. The times are calculated, not measured.
 """
 
 import dataclasses

@@ -23,14 +23,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_train_sequences = 0
     config.num_validation_examples = 0
     config.num_validation_sequences = 0
-    config.data_seed = 0  # seed of the subset, if a number above limits it
+    config.data_seed = 0  # seed of the subset that these limits select
 
     # Slot Attention.
     config.num_slots = 7
     config.num_iterations = 3
     config.update_normalization = "weighted_mean"
     config.dtype = "float32"
-    # Precision of float32 products: default or high (TF32 on GPUs), highest (float32).
+    # Precision of float32 matrix products: default, high (TF32 on GPUs) or highest.
     config.matmul_precision = "default"
     config.init_from = ""  # workdir or converted PyTorch checkpoint
     config.model = ml_collections.ConfigDict()  # options of the task's model
@@ -82,7 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def train_as_on_clevr(config: ml_collections.ConfigDict):
-    """Set what both experiments on CLEVR share (Locatello et al., NeurIPS 2020)."""
+    """Set fields shared by experiments on CLEVR (Locatello et al., NeurIPS 2020)."""
     config.optimizer.learning_rate = 3.73213196614723e-4
     config.optimizer.warmup_start = 1e-3
     config.evaluation_resolution = 128
@@ -94,7 +94,7 @@ def train_for_minutes(
     learning_rate: float,
     warmup_steps: int,
 ):
-    """Set what experiments on synthetic scenes share: Adam, cosine decay, clipping."""
+    """Set Adam, cosine decay and clipping for experiments on synthetic scenes."""
     config.num_train_steps = num_train_steps
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = learning_rate
@@ -136,15 +136,15 @@ def study(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigD
 
 
 def train_on_6_and_10_objects(study: ml_collections.ConfigDict, dataset: str):
-    """Set the paper's two trainings: 7 slots on up to 6 objects, 11 on up to 10."""
+    """Set the paper's training settings: 7 slots up to 6 objects, 11 slots up to 10."""
     study.train_settings[f"{dataset}6"] = {"num_slots": 7, "max_objects": 6}
     study.train_settings[f"{dataset}10"] = {"num_slots": 11, "max_objects": 10}
 
 
 def measures(*kinds: str, suffix: str = "") -> tuple[str, ...]:
-    """Return the names of the measures, for the masks and then for the attention.
+    """Return the names of measures, first of the masks, then of the attention.
 
-    Heat maps and the table of gains show the first one.
+    Heat maps and the table of gains show the first measure.
     """
     return tuple(
         f"{kind}_{maps}{suffix}" for maps in ("masks", "attention") for kind in kinds

@@ -9,10 +9,10 @@
 Trains 6 slots for 300,000 steps of 64 images, on the 1,464 training images of VOC, or
 on 10,582 if SBD lies beside VOC. Evaluates on the 1,449 images of `val` at 320 pixels.
 
-The settings are those of `configs/dinosaur_coco.py`. The numbers of slots and steps
-come from (1) the config `voc2012_trainaug_feat_rec_dino_base16_auto` of the same
-authors. That config has an autoregressive transformer decoder. No settings for VOC are
-published for the MLP decoder used here, so all other values are those for COCO.
+The numbers of slots and steps come from (1) the config
+`voc2012_trainaug_feat_rec_dino_base16_auto` of the same authors, which has an
+autoregressive transformer decoder. No settings for VOC are published for the MLP
+decoder used here, so all other values are those of `configs/dinosaur_coco.py`.
 
 Not reproduced yet. Tests run the code path on small files in VOC's formats.
 """

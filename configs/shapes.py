@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.decoder_hidden_dim = 96
     config.model.decoder_num_hidden_layers = 2
 
-    # Without the penalty one run in ten shares the background among several slots.
+    # Without the penalty, the background is split among several slots in 1 of 10 runs.
     config.slot_share_penalty = ((800, 0.0), (1_200, 0.01))
     common.train_for_minutes(config, 4_000, learning_rate=1e-3, warmup_steps=200)
 

@@ -4,9 +4,9 @@
 
 Trains four normalizations of the demo's model with three seeds, with 7 slots on 3 to 6
 objects. Evaluates with 4 to 20 slots on up to 10 objects. For each normalization, the
-learning rate is the one of two with the lower training loss on the first seed. Number
-of steps and batch size were fixed before the comparison. They differ from the demo's,
-which were chosen later for batch norm alone.
+better of two learning rates is used: that with the lower training loss on the first
+seed. The number of steps and the batch size were fixed before the comparison. They
+differ from the demo's, which were chosen later and only for batch norm.
 
 Takes 70 minutes on two cores.
 
@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.base.optimizer.cosine_steps = 2_000
     config.base.evaluate_every_steps = 500
     config.base.log_every_steps = 20
-    # Each normalization tries both with the first seed; the training loss decides.
+    # The first seed of each normalization tries both; the lower training loss wins.
     config.learning_rates = (1e-3, 2.5e-3)
     config.train_settings.objects_3_6 = {
         "num_slots": 7,

@@ -13,8 +13,8 @@ from sanorm_jax.core import files
 # Metadata file of a Zarr array or group.
 METADATA = "zarr.json"
 
-# Up to this size per example, one chunk holds a whole shard: such columns are always
-# read completely.
+# Maximum bytes per example for which one chunk holds an entire shard. Such columns are
+# always read completely.
 _SMALL_BYTES = 1024
 
 
@@ -58,7 +58,7 @@ def metadata(
         as_bytes["configuration"] = {"endian": "little"}
     codecs = [as_bytes]
     if kind == np.uint8 and per_chunk == 1:
-        # Images and label maps. Features do not compress enough to be worth it.
+        # Images and label maps. Features do not compress enough to justify the cost.
         codecs.append({"name": "zstd", "configuration": {"level": 3}})
     index = [{"name": "bytes", "configuration": {"endian": "little"}}]
     sharding = {
@@ -66,8 +66,8 @@ def metadata(
         "codecs": [*codecs, {"name": "crc32c"}],
         "index_codecs": [*index, {"name": "crc32c"}],
     }
-    # Other readers return the fill value for a missing shard; zeros would pass for
-    # features.
+    # Other readers return the fill value for a missing shard. Zeros could be mistaken
+    # for features.
     fill = {"fill_value": "NaN"} if kind.kind == "f" else {}
     return fill | {
         "shape": [count, *shape],

@@ -1,4 +1,4 @@
-"""Read uncompressed examples from shard files directly into one array.
+"""Direct reads of uncompressed examples from shard files into one array.
 
 TensorStore copies each example twice and maps fresh memory for it. For feature stores
 this dominates the input time of a training step. A sharded Zarr v3 array with
@@ -129,13 +129,13 @@ class Gatherer:
         return out
 
     def _read(self, index: int, row: np.ndarray):
-        shard, place = divmod(index, self._per_shard)
+        shard, position = divmod(index, self._per_shard)
         check = bytearray(_CRC_BYTES)
         file = os.open(self._shard_file(shard), os.O_RDONLY)
         try:
             if shard not in self._offsets:
                 self._offsets[shard] = self._read_offsets(file)
-            offset, length = self._offsets[shard][place].tolist()
+            offset, length = self._offsets[shard][position].tolist()
             if length != self._size + _CRC_BYTES:
                 raise DamageError("an example is missing")
             # One call reads at most 2 GiB on Linux; examples are far smaller.

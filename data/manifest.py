@@ -31,9 +31,9 @@ def create_manifest(root: pathlib.Path, manifest: Mapping[str, Any]):
 
 
 def comes_before_manifest(path: pathlib.Path) -> bool:
-    """Return whether jobs may write this file before the manifest exists."""
-    begun = (f".{MANIFEST}.", f".{PROJECTION}.")
-    return path.name == PROJECTION or path.name.startswith(begun)
+    """Return whether a job may write this file before the manifest exists."""
+    temporary = (f".{MANIFEST}.", f".{PROJECTION}.")
+    return path.name == PROJECTION or path.name.startswith(temporary)
 
 
 def projection_damage(path: pathlib.Path, sha256: str | None) -> str | None:

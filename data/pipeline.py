@@ -1,7 +1,7 @@
-"""tf.data pipelines over a store: the examples, their order and their host.
+"""tf.data pipelines over a store: selection, order and distribution of the examples.
 
-The order of training examples is a pure function of (seed, step). A run is therefore
-resumed exactly from its step alone.
+The order of training examples is a pure function of (seed, step). A run therefore
+resumes exactly from its step alone.
 """
 
 import functools
@@ -60,8 +60,8 @@ class Dataset:
             self.fingerprints["features"] = features.fingerprint
         self.fields = {name: s.fields[name] for name, s in self._stores.items()}
         if "shape" in self.fields:
-            (most,), _ = self.fields["shape"]
-            self.fields["properties"] = ((most, properties.DIM), "float32")
+            (max_objects,), _ = self.fields["shape"]
+            self.fields["properties"] = ((max_objects, properties.DIM), "float32")
 
     def num_examples(self, split: str) -> int:
         """Return the number of examples of a split.
@@ -72,7 +72,7 @@ class Dataset:
         return self._all[-1].num_examples(split)
 
     def read(self, split: str, field: str, indices: Sequence[int]) -> np.ndarray:
-        """Return a field of the given examples in order, `[len(indices), ...]`.
+        """Return a field of the examples `indices`, in order, `[len(indices), ...]`.
 
         Raises:
           UserError: The field does not exist, or `Store.read` fails.
@@ -93,12 +93,12 @@ class Dataset:
 def open_dataset(
     data_dir: str | pathlib.Path, name: str, encoder: str | None = None
 ) -> Dataset:
-    """Open `<data_dir>/<name>`, joined with an encoder's features if one is given.
+    """Open `<data_dir>/<name>`, joined with the features of `encoder` unless None.
 
     Args:
       data_dir: Folder of the stores.
       name: Name of the source store.
-      encoder: Encoder of the features, read from `<data_dir>/<name>-<encoder>`.
+      encoder: Encoder of the features in `<data_dir>/<name>-<encoder>`; None for none.
 
     Raises:
       UserError: A store is missing, incomplete or of another version, or the
@@ -180,9 +180,9 @@ def select(
     if num_examples is not None:
         indices = _draw(indices, num_examples, data_seed)
     if not len(indices):
-        given = ", ".join(f"{k}={v}" for k, v in limits.items() if v is not None)
+        active = ", ".join(f"{k}={v}" for k, v in limits.items() if v is not None)
         raise UserError(
-            f"{given or split}: selects no example of {split}; relax the limits"
+            f"{active or split}: selects no example of {split}; relax the limits"
         )
     return indices
 
@@ -217,8 +217,8 @@ class _Order:
         n = len(self._indices)
         chosen = np.empty(count, np.int64)
         for epoch in np.unique(positions // n).tolist():
-            mine = positions // n == epoch
-            chosen[mine] = self._permutation(epoch)[positions[mine] % n]
+            in_epoch = positions // n == epoch
+            chosen[in_epoch] = self._permutation(epoch)[positions[in_epoch] % n]
         return self._indices[chosen]
 
 
@@ -256,8 +256,8 @@ def train_reader(
       batch_size: Global batch size B.
       seed: Seed of the order.
       host_index: Index of this host, from 0.
-      num_hosts: Number of hosts that share each batch; host h reads the rows from
-        h * B/hosts on.
+      num_hosts: Number of hosts that share each batch. Host h reads B/hosts rows,
+        starting at row h * B/hosts.
     """
     rows = _host_rows(batch_size, host_index, num_hosts)
     position = np.arange(rows.start, rows.stop, dtype=np.int32)
@@ -274,12 +274,12 @@ def train_reader(
 def train_batches(
     dataset: Dataset, *args, start_step: int, num_steps: int, **options
 ) -> Iterator[Batch]:
-    """Yield the training batches of `num_steps` steps, beginning with `start_step`.
+    """Yield the training batches of `num_steps` steps, starting at `start_step`.
 
     Args:
       dataset: Dataset to read.
       *args: Positional arguments of `train_reader`.
-      start_step: First step; earlier batches are not read.
+      start_step: Index of the first step; earlier batches are not read.
       num_steps: Number of batches to yield.
       **options: Keyword arguments of `train_reader`.
 
@@ -303,21 +303,22 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Yield each example once across all hosts, in batches of equal shape.
 
-    The arguments are those of `train_reader`. The last batch is padded with its last
-    example.
+    The arguments are those of `train_reader`. The last batch is padded by repeating its
+    last example.
 
     Yields:
-      The fields, `[B/hosts, ...]`; `index`, `[B/hosts]` int32, of the example in its
-      split; and `mask`, `[B/hosts]` bool, False for padding.
+      Batches with the fields, `[B/hosts, ...]`; `index`, `[B/hosts]` int32, the index
+      of each example in its split; and `mask`, `[B/hosts]` bool, False for padding.
     """
     rows = _host_rows(batch_size, host_index, num_hosts)
     position = np.arange(rows.start, rows.stop)
 
     def read(step: int) -> Batch:
-        places = step * batch_size + position
-        chosen = indices[np.minimum(places, len(indices) - 1)]
+        positions = step * batch_size + position
+        chosen = indices[np.minimum(positions, len(indices) - 1)]
+        mask = positions < len(indices)
         batch = {field: dataset.read(split, field, chosen) for field in fields}
-        return batch | {"index": chosen.astype(np.int32), "mask": places < len(indices)}
+        return batch | {"index": chosen.astype(np.int32), "mask": mask}
 
     num_steps = -(-len(indices) // batch_size)
     return _run(read, dataset, fields, {"index": "int32", "mask": "bool"}, 0, num_steps)
@@ -363,7 +364,7 @@ def _run(
         try:
             yield from batches.as_numpy_iterator()
         except tf.errors.OpError as error:
-            # TensorFlow wraps the exception in pages of its own text; raise the cause.
+            # TensorFlow buries the exception in a long message. Raise the cause.
             raise (failures[0] if failures else error) from None
 
     return iterate()

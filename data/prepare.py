@@ -1,6 +1,6 @@
 """Write a dataset to a store: `python -m data.prepare --dataset=shapes`.
 
-"Scenes" are the datasets shapes, blocks and tabletop.
+Options that begin with "Scenes:" apply to the datasets shapes, blocks and tabletop.
 """
 
 import concurrent.futures
@@ -31,10 +31,10 @@ _DATA_DIR = commands.define_path("data_dir", "datasets", "Folder of the stores."
 _NAME = flags.DEFINE_string("name", None, "Name of the store; the dataset's if unset.")
 _OPTIONS = commands.define_options(Options)
 _SPLITS = flags.DEFINE_list(
-    "splits", None, "Examples per split, such as train:20,validation:5,test:5."
+    "splits", None, "Examples by split, such as train:20,validation:5,test:5."
 )
 _OBJECTS = flags.DEFINE_list(
-    "objects", None, "Scenes: number of objects by split, train:3-6,test:7-10."
+    "objects", None, "Scenes: range of objects by split, such as train:3-6,test:7-10."
 )
 _LIKE = commands.define_path("like", None, "Folder of a run whose image size is used.")
 _NUM_WORKERS = flags.DEFINE_integer(
@@ -73,7 +73,7 @@ def _object_ranges(values: list[str] | None) -> dict[str, tuple[int, int]] | Non
 
 
 def _batches(examples: Iterable[Example], sizes: Iterable[int]) -> Iterator[Example]:
-    """Yield examples stacked into shards of the given sizes."""
+    """Yield examples stacked into shards of `sizes`."""
     examples = iter(examples)
     for size in sizes:
         rows = [example for _, example in zip(range(size), examples, strict=False)]
@@ -84,13 +84,13 @@ def _batches(examples: Iterable[Example], sizes: Iterable[int]) -> Iterator[Exam
         yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _begin_worker():
+def _start_worker():
     # The parent handles interrupts; workers exit when the parent is killed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent():
+def _exit_with_parent():
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -112,7 +112,7 @@ def _write_parallel(source, writer, advance, num_workers):
     pool = concurrent.futures.ProcessPoolExecutor(
         min(num_workers, max(len(jobs), 1)),
         mp_context=context,
-        initializer=_begin_worker,
+        initializer=_start_worker,
     )
     waiting = {}
     try:
@@ -172,7 +172,7 @@ def prepare(
     name: str | None = None,
     num_workers: int | None = None,
 ) -> pathlib.Path:
-    """Write a dataset to `<data_dir>/<name>`, or the missing shards of it.
+    """Write the missing shards of a dataset to `<data_dir>/<name>`.
 
     Args:
       dataset: Key of `sources.SOURCES`.
@@ -186,7 +186,7 @@ def prepare(
     Raises:
       UserError: The dataset is unknown, an option is invalid, the disk is full, or the
         store exists with other settings.
-      SourceError: The source is damaged. A store that was begun from it is removed.
+      SourceError: The source is damaged. A new, partial store is removed.
     """
     if dataset not in sources.SOURCES:
         raise UserError(
@@ -233,7 +233,7 @@ def prepare(
             else:
                 _write_in_order(source, writer, bar.advance)
     except SourceError:
-        # A damaged source never yields a complete store, so do not leave a partial one.
+        # A damaged source never yields a complete store, so remove the partial one.
         if is_new and not (source.file_an_example and _has_shards(writer)):
             shutil.rmtree(root)
         raise

@@ -1,9 +1,9 @@
 """Vocabulary of object properties, shared by all datasets.
 
-Stored indices count from 0; -1 pads the rows of images with fewer objects. The files of
-CLEVR with masks (DeepMind's multi-object datasets) reserve 0 for the background, count
-classes from 1 and do not name them: the store holds their index minus one. Datasets
-with named classes (CLEVR v1.0, the synthetic scenes) use the order below.
+Stored indices start at 0; -1 pads the rows of images with fewer objects. Datasets with
+named classes (CLEVR v1.0, the synthetic scenes) use the order below. The files of CLEVR
+with masks (DeepMind's multi-object datasets) do not name the classes. They reserve 0
+for the background and number classes from 1, so the store holds their number minus 1.
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ Spheres, cubes and cylinders of two sizes, eight colours and two materials stand
 ground plane in front of a jittered camera. A key light casts shadows, and a fill light
 softens them. Masks and properties are exact, and a scene is a pure function of (seed,
 split, index). World, sizes, colours and lights follow Johnson et al., "CLEVR" (CVPR
-2017), but none of their code or data is needed.
+2017), without their code or data.
 """
 
 import dataclasses
@@ -34,7 +34,8 @@ class _Scene:
     """Objects of a scene.
 
     Attributes:
-      kinds: Indices in the vocabularies of `properties`, `[n]` each.
+      kinds: Shapes, sizes, materials and colours, as indices in the vocabularies of
+        `properties`, `[n]` each.
       centre: Centres in world units, `[n, 3]`.
       radius: Radii, or half sides of cubes, `[n]`.
       angle: Rotations about the vertical axis in degrees, `[n]`.
@@ -46,8 +47,8 @@ class _Scene:
     angle: np.ndarray
 
 
-def _draw_scene(rng: np.random.Generator, count: int, camera) -> _Scene:
-    """Place visible objects that do not touch; restart if one does not fit."""
+def _sample_scene(rng: np.random.Generator, count: int, camera) -> _Scene:
+    """Return random objects in view that do not touch; restart if one does not fit."""
     while True:
         kinds = {
             "shape": rng.integers(0, len(properties.SHAPES), count),
@@ -81,28 +82,35 @@ def _unit(v: np.ndarray) -> np.ndarray:
 
 def _camera(rng: np.random.Generator):
     """Return the camera's position and its axes: right, up, forward."""
-    place = _CAMERA + rng.uniform(-0.5, 0.5, 3)
-    forward = _unit(_TARGET - place)
+    position = _CAMERA + rng.uniform(-0.5, 0.5, 3)
+    forward = _unit(_TARGET - position)
     right = _unit(np.cross(forward, [0.0, 0.0, 1.0]))
-    return place, (right, np.cross(right, forward), forward)
+    return position, (right, np.cross(right, forward), forward)
 
 
 def _project(camera, points: np.ndarray) -> np.ndarray:
     """Return the image coordinates in [-1, 1] and depth of points `[..., 3]`."""
-    place, axes = camera
-    right, up, depth = (np.asarray((points - place) @ axis) for axis in axes)
+    position, axes = camera
+    right, up, depth = (np.asarray((points - position) @ axis) for axis in axes)
     scale = depth * _HALF_WIDTH
     return np.stack([right / scale, up / scale, depth], -1)
 
 
 def _nearest(*distances: np.ndarray) -> np.ndarray:
-    """Return the smallest positive distance, infinite where there is none."""
+    """Return the smallest positive distance; infinity where there is none."""
     ahead = [np.where(d > 1e-4, d, np.inf) for d in distances]
     return functools.reduce(np.minimum, ahead)
 
 
 def _hit(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Return the distance along rays `[P, 3]` from `[P, 3]` to object i, or inf."""
+    """Return the distance `[P]` along rays to object i; infinity for a miss.
+
+    Args:
+      scene: Objects of the scene.
+      i: Index of the object.
+      origin: Origins of the rays `[P, 3]`.
+      rays: Directions of the rays `[P, 3]`.
+    """
     r = scene.radius[i]
     o, d = origin - scene.centre[i], rays
     shape = properties.SHAPES[scene.kinds["shape"][i]]
@@ -128,8 +136,8 @@ def _hit(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray) -> np.ndar
         return np.where(near < far, _nearest(near, far), np.inf)
 
 
-def _may_meet(scene: _Scene, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Return whether unit rays `[P, 3]` may hit each object, `[n, P]`."""
+def _may_hit(scene: _Scene, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    """Return whether each unit ray `[P, 3]` may hit each object, bool `[n, P]`."""
     # Bounding spheres in float32 with a margin; `_hit` decides exactly.
     o, d = (np.ascontiguousarray(v.T, np.float32) for v in (origin, rays))
     c = scene.centre.astype(np.float32)
@@ -140,7 +148,7 @@ def _may_meet(scene: _Scene, origin: np.ndarray, rays: np.ndarray) -> np.ndarray
 
 
 def _outer_dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    # [n, 3], [3, P] -> [n, P]. Not BLAS, whose threads compete with the workers.
+    # [n, 3], [3, P] -> [n, P]. Without BLAS, whose threads compete with the workers.
     return a[:, 0, None] * b[0] + a[:, 1, None] * b[1] + a[:, 2, None] * b[2]
 
 
@@ -179,9 +187,9 @@ def _first_hits(scene: _Scene, origin: np.ndarray, rays: np.ndarray):
     count = len(scene.radius)
     distance = np.full((count + 1, len(rays)), np.inf)
     distance[count] = ground
-    for i, may in enumerate(_may_meet(scene, origin, rays)):
-        maybe = np.flatnonzero(may)
-        distance[i, maybe] = _hit(scene, i, origin[maybe], rays[maybe])
+    for i, mask in enumerate(_may_hit(scene, origin, rays)):
+        candidates = np.flatnonzero(mask)
+        distance[i, candidates] = _hit(scene, i, origin[candidates], rays[candidates])
     first = distance.argmin(0)
     nearest = distance.min(0)
     which = np.where(first == count, -1, first)
@@ -189,24 +197,24 @@ def _first_hits(scene: _Scene, origin: np.ndarray, rays: np.ndarray):
 
 
 def _lit(scene: _Scene, points: np.ndarray, normals: np.ndarray, light: np.ndarray):
-    """Return the cosine to the light, `[P]`, 0 in shadow, and its direction."""
-    way = light - points
-    direction = _unit(way)
+    """Return the cosine to the light `[P]`, 0 in shadow, and its direction `[P, 3]`."""
+    to_light = light - points
+    direction = _unit(to_light)
     cosine = np.maximum(np.sum(normals * direction, -1), 0)
-    reach = np.linalg.norm(way, axis=-1)
+    light_distance = np.linalg.norm(to_light, axis=-1)
     origin = points + 1e-3 * normals
-    for i, may in enumerate(_may_meet(scene, origin, direction)):
-        maybe = np.flatnonzero(may & (cosine > 0))
-        if len(maybe):
-            met = _hit(scene, i, origin[maybe], direction[maybe]) < reach[maybe]
-            cosine[maybe[met]] = 0
+    for i, mask in enumerate(_may_hit(scene, origin, direction)):
+        candidates = np.flatnonzero(mask & (cosine > 0))
+        if len(candidates):
+            hit = _hit(scene, i, origin[candidates], direction[candidates])
+            cosine[candidates[hit < light_distance[candidates]]] = 0
     return cosine, direction
 
 
 def _shade(scene, which, points, rays, lights, ground, mirrors=True) -> np.ndarray:
     """Return the linear colours of the points that the rays hit, `[P, 3]`.
 
-    Metal reflects the scene once; inside a reflection it is matte (`mirrors=False`).
+    Metal reflects the scene once. In reflections it is matte (`mirrors=False`).
     """
     normals = np.tile([0.0, 0.0, 1.0], (len(points), 1))
     albedo = np.tile(ground, (len(points), 1))
@@ -214,12 +222,12 @@ def _shade(scene, which, points, rays, lights, ground, mirrors=True) -> np.ndarr
     sharp = np.ones(len(points))
     metal = np.zeros(len(points), bool)
     for i in range(len(scene.radius)):
-        mine = which == i
-        normals[mine] = _normal(scene, i, points[mine])
-        albedo[mine] = _LINEAR[scene.kinds["color"][i]]
+        on_object = which == i
+        normals[on_object] = _normal(scene, i, points[on_object])
+        albedo[on_object] = _LINEAR[scene.kinds["color"][i]]
         is_metal = properties.MATERIALS[scene.kinds["material"][i]] == "metal"
-        metal[mine] = is_metal
-        gloss[mine], sharp[mine] = (0.9, 60.0) if is_metal else (0.08, 8.0)
+        metal[on_object] = is_metal
+        gloss[on_object], sharp[on_object] = (0.9, 60.0) if is_metal else (0.08, 8.0)
     color = 0.22 * albedo
     for light, strength in zip(lights, (0.85, 0.3), strict=True):
         cosine, direction = _lit(scene, points, normals, light)
@@ -241,10 +249,10 @@ def _mirror_image(scene, points, normals, rays, lights, ground) -> np.ndarray:
     rays = rays - 2 * np.sum(rays * normals, -1, keepdims=True) * normals
     which, distance = _first_hits(scene, points + 1e-3 * normals, rays)
     color = np.broadcast_to(0.45 + 0.5 * rays[:, 2:], rays.shape).copy()
-    met = which > -2
-    seen = points[met] + distance[met, None] * rays[met]
-    color[met] = _shade(
-        scene, which[met], seen, rays[met], lights, ground, mirrors=False
+    hit = which > -2
+    hit_points = points[hit] + distance[hit, None] * rays[hit]
+    color[hit] = _shade(
+        scene, which[hit], hit_points, rays[hit], lights, ground, mirrors=False
     )
     return color
 
@@ -265,7 +273,7 @@ def render(
       split: Name of the split.
       index: Index of the example in its split.
       size: Side of the image in pixels.
-      min_objects: Minimum number of objects; all of them are visible.
+      min_objects: Minimum number of objects. Every object is visible.
       max_objects: Maximum number of objects.
       num_rows: Rows of the per-object columns; `max_objects` if None.
 
@@ -276,19 +284,19 @@ def render(
     rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
     count = int(rng.integers(min_objects, max_objects + 1))
     camera = _camera(rng)
-    place, (right, up, forward) = camera
+    position, (right, up, forward) = camera
     lights = [light + rng.uniform(-1, 1, 3) for light in (_KEY_LIGHT, _FILL_LIGHT)]
     ground = np.full(3, 0.35 + rng.uniform(-0.01, 0.01))
 
     def cast(screen):
         rays = forward + _HALF_WIDTH * (screen[:, :1] * right + screen[:, 1:] * up)
         rays = _unit(rays)
-        origin = np.broadcast_to(place, rays.shape)
+        origin = np.broadcast_to(position, rays.shape)
         return rays, *_first_hits(scene, origin, rays)
 
     def shade(rays, which, distance):
         far = np.where(which == -2, 1.0, distance)[:, None]
-        color = _shade(scene, which, place + far * rays, rays, lights, ground)
+        color = _shade(scene, which, position + far * rays, rays, lights, ground)
         return np.where((which == -2)[:, None], ground, color)
 
     # Pixel centres, [P, 2], determine the labels.
@@ -296,7 +304,7 @@ def render(
     x, y = np.meshgrid(grid, -grid)
     centres = np.stack([x.ravel(), y.ravel()], -1)
     while True:
-        scene = _draw_scene(rng, count, camera)
+        scene = _sample_scene(rng, count, camera)
         rays, which, distance = cast(centres)
         pixels = np.bincount(which[which >= 0], minlength=count)
         if pixels.min() >= max(1, _MIN_AREA * size**2):

@@ -101,9 +101,9 @@ class _Layout:
 
 
 class StoreWriter(_Layout):
-    """Writer of a store, shard by shard, in any order and from several processes.
+    """Writer of a store, created by `StoreWriter.create`.
 
-    Created by `StoreWriter.create`.
+    Shards may be written in any order and by several processes.
     """
 
     @classmethod
@@ -150,8 +150,8 @@ class StoreWriter(_Layout):
         }
         given = json.loads(json.dumps(given))
         given["fingerprint"] = fingerprint(given)
-        # Another job may create the store concurrently: list the folder before checking
-        # for the manifest, or its first files would count as foreign.
+        # Another job may create the store concurrently. List the folder before checking
+        # for the manifest, so that the first files of that job do not count as foreign.
         others = (
             [p for p in root.iterdir() if not comes_before_manifest(p)]
             if root.is_dir()
@@ -243,7 +243,7 @@ class StoreWriter(_Layout):
 
 
 class Store(_Layout):
-    """Reader of a store's examples, in any order. Created by `Store.open`.
+    """Reader of a store's examples, created by `Store.open`.
 
     Args:
       root: Folder of the store.
@@ -321,7 +321,7 @@ class Store(_Layout):
         return self._arrays[key]
 
     def read(self, split: str, field: str, indices: npt.ArrayLike) -> np.ndarray:
-        """Return a field of the given examples in order, `[len(indices), ...]`.
+        """Return a field of the examples `indices`, in order, `[len(indices), ...]`.
 
         Raises:
           UserError: The split, the field or an example does not exist, or a shard is
@@ -406,5 +406,5 @@ class Store(_Layout):
         return None
 
     def column(self, split: str, field: str) -> np.ndarray:
-        """Return a complete field of a split; meant for small fields such as counts."""
+        """Return a field of all examples of a split; use it for small fields only."""
         return self.read(split, field, np.arange(self.num_examples(split)))

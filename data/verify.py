@@ -33,7 +33,7 @@ class Problem:
 
     Attributes:
       path: Path of the file.
-      reason: Error message in one line that names the file.
+      reason: One-line error message that names the file.
       is_shard: Whether it is a shard file, which the writer of the store can replace.
     """
 
@@ -47,13 +47,13 @@ def verify(
 ) -> list[Problem]:
     """Read every shard of a store.
 
-    Check that all shard files exist, that the checksums of examples and indices match,
-    that arrays agree with the manifest, that floats are finite, and that the projection
-    has the recorded SHA-256.
+    All shard files must exist, the checksums of examples and indices must match, arrays
+    must agree with the manifest, floats must be finite, and the SHA-256 of the
+    projection must be the recorded one.
 
     Args:
       store: Store opened with `allow_incomplete=True`.
-      advance: Progress function of the number of files read and a note on their size.
+      advance: Function called with the number of files read and a note on their size.
 
     Returns:
       The problems in the order of split, field and shard; empty if there are none.

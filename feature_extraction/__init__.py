@@ -1,1 +1,1 @@
-"""Features of frozen encoders, written once to a store. Never imports jax."""
+"""Features of frozen encoders, written once to a store. Nothing here imports JAX."""

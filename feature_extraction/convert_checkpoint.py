@@ -17,14 +17,15 @@ from sanorm_jax.core.errors import UserError
 
 from . import weights
 
-# Keys of the model: in DINOSAUR, property prediction and object discovery.
+# Keys of the model in checkpoints of DINOSAUR, property prediction, object discovery.
 _MODEL_NAMES = ("model", "set_predictor", "auto_encoder")
-# Frozen ViT of DINOSAUR; the autoencoder's `encoder` is a CNN.
+# Prefix of DINOSAUR's frozen ViT, and of a name that only a ViT has: the autoencoder's
+# `encoder` is a CNN.
 _VIT, _VIT_MARK = "encoder.", "encoder.patch_embed."
 
 
 class _Ignored:
-    """Placeholder of an object that is not needed."""
+    """Placeholder for an object that is not needed."""
 
     def __init__(self, *args):
         pass
@@ -33,7 +34,7 @@ class _Ignored:
         pass
 
 
-# Types in a pickled numpy.random.RandomState, of NumPy 1 and 2.
+# Types in a pickled `numpy.random.RandomState` of NumPy 1 and 2.
 _IGNORED_NAMES = (
     "numpy.random._pickle.__randomstate_ctor",
     "numpy.random._pickle.__bit_generator_ctor",
@@ -50,7 +51,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return the model's tensors in a checkpoint and its metadata.
 
     Args:
-      path: File of `torch.save`, or safetensors.
+      path: File from `torch.save`, or safetensors file.
 
     Returns:
       Contiguous tensors by name, floats as float32, without a frozen ViT and without

@@ -38,8 +38,8 @@ _VECTORS += tuple(f"{norm}.{part}" for norm in ("norm1", "norm2") for part in _A
 class _Graph:
     """Tensors of an ONNX file by name, and the nodes that use them.
 
-    Exporters keep the names of biases and vectors. Transposed matrices and other
-    precomputed tensors lose theirs, and are found by the tensors they are added to.
+    Exporters keep the names of biases and vectors, but not those of transposed matrices
+    and other precomputed tensors. These are found by the tensors they are added to.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -65,8 +65,8 @@ class _Graph:
             for name in node.input:
                 self._users.setdefault(name, []).append(node)
         self.names = [t.name for t in model.graph.initializer]
-        given = [i for i in model.graph.input if i.name not in self._tensors]
-        sides = given[0].type.tensor_type.shape.dim[2:4] if given else ()
+        inputs = [i for i in model.graph.input if i.name not in self._tensors]
+        sides = inputs[0].type.tensor_type.shape.dim[2:4] if inputs else ()
         # [height, width] of the image, 0 if dynamic.
         self.image_size = [side.dim_value for side in sides]
 
@@ -106,8 +106,8 @@ class _Graph:
                 transposed = any(a.name == "transB" and a.i for a in user.attribute)
                 found = self.tensor(user.input[1])
                 return found if transposed else found.T
-            for given in user.input:
-                maker = self._makers.get(given)
+            for input_name in user.input:
+                maker = self._makers.get(input_name)
                 if maker is not None and maker.op_type == "MatMul":
                     found = [i for i in maker.input if i in self]
                     if len(found) == 1:
@@ -119,7 +119,7 @@ class _Graph:
     def added(self, bias: str, width: int) -> list[np.ndarray]:
         """Return the tensors added to the output of the convolution with this bias.
 
-        Nodes between, which slice, transpose and resize the tensors, are not applied.
+        The nodes in between (slices, transpositions, resizing) are not applied.
 
         Returns:
           Stored tensors `[n, width]`, sorted by n.
@@ -161,7 +161,7 @@ def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
     """Return the ViT of an ONNX export under timm's names.
 
     Args:
-      path: ONNX export of Hugging Face's Dinov2 of any size, alone or below a head.
+      path: ONNX export of Hugging Face's Dinov2 of any size, with or without a head.
 
     Returns:
       Tensors by name, float32. `pos_embed`, `[1, 1 + n, D]`, is resized to the image

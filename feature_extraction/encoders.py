@@ -34,10 +34,10 @@ def create(
     """Return an encoder for the images of a store.
 
     Args:
-      name: `patches`, or the name of a timm ViT.
+      name: Name of a timm ViT, or `patches`.
       source: Store of the images.
       options: Options of the encoder.
-      like: Settings of another encoder of that name, whose image statistics are used.
+      like: Settings of an encoder with this name, whose image statistics are used.
 
     Raises:
       UserError: The name is unknown, weights do not fit, or an option is invalid.

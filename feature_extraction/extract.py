@@ -1,7 +1,7 @@
 """Write features to a store: `python -m feature_extraction.extract --encoder=...`.
 
-The command can be killed at any time and resumes when it is run again. The jobs of an
-array (`--shard=I/N`) share nothing but the file system.
+The command can be killed at any time; the same command resumes. The jobs of an array
+(`--shard=I/N`) share only the file system.
 """
 
 from absl import flags, logging
@@ -14,13 +14,13 @@ from .options import PROJECTION, RECORDED, Options
 
 _DATASET = flags.DEFINE_string("dataset", None, "Dataset of the images.", required=True)
 _NAME = flags.DEFINE_string(
-    "name", None, "Store of the images in --data_dir; the dataset's if unset."
+    "name", None, "Name of the store of the images; the dataset's if unset."
 )
 _DATA_DIR = commands.define_path("data_dir", "datasets", "Folder of the stores.")
-_ENCODER = flags.DEFINE_string("encoder", None, "patches, or the name of a timm ViT.")
+_ENCODER = flags.DEFINE_string("encoder", None, "Name of a timm ViT, or patches.")
 _LIKE = commands.define_path("like", None, "Folder of a run whose encoder is used.")
 _SPLITS = flags.DEFINE_list("splits", None, "Splits to write; all if unset.")
-_SHARD = flags.DEFINE_string("shard", "0/1", "I/N: part I of N jobs, from 0.")
+_SHARD = flags.DEFINE_string("shard", "0/1", "I/N: job I of N, counted from 0.")
 _REPAIR = flags.DEFINE_boolean("repair", False, "Check and replace damaged shards.")
 _OPTIONS = commands.define_options(Options)
 

@@ -1,4 +1,4 @@
-"""Write the features of a store of images to a store, shard by shard."""
+"""Extraction of features from a store of images to another store, shard by shard."""
 
 import concurrent.futures
 import dataclasses
@@ -39,11 +39,12 @@ def extract(
     Args:
       data_dir: Folder of the stores.
       name: Name of the store of the images.
-      encoder_name: `patches`, or the name of a timm ViT.
+      encoder_name: Name of a timm ViT, or `patches`.
       options: Options of the encoder.
       dataset: Expected dataset of the images; any if None.
       splits: Splits to write; all if None.
-      part: Part I of N jobs, which writes every Nth shard from I on.
+      part: Index I of this job and number N of jobs; the job writes the shards I,
+        I + N, I + 2 N and so on.
       repair: Whether to check existing shards and replace damaged ones.
       like: Folder of a run, whose encoder is used.
 

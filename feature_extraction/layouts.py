@@ -11,9 +11,9 @@ import torch
 
 # Without `projection` in DINOv3.
 _PATCHES = re.compile(r"(.*)embeddings\.patch_embeddings\.(?:projection\.)?weight")
-# `layers` are names that transformers 5 has in memory, but not in files.
+# transformers 5 uses `layers` in memory, but not in files.
 _LAYER = re.compile(r"(?:encoder\.|model\.)?layers?\.(\d+)\.(.+)")
-_WHOLE = {
+_NAMES = {
     "embeddings.cls_token": "cls_token",
     "embeddings.position_embeddings": "pos_embed",
     "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
@@ -50,9 +50,9 @@ _SCALES = {"layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gam
 _QKV = {"attention.attention.query": 0, "attention.attention.key": 1}
 _QKV |= {"attention.attention.value": 2}
 _QKV |= {"attention.q_proj": 0, "attention.k_proj": 1, "attention.v_proj": 2}
-# Derived from the image size, or used only in training.
-_LEFT_OUT = ("embeddings.mask_token", "rope_embeddings.inv_freq")
-_LEFT_OUT += ("classifier.", "pooler.")
+# Prefixes of tensors that follow from the image size or are used only in training.
+_IGNORED = ("embeddings.mask_token", "rope_embeddings.inv_freq")
+_IGNORED += ("classifier.", "pooler.")
 
 
 def to_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -82,8 +82,8 @@ def to_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for name, value in mine.items():
         layer = _LAYER.fullmatch(name)
         if layer is None:
-            if not name.startswith(_LEFT_OUT):
-                renamed[_WHOLE.get(name, name)] = value
+            if not name.startswith(_IGNORED):
+                renamed[_NAMES.get(name, name)] = value
             continue
         block, inner = f"blocks.{layer[1]}.", layer[2]
         part, _, kind = inner.rpartition(".")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from sanorm_jax.core.errors import UserError
 
 PROJECTION = ("components", "whitening", "projection_images")
-# Names in an encoder's settings of the options that they record.
+# Options recorded in an encoder's settings, with their names there.
 RECORDED = {
     **{name: name for name in ("patch_size", "layer", "final_norm", "input_size")},
     "dtype": "compute_dtype",
@@ -21,10 +21,10 @@ _POSITIVE = ("patch_size", "input_size", "batch_size", "components")
 class Options:
     """Options of an encoder and of the projection of its features."""
 
-    batch_size: Annotated[int | None, "Images at once; 64 (GPU) or 8 (CPU)."] = None
+    batch_size: Annotated[int | None, "Images per batch; 64 (GPU) or 8 (CPU)."] = None
     components: Annotated[int | None, "Principal components to store."] = None
-    whitening: Annotated[float, "Components: 0 keeps variances, 1 equals them."] = 0.5
-    projection_images: Annotated[int, "Images to fit the components to."] = 500
+    whitening: Annotated[float, "Components: 0 keeps variances, 1 equalizes."] = 0.5
+    projection_images: Annotated[int, "Number of images to fit components to."] = 500
     patch_size: Annotated[int, "patches: side of a patch in pixels."] = 8
     weights: Annotated[
         pathlib.Path | None, "ViT: weights, torch or safetensors; timm's if unset."
@@ -34,7 +34,7 @@ class Options:
     input_size: Annotated[int | None, "ViT: input size; its own if unset."] = None
     dtype: Annotated[
         Literal["auto", "float32", "float16", "bfloat16"],
-        "ViT: compute dtype. auto: that of a store that exists; otherwise bfloat16 if "
+        "ViT: compute dtype. auto: that of an existing store; otherwise bfloat16 if "
         "the device has instructions for it, else float32.",
     ] = "auto"
     device: Annotated[str | None, "ViT: cuda or cpu; cuda if available."] = None
@@ -57,7 +57,9 @@ class Options:
             if value == field.default:
                 continue
             if name in PROJECTION and self.components is None:
-                raise UserError(f"--{name}={value}: needs --components; add or remove")
+                raise UserError(
+                    f"--{name}={value}: needs --components; add that, or remove this"
+                )
             is_for_patches = name == "patch_size"
             if name not in _COMMON and is_for_patches != (encoder == "patches"):
                 raise UserError(

@@ -1,7 +1,7 @@
-"""An encoder without weights, for tests: the colours of each patch.
+"""Encoder without weights, for tests: colour statistics of each patch.
 
-It is fast and does not need PyTorch. Its features do not represent objects: slots that
-reconstruct them segment the image by colour.
+It is fast and does not need PyTorch. Its features do not represent objects, so slots
+segment the image by colour.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,8 +11,8 @@ import numpy as np
 
 from sanorm_jax.core.errors import UserError
 
-# Features are standardized over this many images from the start of the training split,
-# so that all jobs of an array compute the same statistics.
+# Number of images for standardization, from the start of the training split, so that
+# all jobs of an array compute the same statistics.
 NUM_REFERENCE_IMAGES = 1024
 FEATURE_DIM = 6
 
@@ -22,7 +22,7 @@ def statistics(images: np.ndarray, patch_size: int) -> np.ndarray:
 
     Args:
       images: Images `[B, H, W, 3]`, uint8.
-      patch_size: Side P of a patch in pixels; divides H and W.
+      patch_size: Side P of a patch in pixels, a divisor of H and W.
 
     Returns:
       Statistics `[B, H/P * W/P, 6]`, float64, in units of the full range 255.
@@ -39,11 +39,11 @@ class PatchEncoder:
 
     Args:
       image_size: Height and width of the images in pixels.
-      patch_size: Side of a patch in pixels; must divide both.
+      patch_size: Side of a patch in pixels, a divisor of both.
       read_reference: Function that returns the first n training images.
-      batch_size: Images encoded at once, which bounds the memory.
-      like: Settings of another encoder, whose mean and deviation are used instead of
-        those of the reference images.
+      batch_size: Number of images per batch, which bounds the memory.
+      like: Settings of another encoder, with the mean and deviation to use; those of
+        the reference images if None.
 
     Raises:
       UserError: The patches do not tile the image.

@@ -27,7 +27,7 @@ from sanorm_jax.data.store import Store
 from .encoders import Encoder
 from .options import Options
 
-# Images encoded at once while fitting.
+# Batch size while fitting.
 _IMAGES_AT_ONCE = 32
 # Minimum variance of a component, relative to the first.
 _MIN_VARIANCE = 1e-6
@@ -85,7 +85,7 @@ def fit(
     if components > rank:
         raise UserError(
             f"--components={components}: the features have rank {rank}; choose at most "
-            "as many, or more --projection_images"
+            f"{rank}, or more --projection_images"
         )
     kept, directions = values[:components], vectors[:, :components]
     # Fix the sign of eigenvectors by making the largest entry positive.
@@ -125,12 +125,12 @@ def project(
 ) -> ProjectedEncoder:
     """Return the encoder with the projection of a feature store.
 
-    A projection is fitted if the store has none. If several jobs begin a store at once,
-    all fit one, but all use the file that was written first.
+    A projection is fitted if the store has none. If several jobs start at the same
+    time, each fits one, but all use the file that was written first.
 
     Args:
       encoder: Encoder of the features.
-      source: Store of the images; the first ones of `train` are used.
+      source: Store of the images. The first images of `train` are used.
       root: Folder of the feature store, which need not exist.
       options: Options of the projection.
       like: Record of an existing projection and its file, used instead of a fit.

@@ -30,7 +30,7 @@ _HEADS += ("attn_pool.",)  # SigLIP's pooling
 class VitEncoder:
     """Patch tokens of a block of a ViT, in row-major order.
 
-    The whole image is resized to the model's input size with the interpolation of
+    The full image is resized to the model's input size with the interpolation of
     timm's data config (usually bicubic), without antialiasing or cropping, and
     normalized with timm's mean and standard deviation. Prefix tokens (class token,
     registers) are dropped.
@@ -40,8 +40,8 @@ class VitEncoder:
       options: Options of the encoder.
 
     Raises:
-      UserError: The model is unknown or not a ViT, weights are missing or do not fit,
-        or an option is out of range.
+      UserError: The model is unknown or not a ViT, the weights are missing or do not
+        fit, or an option is out of range.
     """
 
     def __init__(self, name: str, options: Options):
@@ -51,7 +51,7 @@ class VitEncoder:
         self._batch_size = options.batch_size or (64 if on_gpu else 8)
         dtype = _dtype_name(options.dtype, self._device)
         self._dtype = getattr(torch, dtype)
-        # For the patch embedding, which is a convolution.
+        # The patch embedding is a convolution, for which PyTorch would use TF32.
         torch.backends.cudnn.allow_tf32 = False
         self._model, weights_id = _load(name, options)
         self._layer = _layer(name, self._model, options.layer)
@@ -183,7 +183,7 @@ def has_native_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # oneDNN alone does not suffice: it accepts bfloat16 on any AVX-512.
+    # The check of oneDNN does not suffice: it passes on any CPU with AVX-512.
     found = torch.cpu.get_capabilities()
     instructions = ("amx_bf16", "avx512_bf16", "bf16")  # x86, x86, ARM
     return torch.ops.mkldnn._is_mkldnn_bf16_supported() and any(

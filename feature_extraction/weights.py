@@ -1,4 +1,4 @@
-"""Weights from files, read without running code that a file may contain."""
+"""Weights from files, read without executing code in the files."""
 
 import pathlib
 import pickle
@@ -14,7 +14,7 @@ from sanorm_jax.core import commands, files
 from sanorm_jax.core.errors import UserError
 
 Tensors = Mapping[str, torch.Tensor]
-# Keys under which training programs save the model's state, by precedence.
+# Keys under which training programs save the model's state, in order of precedence.
 _STATE_NAMES = (
     *("model", "model_state_dict", "state_dict", "model_state", "network", "net"),
     *("teacher", "module", "weights", "params"),
@@ -82,11 +82,11 @@ def save(target: pathlib.Path, state: Tensors, metadata: Mapping[str, str]):
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # `save_file` would make files that only their owner may read.
+        # `save_file` would create files that only their owner may read.
         files.write(target, safetensors.torch.save(dict(state), dict(metadata)))
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
-            f"{target}: not written ({error}); choose another file"
+            f"{target}: not writable ({error}); choose another file"
         ) from None
 
 

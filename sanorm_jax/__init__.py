@@ -2,11 +2,11 @@
 
 These names are imported on first use, so `import sanorm_jax` is fast:
 
-    SlotAttention        Flax module, with `update_normalization`
-    load                 function that loads a trained run, to segment images
+    SlotAttention        Flax module, with the option `update_normalization`
+    load                 function that loads a trained run, such as to segment images
     Store                reader of a store of images or features
 
-`sanorm_jax.metrics.segmentation` has FG-ARI, ARI, mBO and mIoU of label maps.
+`sanorm_jax.metrics.segmentation` computes FG-ARI, ARI, mBO and mIoU of label maps.
 """
 
 import importlib

@@ -1,11 +1,11 @@
-"""The verbs: `sanorm VERB --flag=value`, in a checkout `python -m sanorm_jax VERB`."""
+"""Command line: `sanorm VERB --flag=value`, or `python -m sanorm_jax VERB`."""
 
 import runpy
 import sys
 
 import sanorm_jax
 
-# Each verb is a module with flags of its own. It is imported only when it is chosen.
+# Each verb is a module with its own flags, imported only when the verb is used.
 VERBS = {
     "prepare": "sanorm_jax.data.prepare",
     "verify": "sanorm_jax.data.verify",
@@ -23,7 +23,7 @@ _USAGE = f"usage: sanorm VERB --flag=value ...; a VERB is {', '.join(VERBS)}"
 
 
 def main():
-    """Run the module of the verb with the flags that follow it."""
+    """Run the module of the verb with the remaining arguments as its flags."""
     verb = sys.argv[1] if len(sys.argv) > 1 else ""
     if verb in ("-h", "--help"):
         sys.stdout.write(f"{_USAGE}; sanorm VERB --help lists its flags\n")

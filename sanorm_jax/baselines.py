@@ -1,7 +1,7 @@
-"""Segmentations without learning, scored like those of a model.
+"""Baseline segmentations without learning, evaluated like those of a model.
 
-The constant puts the whole image into one segment, blocks cut it into a regular grid,
-and the oracle is the true labels at the resolution of the tokens.
+The constant segmentation has one segment, blocks form a regular grid, and the oracle
+consists of the true labels at the resolution of the tokens.
 """
 
 import functools
@@ -16,7 +16,7 @@ from sanorm_jax import metrics
 from sanorm_jax.metrics import baselines, measures, segmentation
 from sanorm_jax.tasks.base import Batch, Task
 
-# Method and number of slots K of a baseline; None where it has no number of slots.
+# Method and number of slots K of a baseline; None for baselines without slots.
 Baseline = tuple[str, int | None]
 
 CONSTANT = "constant"
@@ -30,22 +30,22 @@ LABELS = {
 }
 DESCRIPTION = (
     "The constant segmentation and the grid of blocks do not depend on the image. The "
-    "oracle is the true labels at the resolution of the tokens."
+    "oracle consists of the true labels at the resolution of the tokens."
 )
 
 
 def available(task: Task, num_slots: Sequence[int]) -> list[Baseline]:
-    """Return the baselines of a task: none without true segmentations.
+    """Return the baselines of a task; empty without true segmentations.
 
     Args:
-      task: Task of the model that they are compared with. Without features there are
-        no tokens and hence no oracle.
+      task: Task of the model that the baselines are compared with. The oracle needs
+        features, because it has the resolution of their tokens.
       num_slots: Numbers of blocks.
     """
     if "segmentation" not in task.dataset.fields:
         return []
-    found = [(CONSTANT, None), *((BLOCKS, count) for count in num_slots)]
-    return found + [(ORACLE, None)] * ("features" in task.dataset.fields)
+    methods = [(CONSTANT, None), *((BLOCKS, count) for count in num_slots)]
+    return methods + [(ORACLE, None)] * ("features" in task.dataset.fields)
 
 
 def fields(task: Task) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ def fields(task: Task) -> tuple[str, ...]:
 
 
 def values_per_example(task: Task) -> int:
-    """Return the number of values that the maps of an example hold."""
+    """Return the number of values in the maps of an example."""
     return (
         task.dataset.settings["max_objects"] + 1
     ) * task.config.evaluation_resolution**2
@@ -66,9 +66,9 @@ def evaluate(
     """Return the measures of all P baselines, `{name: [B, P]}`, and `num_objects`.
 
     Args:
-      task: Task of the model, with its resolution and tokens.
+      task: Task of the model that the baselines are compared with.
       num_slots: Numbers of blocks.
-      batch: Has `fields`.
+      batch: Batch with the fields that `fields` returns.
     """
     size = task.config.evaluation_resolution
     num_true = task.dataset.settings["max_objects"] + 1
@@ -92,13 +92,14 @@ def evaluate(
             batch, size, predicted, max((num_true, *num_slots))
         )
 
-    # Compiled once for all of them; {name: [P, B]}
+    # {name: [P, B]}. `lax.map` compiles `measure` once for all baselines.
     measures = jax.lax.map(measure, jnp.stack(predicted))
     if has_oracle:
-        # The last segmentation is the oracle of FG-ARI, which ignores the background.
-        of_objects = measures["fg_ari"][-1]
+        # FG-ARI has an oracle of its own, the last segmentation. It ignores the
+        # background.
+        oracle_fg_ari = measures["fg_ari"][-1]
         measures = {name: values[:-1] for name, values in measures.items()}
-        measures["fg_ari"] = measures["fg_ari"].at[-1].set(of_objects)
+        measures["fg_ari"] = measures["fg_ari"].at[-1].set(oracle_fg_ari)
     return {"num_objects": batch["num_objects"]} | {
         name: values.T for name, values in measures.items()
     }
@@ -125,33 +126,33 @@ def summarize(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
 def scores(
     rows: Iterable[Mapping[str, Any]], measure: str
 ) -> dict[str, float | dict[int, float]]:
-    """Return the scores of baselines to compare with a measure of a model.
+    """Return the scores of the baselines that are comparable to a model's measure.
 
     Args:
-      rows: Rows of one set of images; those of the model are left out.
+      rows: Rows of one set of images. Rows of the model are ignored.
       measure: Measure of the model, such as `fg_ari_masks_refined`.
 
     Returns:
-      A score by label of the method, or scores by number of blocks.
+      The score of each method by its label; for blocks, the scores by number of blocks.
     """
     kind, _ = measures.split(measure)
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for row in rows:
         label = LABELS.get(row["method"])
         for name, value in row.items() if label else ():
             if measures.split(name) != (kind, "") or value is None:
                 continue
             if row["num_slots"] is None:
-                found[label] = value
+                result[label] = value
             else:
-                found.setdefault(label, {})[row["num_slots"]] = value
-    return found
+                result.setdefault(label, {})[row["num_slots"]] = value
+    return result
 
 
 def drawn(
     rows: Iterable[Mapping[str, Any]], measure: str
 ) -> dict[str, float | dict[int, float]]:
     """Return the `scores` that figures show: all but the constant's, near 0."""
-    found = scores(rows, measure)
-    found.pop(LABELS[CONSTANT], None)
-    return found
+    shown = scores(rows, measure)
+    shown.pop(LABELS[CONSTANT], None)
+    return shown

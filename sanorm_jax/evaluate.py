@@ -1,4 +1,4 @@
-"""Evaluation over full splits: a grid of slots, iterations and numbers of objects."""
+"""Evaluation over full splits, for a grid of numbers of slots, iterations, objects."""
 
 import functools
 import itertools
@@ -27,10 +27,10 @@ DIRECTORY = "evaluations"
 
 
 class Evaluator:
-    """Evaluates a task over whole splits.
+    """Evaluator of a task over full splits.
 
-    The initial slots of an example depend on `config.evaluation_seed` and its index
-    alone.
+    The initial slots of an example depend only on `config.evaluation_seed` and its
+    index in the split.
 
     Args:
       task: Task to evaluate.
@@ -65,9 +65,9 @@ class Evaluator:
         )
 
     def check(self):
-        """Check everything that the named evaluations of the config need.
+        """Check everything that `config.evaluations` needs, without computing it.
 
-        Nothing is computed: the evaluation is traced for the shapes of its input.
+        The evaluation is traced with the shapes of its input.
 
         Raises:
           UserError: The data lacks the split or a field, the config selects no
@@ -86,7 +86,8 @@ class Evaluator:
             if field not in dataset.fields:
                 raise UserError(
                     f"config.dataset={config.dataset}: has no {field}, which "
-                    'evaluations need; train without them, --config.evaluations="{}"'
+                    "evaluation needs; train without evaluation by "
+                    '--config.evaluations="{}"'
                 )
         self.select(split)
         _trace(task, config.evaluations.values())
@@ -108,10 +109,10 @@ class Evaluator:
           variables: Variables of the model, on the devices.
           split: Name of the split.
           num_slots: Number of slots.
-          num_iterations: Iterations of Slot Attention.
-          indices: Examples to evaluate; those that `select` returns if None.
-          check: Function called between batches; it raises to stop the evaluation.
-          advance: Function called with the number of examples that are done.
+          num_iterations: Number of iterations of Slot Attention.
+          indices: Examples to evaluate; those of `select` if None.
+          check: Function called between batches; may raise to stop the evaluation.
+          advance: Function called after each batch with its number of examples.
         """
         evaluate = functools.partial(
             self._compiled,
@@ -146,8 +147,8 @@ class Evaluator:
           split: Name of the split.
           num_slots: Numbers of blocks.
           indices: Examples to evaluate.
-          check: As for `run`.
-          advance: As for `run`.
+          check: Function as in `run`.
+          advance: Function as in `run`.
         """
         task = self._task
         function = self._baselines(tuple(num_slots))
@@ -179,7 +180,7 @@ class Evaluator:
         check: Callable[[], None],
         advance: Callable[[int], None],
     ) -> metrics.Table:
-        """Return what a function of a batch on the devices returns for each example."""
+        """Return the table of a function's results for all examples of a split."""
         devices = self._devices
         batches = pipeline.eval_batches(
             self._task.dataset,
@@ -211,7 +212,7 @@ class Evaluator:
           variables: Variables of the model, as `Devices.get_state` returns them.
           split: Name of the split.
           indices: Indices `[n]` of the examples.
-          setting: Has `num_slots` and `num_iterations`.
+          setting: Setting with `num_slots` and `num_iterations`.
         """
         field = self._task.input_field
         batch = {
@@ -234,12 +235,13 @@ class Evaluator:
     ) -> tuple[Callable[[], Figure], str]:
         """Return a function that draws predictions for a few examples, and a caption.
 
-        Examples are read and predicted at once. Drawing may happen in another thread.
+        The predictions are computed before this returns. The function may be called in
+        another thread.
 
         Args:
           variables: Variables of the model, as `Devices.get_state` returns them.
           split: Name of the split.
-          setting: Has `num_slots` and `num_iterations`.
+          setting: Setting with `num_slots` and `num_iterations`.
         """
         dataset = self._task.dataset
         indices = self.select(split)[: self._config.num_figure_examples]
@@ -319,15 +321,15 @@ def evaluate(
       config: Config of the run.
       workdir: Folder of the run; only `evaluations/` in it is written.
       split: Name of the split; `config.evaluation_split` if empty.
-      num_slots: Numbers of slots. Without these and `num_iterations`, the settings of
-        `config.evaluations` are used.
+      num_slots: Numbers of slots; as in training if empty. If `num_iterations` is also
+        empty, the settings of `config.evaluations` are used.
       num_iterations: Numbers of iterations; as in training if empty.
-      max_objects: Maximum numbers of objects, evaluated one after the other; all
-        images if empty.
+      max_objects: Maximum numbers of objects per image, each evaluated separately; no
+        limit if empty.
       step: Checkpoint to load; the newest if None.
 
     Returns:
-      The folder written.
+      The folder of the results.
 
     Raises:
       UserError: The run has no such checkpoint, or an option is out of range.
@@ -340,7 +342,7 @@ def evaluate(
     dataset = tasks.open_dataset(config)
     settings = settings_grid(config, num_slots, num_iterations)
     run = trained.open_run(workdir, step, config=config, dataset=dataset)
-    # Two hosts may find different newest checkpoints of a run that is training.
+    # While the run trains, two hosts may see different newest checkpoints.
     devices.hosts.check_same(
         {"config.data_dir": dataset.fingerprints, "--step": run.step}
     )
@@ -366,7 +368,7 @@ def evaluate(
             table = evaluator.run(
                 variables, split, **counts, indices=indices, advance=bar.advance
             )
-            found = _rows(
+            new_rows = _rows(
                 table.columns(),
                 run.task.summarize,
                 method=results.MODEL,
@@ -382,9 +384,9 @@ def evaluate(
                 setting.num_iterations,
                 f"at most {limit} objects" if limit else "all",
                 len(indices),
-                measures.brief(found[0]),
+                measures.brief(new_rows[0]),
             )
-            rows += found
+            rows += new_rows
         for limit, indices in selected.items() if methods else ():
             table = evaluator.run_baselines(
                 split, num_slots=blocks, indices=indices, advance=bar.advance
@@ -418,12 +420,13 @@ def settings_grid(
     num_slots: Sequence[int],
     num_iterations: Sequence[int],
 ) -> list[ml_collections.ConfigDict]:
-    """Return the settings to evaluate: each `num_slots` with each `num_iterations`.
+    """Return all combinations of `num_slots` and `num_iterations`.
 
-    An empty one is as in training. If both are empty, these are `config.evaluations`.
+    An empty sequence stands for the value in training. If both are empty, return the
+    settings of `config.evaluations`.
 
     Raises:
-      UserError: A number is not above 0.
+      UserError: A number is not positive.
     """
     if not num_slots and not num_iterations:
         check_evaluations(config)
@@ -446,21 +449,21 @@ def check_evaluations(config: ml_collections.ConfigDict):
         for field in ("num_slots", "num_iterations"):
             if not hasattr(setting, "get") or setting.get(field) is None:
                 raise UserError(
-                    f"config.evaluations.{name}: has no {field}; give num_slots and "
+                    f"config.evaluations.{name}: has no {field}; set num_slots and "
                     "num_iterations"
                 )
 
 
 def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):
     """Draw the model's FG-ARI against the number of slots, if there are several."""
-    whole = [
+    model_rows = [
         row
         for row in rows
         if row["num_objects"] == "all" and row["method"] == results.MODEL
     ]
-    several = len({row["num_iterations"] for row in whole}) > 1
+    several = len({row["num_iterations"] for row in model_rows}) > 1
     lines = {}
-    for row in whole:
+    for row in model_rows:
         limit = row["max_objects"]
         where = "" if limit == "all" else f", at most {limit} objects"
         where += f", {row['num_iterations']} iterations" if several else ""
@@ -468,6 +471,6 @@ def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):
             if "fg_ari" in name and row[name] is not None:
                 points = lines.setdefault(f"{name}{where}", {})
                 points.setdefault(row["num_slots"], []).append(row[name])
-    if len({row["num_slots"] for row in whole}) > 1 and lines:
+    if len({row["num_slots"] for row in model_rows}) > 1 and lines:
         figure = figures.sweep_plot(lines, xlabel="number of slots", ylabel="FG-ARI")
         figures.save(figure, directory / "fg_ari_by_num_slots.png")

@@ -12,7 +12,7 @@ _RUN = run_flags.RunFlags()
 
 def _train() -> int:
     if _RUN.config.value is None:
-        raise UserError("--config: is missing; give a file of configs/")
+        raise UserError("--config: required; pass a file in configs/")
     preemption.leave_on_signals()
     with _RUN.joined():
         from sanorm_jax import train

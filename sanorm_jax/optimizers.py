@@ -1,7 +1,7 @@
 """Optimizers and schedules of the original implementation.
 
-Learning rate and loss weight depend on the number of the step alone, so a restart
-needs no state for them.
+Learning rate and loss weight are functions of the step, so resuming needs no further
+state.
 """
 
 from collections.abc import Callable, Sequence
@@ -73,15 +73,15 @@ def piecewise_linear(knots: float | Sequence[Sequence[float]]) -> Schedule:
     """Return a constant schedule, or one that is linear between knots.
 
     Args:
-      knots: Number, or pairs `(step, value)` with rising steps. The schedule is
+      knots: Number, or pairs `(step, value)` with increasing steps. The schedule is
         constant before the first and after the last knot.
 
     Raises:
-      UserError: There are no pairs, or their steps do not rise.
+      UserError: The knots are not pairs, or their steps do not increase.
     """
     if isinstance(knots, int | float):
         return optax.constant_schedule(float(knots))
-    message = f"schedule {knots!r}: give a number or pairs (step, value), steps rising"
+    message = f"schedule {knots!r}: use a number or pairs (step, value), steps rising"
     try:
         table = np.asarray(knots, np.float32)
     except (TypeError, ValueError) as error:
@@ -133,7 +133,7 @@ OPTIMIZERS = {
 
 
 def create(config: Any) -> tuple[optax.GradientTransformation, Schedule]:
-    """Return the optimizer and its learning rate by step.
+    """Return the optimizer and its learning rate schedule.
 
     Args:
       config: Options `name` (key of `OPTIMIZERS`), `learning_rate`, `warmup_steps`,

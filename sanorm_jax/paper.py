@@ -1,8 +1,8 @@
-"""Runs several studies and writes one page: `python -m sanorm_jax.paper`.
+"""Run several studies and write one report: `python -m sanorm_jax.paper`.
 
-Each study lies in a folder of its name, as `python -m sanorm_jax.study` makes it. The
-page is written anew after each study, and whenever this is stopped; started again, it
-goes on where it stopped.
+Each study has a folder of its name, like that of `python -m sanorm_jax.study`. The
+report is updated after each study and when the command is stopped. The same command
+resumes.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def _run(paper, workdir: pathlib.Path, report_only: bool) -> int:
         stopped = codes[-1] == preemption.EXIT_CODE
         if not stopped and any(jobs_lib.is_finished(j, study) for j in jobs[name]):
             page.write(study, jobs[name], workdir / name)
-        # What was stopped, or failed, may have nothing to show.
+        # After a stop or a failure, there may be no finished run to report.
         with contextlib.suppress(*(UserError,) if any(codes) else ()):
             path = paper_lib.write(paper, jobs, workdir)
         if stopped:
@@ -45,11 +45,11 @@ def _run(paper, workdir: pathlib.Path, report_only: bool) -> int:
 
 
 if __name__ == "__main__":
-    config = options.define_config("File of the studies; configs/paper.py if unset.")
+    config = options.define_config("Config of the studies; configs/paper.py if unset.")
     workdir = commands.define_path(
-        "workdir", "experiments/paper", "Folder of the runs."
+        "workdir", "experiments/paper", "Folder of the studies."
     )
-    report = flags.DEFINE_bool("report", False, "Write the page of what is done.")
+    report = flags.DEFINE_bool("report", False, "Only report the finished runs.")
     options.run(
         lambda: _run(config.value, workdir.value, report.value),
         config,

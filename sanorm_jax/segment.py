@@ -1,4 +1,4 @@
-"""Segmentation of images by a trained run: a label map and an overlay of each."""
+"""Segmentation of images by a trained run, written as label maps and overlays."""
 
 import collections
 import concurrent.futures
@@ -23,7 +23,7 @@ from sanorm_jax.run.folder import compilation_cache
 from sanorm_jax.run.folder import workdir as workdir_lib
 
 DIRECTORY = "segmentations"
-# Label maps have 8 bits.
+# Label maps are 8-bit images.
 MAX_SLOTS = 256
 # Maximum number of images that wait to be drawn.
 _WAITING = 16
@@ -42,24 +42,24 @@ def segment(
 ) -> pathlib.Path:
     """Segment all images of a split, with or without true labels.
 
-    The label of a pixel is the slot whose mask is largest there, from 0. For each image
-    and setting, `labels/NAME.png` holds the labels in 8 bits at the size of the stored
-    image, and `overlays/NAME.png` draws them. NAME is the name of the image's file, or
-    its number.
+    The label of a pixel is the index of the slot with the largest mask there. For each
+    image and setting, `labels/NAME.png` is an 8-bit label map of the size of the stored
+    image, and `overlays/NAME.png` draws it over the image. NAME is the file name of the
+    image, or its index.
 
     Args:
       config: Config of the run.
       workdir: Folder of the run; only `segmentations/` in it is written.
       dataset: Name of the store of images; `config.dataset` if empty.
       data_dir: Folder of the stores; `config.data_dir` if None.
-      split: Name of the split; if empty, `config.evaluation_split` or the only one
-        that exists.
+      split: Name of the split; if empty, the only split, or else
+        `config.evaluation_split`.
       num_slots: Numbers of slots; as in training if empty.
       num_iterations: Numbers of iterations; as in training if empty.
       step: Checkpoint to load; the newest if None.
 
     Returns:
-      The folder written.
+      The folder of the results.
 
     Raises:
       UserError: The run has no such checkpoint, a number is out of range, or the data
@@ -69,8 +69,8 @@ def segment(
     for setting in settings:
         if setting.num_slots > MAX_SLOTS:
             raise UserError(
-                f"--num_slots={setting.num_slots}: label maps hold {MAX_SLOTS} at "
-                "most; choose fewer slots"
+                f"--num_slots={setting.num_slots}: label maps hold at most "
+                f"{MAX_SLOTS}; choose fewer slots"
             )
     workdir_lib.check_writable(workdir / DIRECTORY)
     config = _config(config, dataset, data_dir)
@@ -101,18 +101,18 @@ def _config(
     return config
 
 
-def _check_data(noted, dataset: pipeline.Dataset, config):
+def _check_data(recorded, dataset: pipeline.Dataset, config):
     where = f"--dataset={config.dataset}"
     if dataset.feature_settings is not None:
         run_data.check_features(
-            noted["features"] or {}, dataset.feature_settings, where
+            recorded["features"] or {}, dataset.feature_settings, where
         )
         return
     size = dataset.settings["image_size"]
-    if size != noted["image_size"]:
+    if size != recorded["image_size"]:
         raise UserError(
-            f"{where}: images of {size} pixels, the run was trained on "
-            f"{noted['image_size']}; prepare them with --like=WORKDIR of the run"
+            f"{where}: images of {size} pixels, but the run was trained on "
+            f"{recorded['image_size']}; prepare them with --like=WORKDIR of the run"
         )
 
 
@@ -122,12 +122,12 @@ def _split(config, dataset: pipeline.Dataset) -> str:
 
 
 def _names(dataset: pipeline.Dataset, split: str) -> Callable[[int], str]:
-    """Return a function from the index of an example to the name of its files."""
+    """Return a function from the index of an example to its NAME (see `segment`)."""
     if dataset.file_names is None:
         digits = len(str(dataset.num_examples(split) - 1))
         return lambda index: f"{index:0{digits}d}"
     paths = [pathlib.PurePosixPath(name) for name in dataset.file_names]
-    # Files that differ in their suffix alone keep it: a.png and a.jpg.
+    # Files that differ only in their suffix keep it, such as a.png and a.jpg.
     count = collections.Counter(path.with_suffix("") for path in paths)
     names = [
         path.with_suffix("") if count[path.with_suffix("")] == 1 else path

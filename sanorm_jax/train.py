@@ -1,4 +1,4 @@
-"""Training loop of all tasks."""
+"""The training loop, shared by all tasks."""
 
 import contextlib
 import functools
@@ -34,10 +34,10 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
     Args:
       config: Config of the experiment.
-      workdir: Folder of the run. A run found there is resumed.
+      workdir: Folder of the run. An existing run is resumed.
 
     Returns:
-      The exit code: 0 if finished, 124 if stopped and to be started again.
+      The exit code: 0 if finished, 124 if stopped before the last step.
 
     Raises:
       UserError: The input is invalid.
@@ -78,7 +78,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         run = stack.enter_context(
             training_run.open_run(config, workdir, devices, task, new_state, stop)
         )
-        # Figures are drawn in a thread, next to training.
+        # A thread draws figures while training continues.
         drawing = stack.enter_context(futures.ThreadPoolExecutor(1))
         evaluate = functools.partial(_evaluate, run, evaluator, drawing)
 
@@ -104,7 +104,7 @@ def _take_steps(run: TrainingRun, train_step: Callable, evaluate: Callable):
 
     with hosts.agree():
         batches = run.devices.prefetch(_batches(run))
-        # Requests to stop are not heeded here, so each start takes at least one step.
+        # This does not check for requests to stop, so each start takes at least a step.
         batch = next(batches, None)
     rates, note = Rates(step), ""
     title = f"training {run.workdir.name}"
@@ -144,7 +144,7 @@ def _take_steps(run: TrainingRun, train_step: Callable, evaluate: Callable):
                 evaluate(step)
                 rates.restart(step)
 
-    run.save(step, wait=True)  # A second attempt, if the disk was full.
+    run.save(step, wait=True)  # Try again, in case the disk was full.
     with hosts.agree():
         run.check_saved(step)
     logging.info("finished: %d steps in %.0f s", step, run.wall_time_s)
@@ -178,7 +178,7 @@ def _batches(run: TrainingRun) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _next_batch(run: TrainingRun, batches: Iterator) -> tuple[Any, Exception | None]:
-    """Return the next batch, or the reason to stop, the same on all hosts."""
+    """Return the next batch, or the reason to stop; all hosts stop together."""
     try:
         with run.devices.hosts.agree():
             run.preemption.check()
@@ -193,8 +193,8 @@ def _stop_at_nan(run: TrainingRun):
     run.state = run.state.replace(failed=jax.tree.map(jnp.zeros_like, run.state.failed))
     run.save(step, wait=True)
     raise UserError(
-        f"loss or gradient is not finite at step {step + 1}; the checkpoint of step "
-        f"{step} was saved; lower config.optimizer.learning_rate, or check the data"
+        f"loss or gradient: not finite at step {step + 1}; the checkpoint of step "
+        f"{step} is saved; lower config.optimizer.learning_rate, or check the data"
     )
 
 
@@ -235,5 +235,5 @@ def _write_figure(writer: writers.Writer, step: int, name: str, draw: Callable):
     try:
         images = {f"{name}/segmentation": figures.to_array(draw())}
         writer.write_images(step, images)
-    except Exception:  # The executor would swallow it.
-        logging.exception("no figure of %s at step %d", name, step)
+    except Exception:  # The executor would hide it.
+        logging.exception("figure of %s at step %d not written", name, step)

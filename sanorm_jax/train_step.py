@@ -1,4 +1,4 @@
-"""Training state and the training step of all tasks."""
+"""Training state and training step, shared by all tasks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,13 @@ from sanorm_jax.tasks.base import Task
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that training depends on besides the config and the data.
+    """State of training, complete together with the config and the data.
 
     Attributes:
-      step: Number of steps taken, `[]` int32; also the position in the data.
+      step: Number of steps taken, `[]` int32. It determines the next batch.
       rng: Key of the run, `[2]` uint32. A step uses `fold_in(rng, step)`.
-      failed: Whether the next step is not finite, `[]` bool. The state is then frozen.
+      failed: Whether a step was not finite, `[]` bool. The state is then frozen before
+        that step.
       params: Parameters of the model.
       batch_stats: Running statistics; empty without batch norm.
       opt_state: State of the optimizer.
@@ -56,8 +57,9 @@ def make_train_step(
 ) -> Callable:
     """Return `step(state, batch) -> (state, scalars)` for the batch of one device.
 
-    A step whose loss or gradient is not finite leaves the state frozen. The host, which
-    checks only when it logs or saves, then still finds the last finite state.
+    If the loss or gradient of a step is not finite, the state is frozen before the
+    step. The host checks `failed` only when it logs or saves, and can then still save
+    the last finite state.
     """
     axis_name = task.axis_name
 

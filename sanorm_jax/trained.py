@@ -1,4 +1,4 @@
-"""Trained runs: opened from their folder and applied by compiled functions."""
+"""Trained runs: loading, and compiled functions that apply them."""
 
 import dataclasses
 import functools
@@ -22,19 +22,19 @@ from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.run.parameters import init_from
 from sanorm_jax.tasks.base import Batch, Task
 
-# Maximum number of map values of a batch, which bounds the memory for large images.
+# Maximum number of values in the maps of a batch, which bounds the memory.
 _MAX_MAP_VALUES = 2**26
 
 
 class Compiled:
-    """The methods of a task, compiled once per setting and shape of the batch.
+    """Methods of a task, compiled once per setting and batch shape.
 
-    The initial slots of an example depend on the seed and its index alone.
+    The initial slots of an example depend only on the seed and its index.
 
     Args:
       task: Task whose methods are called.
-      compile: Compiler of `function(variables, batch, rng)`: `jax.jit`, or
-        `Devices.compile_evaluation` to share each batch between devices.
+      compile: Transformation that compiles `function(variables, batch, rng)`:
+        `jax.jit`, or `Devices.compile_evaluation` to split each batch over devices.
     """
 
     def __init__(self, task: Task, compile: Callable[[Callable], Callable] = jax.jit):
@@ -53,16 +53,16 @@ class Compiled:
         seed: int,
         outputs: Collection[str] = (),
     ) -> dict[str, jax.Array]:
-        """Return what a method of the task returns, `{name: [B, ...]}`.
+        """Return the results of a method of the task, `{name: [B, ...]}`.
 
         Args:
           method: Name of the method: `forward`, `predict` or `evaluate`.
           variables: Variables of the model.
           batch: Inputs of the method, with `index`.
           num_slots: Number of slots K.
-          num_iterations: Iterations of Slot Attention.
+          num_iterations: Number of iterations of Slot Attention.
           seed: Seed of the initial slots.
-          outputs: Names of the results to return; all of them if empty.
+          outputs: Names of the results to return; all if empty.
         """
         function = self._function(method, num_slots, num_iterations, tuple(outputs))
         return function(variables, batch, jax.random.PRNGKey(seed))
@@ -78,7 +78,7 @@ class Compiled:
 
 
 class CallOptions(TypedDict, total=False):
-    """Options of a call of a trained run; see `TrainedRun.apply`."""
+    """Keyword arguments of `TrainedRun.apply`."""
 
     num_slots: int | None
     num_iterations: int | None
@@ -86,16 +86,16 @@ class CallOptions(TypedDict, total=False):
 
 
 class TrainedRun:
-    """A trained model and its inputs, created by `open_run`.
+    """A trained model, created by `open_run`.
 
-    Inputs are uint8 images `[B, H, W, 3]` or, if the run was trained on features,
-    features `[B, N, F]` as its store holds them. The initial slots depend on the seed
-    and the position in the batch.
+    It takes uint8 images `[B, H, W, 3]` or, if it was trained on features, features
+    `[B, N, F]` as in the feature store. The initial slots depend on the seed and the
+    position in the batch.
 
     Attributes:
       config: Config of the run.
       task: Task of the run.
-      model: Flax module, called by `model.apply(variables, ...)`.
+      model: Flax module, called with `model.apply(variables, ...)`.
       variables: `params` and, with batch norm, `batch_stats`.
       step: Step of the checkpoint.
       input_shape: Shape of an example.
@@ -121,13 +121,13 @@ class TrainedRun:
         """Return all outputs of the model, such as `slots` and `attention`.
 
         Args:
-          inputs: Images or features, see above.
+          inputs: Images or features, see `TrainedRun`.
           num_slots: Number of slots K; as in training if None.
-          num_iterations: Iterations of Slot Attention; as in training if None.
+          num_iterations: Number of iterations; as in training if None.
           seed: Seed of the initial slots.
 
         Raises:
-          UserError: The inputs have another shape.
+          UserError: The inputs have the wrong shape.
         """
         return self._call("forward", inputs, num_slots, num_iterations, seed)
 
@@ -138,8 +138,8 @@ class TrainedRun:
     def segment(self, inputs: np.ndarray, **options: Unpack[CallOptions]) -> np.ndarray:
         """Return the slot of each pixel, int32 `[B, H, W]`; see `apply`.
 
-        The arg max over the decoder's masks or, without a decoder, the attention. Its
-        size is that of the training images or, for features,
+        This is the argmax of the decoder's masks or, without a decoder, of the
+        attention. Its size is that of the training images or, for features,
         `config.evaluation_resolution`.
         """
         out = self._call("predict", inputs, **options, outputs=("segmentation",))
@@ -187,12 +187,12 @@ def open_run(
     Args:
       workdir: Folder of the run.
       step: Checkpoint to load; the newest if None.
-      config: Config to open it with; the recorded one if None.
-      dataset: Data to apply it to. If None, the run's data need not exist.
+      config: Config to use; the recorded one if None.
+      dataset: Dataset to apply the run to. If None, the run's data need not exist.
 
     Raises:
-      UserError: The folder holds no run, no such checkpoint or no description of its
-        data; or the features of `dataset` are projected differently.
+      UserError: The run, the checkpoint or the description of its data is missing, or
+        the features of `dataset` have another projection.
     """
     workdir = pathlib.Path(workdir)
     config = config or workdir_lib.load_config(workdir)
@@ -211,7 +211,7 @@ def open_run(
 
 @dataclasses.dataclass(frozen=True)
 class _Description:
-    """The properties of a dataset that a task needs before it reads an example."""
+    """A `tasks.base.Description` without the data."""
 
     fields: dict[str, tuple[tuple[int, ...], str]]
     settings: dict[str, Any]
@@ -223,24 +223,24 @@ def describe_task(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> T
     Raises:
       UserError: The description of the data is missing.
     """
-    noted = run_data.read(workdir)
+    record = run_data.read(workdir)
     fields = {
-        name: (tuple(shape), dtype) for name, (shape, dtype) in noted["fields"].items()
+        name: (tuple(shape), dtype) for name, (shape, dtype) in record["fields"].items()
     }
-    settings = {"image_size": noted["image_size"]}
+    settings = {"image_size": record["image_size"]}
     return tasks.create(config, _Description(fields, settings))
 
 
 def batch_size(
     config: ml_collections.ConfigDict, devices: Devices, values_per_example: int
 ) -> int:
-    """Return the number of examples evaluated at once, a multiple of the devices.
+    """Return the batch size of an evaluation, a multiple of the number of devices.
 
     Args:
       config: Config of the run; `evaluation_batch_size` is the maximum.
       devices: Devices that share each batch.
       values_per_example: Number of values in the maps of an example, such as masks.
     """
-    parts = devices.num_devices * devices.hosts.count
-    most = min(config.evaluation_batch_size, _MAX_MAP_VALUES // values_per_example)
-    return max(most // parts, 1) * parts
+    num_devices = devices.num_devices * devices.hosts.count
+    limit = min(config.evaluation_batch_size, _MAX_MAP_VALUES // values_per_example)
+    return max(limit // num_devices, 1) * num_devices

@@ -15,7 +15,7 @@ import pathlib
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "```mermaid\n", "```\n"
-# Folders at the top, linked into `sanorm_jax` and imported from there.
+# Folders in the repository root, linked into `sanorm_jax` and imported from there.
 TOP = ("data", "feature_extraction", "configs")
 BANDS = {
     "commands": ("command_line", "main", "paper", "study"),

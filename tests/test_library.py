@@ -95,5 +95,5 @@ def test_inputs_of_another_shape_are_refused_in_one_line(trained):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no run there"):
+    with pytest.raises(UserError, match="contains no run"):
         sanorm_jax.load(tmp_path)

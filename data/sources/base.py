@@ -48,7 +48,7 @@ class Options:
 
     Attributes:
       splits: Number of examples by split.
-      objects: Minimum and maximum number of objects by split, instead of the options
+      objects: Minimum and maximum number of objects by split. They replace the options
         `min_objects` and `max_objects`.
       data_dir: Folder of the stores; downloads go to `<data_dir>/downloads`.
       dataset: Name of the dataset, for modules that offer several.
@@ -86,10 +86,10 @@ class Source:
       fields: Shape and dtype of each field of an example, by name.
       splits: Number of examples by split.
       examples_per_shard: Number of examples per shard file.
-      examples: Generator function `examples(split, start)`, which yields the examples
-        from `start` on in order; None if `example` is given.
-      example: Function `example(split, index)`, picklable and called in several
-        processes.
+      examples: Generator function `examples(split, start)` that yields the examples in
+        order, starting at `start`; None if `example` is set.
+      example: Picklable function `example(split, index)`, called in several processes;
+        None if `examples` is set.
       file_an_example: Whether each example has its own source file. A damaged file can
         then be replaced on its own, and finished shards are kept.
       begin: Function that runs once before the first example; None if there is none.

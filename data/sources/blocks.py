@@ -16,7 +16,7 @@ from .tetrominoes import COLORS, RGB, SIZE
 
 _CELL = 5
 _DEFAULT_OBJECTS = 3
-_MOST_OBJECTS = 5
+_MAX_OBJECTS = 5
 _PER_SHARD = 1024
 _PICTURES = ("####", "##/##", "###/.#.", "##./.##", ".##/##.", "###/#..", "###/..#")
 SPLITS = {"train": 60_000, "validation": 320, "test": 320}
@@ -38,7 +38,10 @@ SHAPES = tuple(_orientations())
 
 
 def _place(rng, labels, number, shape) -> tuple[float, float, float] | None:
-    """Draw a shape at a random free position and return it; None if there is none."""
+    """Place a shape in `labels` at random; return its center, or None if none is free.
+
+    The center is `(x, y, 0)` in pixels.
+    """
     box = np.array(shape.shape) * _CELL
     cells = np.kron(shape, np.ones((_CELL, _CELL), bool))
     for _ in range(100):
@@ -50,21 +53,36 @@ def _place(rng, labels, number, shape) -> tuple[float, float, float] | None:
     return None
 
 
-def render(seed: int, split: str, index: int, least: int, most: int, num_rows: int):
-    """Render a scene of `least` to `most` tetrominoes, numbered in order of placement.
+def render(
+    seed: int,
+    split: str,
+    index: int,
+    min_objects: int,
+    max_objects: int,
+    num_rows: int,
+) -> Example:
+    """Render a scene of tetrominoes, numbered in order of placement.
+
+    Args:
+      seed: Seed of the dataset.
+      split: Name of the split.
+      index: Index of the example in its split.
+      min_objects: Minimum number of tetrominoes.
+      max_objects: Maximum number of tetrominoes.
+      num_rows: Rows of the per-object columns.
 
     Returns:
-      The fields of `tetrominoes.fields(num_rows)`: `shape` is an index into `SHAPES`,
-      `pixel_coords` the centre of the bounding box in pixels, and 0.
+      The fields of `tetrominoes.fields(num_rows)`. `shape` is an index into `SHAPES`;
+      `pixel_coords` is `(x, y, 0)` of the centre of the bounding box, in pixels.
     """
     rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
-    count = int(rng.integers(least, most + 1))
-    places = [None]
-    while None in places:
+    count = int(rng.integers(min_objects, max_objects + 1))
+    centers = [None]
+    while None in centers:
         labels = np.zeros((SIZE, SIZE), np.uint8)
         kinds = rng.integers(len(SHAPES), size=count)
         # Restart the scene if one of them does not fit.
-        places = [_place(rng, labels, i + 1, SHAPES[k]) for i, k in enumerate(kinds)]
+        centers = [_place(rng, labels, i + 1, SHAPES[k]) for i, k in enumerate(kinds)]
     colors = rng.integers(len(COLORS), size=count)
     palette = np.concatenate([np.zeros((1, 3)), 255 * RGB[colors]]).astype(np.uint8)
     return tetrominoes.example(
@@ -72,7 +90,7 @@ def render(seed: int, split: str, index: int, least: int, most: int, num_rows: i
         labels,
         kinds,
         colors,
-        np.array(places),
+        np.array(centers),
         np.ones(count),
         num_rows,
     )
@@ -91,7 +109,7 @@ def build(options: Options) -> Source:
     """
     if options.image_size not in (None, SIZE):
         raise UserError(
-            f"--image_size={options.image_size}: blocks has a fixed size; use {SIZE}"
+            f"--image_size={options.image_size}: blocks has a fixed size; choose {SIZE}"
         )
     return rendered.source(
         options,
@@ -101,7 +119,7 @@ def build(options: Options) -> Source:
         image_size=SIZE,
         splits=SPLITS,
         default=(_DEFAULT_OBJECTS, _DEFAULT_OBJECTS),
-        most=_MOST_OBJECTS,
+        limit=_MAX_OBJECTS,
         fields=tetrominoes.fields,
         examples_per_shard=_PER_SHARD,
         example=_example_at,

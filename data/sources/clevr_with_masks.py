@@ -2,11 +2,12 @@
 
 https://github.com/google-deepmind/multi_object_datasets: one gzip TFRecord file of
 100,000 scenes of 240 x 320 pixels. Entity 0 of each scene is the background; entities
-with `visibility` 0 are padding. `shape`, `size`, `material` and `color` are 0 for both
-and codes from 1 on for objects (issue 9 there prints the first scene). The meaning of
-the codes is not published. The size follows from `z`, the radius of an object: 1 is
-large, 2 is small. The other codes are numbered by first appearance in the file. They
-are stored as code - 1: the indices have the range of `properties`, but not its names.
+with `visibility` 0 are padding. `shape`, `size`, `material` and `color` are codes that
+start at 1 for objects and are 0 for other entities (issue 9 there prints the first
+scene). The meaning of the codes is not published. For the size it follows from `z`, the
+radius of an object: 1 is large, 2 is small. The other codes are numbered by first
+appearance in the file and stored as code - 1. These indices have the range of the
+vocabularies in `properties`, but the names there do not apply.
 """
 
 import functools
@@ -52,9 +53,9 @@ _PER_SHARD = 64
 def convert(values: dict[str, np.ndarray], size: int) -> Example:
     """Convert the values of a record (`FEATURES`) to an example.
 
-    Image and masks are center-cropped to 192 x 192 pixels; output pixel i is source
-    pixel floor(i * 192 / size). Objects keep the order of the file and are counted even
-    if they lie outside the crop, because CLEVR6 is defined by the scene.
+    Image and masks are center-cropped to 192 x 192 pixels. Output pixel i is source
+    pixel floor(i * 192 / size). Objects keep the order of the file. They count even if
+    they lie outside the crop, because CLEVR6 is defined by the objects of the scene.
 
     Returns:
       The fields of `base.object_fields`; `pixel_coords` in pixels of the stored image.

@@ -57,7 +57,7 @@ class _Annotations:
                 f"{self.path}: truncated or not JSON ({error}); download it again"
             ) from None
         try:
-            self._num_left_out = check(content)
+            self._num_removed = check(content)
         except ValueError as error:
             raise SourceError(
                 f"{self.path}: {error}; correct it, or download the file again"
@@ -80,7 +80,7 @@ class _Annotations:
                 for image in self._images
             ],
             missing=self._missing(),
-            version={"sha256": self.sha256, "polygons_left_out": self._num_left_out},
+            version={"sha256": self.sha256, "polygons_left_out": self._num_removed},
             load=self.load,
         )
 
@@ -151,7 +151,7 @@ def check(content: Any) -> int:
         "category_id": functools.partial(_one_of, categories),
         "iscrowd": functools.partial(_one_of, (0, 1)),
     }
-    num_left_out = 0
+    num_removed = 0
     for annotation in content["annotations"]:
         if isinstance(annotation, dict):
             annotation.setdefault("iscrowd", 0)
@@ -161,8 +161,8 @@ def check(content: Any) -> int:
         mask = functools.partial(segmentation, image=image)
         _convert("annotation", annotation, {"segmentation": mask})
         if isinstance(before, list):
-            num_left_out += len(before) - len(annotation["segmentation"])
-    return num_left_out
+            num_removed += len(before) - len(annotation["segmentation"])
+    return num_removed
 
 
 def _convert(kind: str, record: Any, converters: Mapping[str, Callable[[Any], Any]]):

@@ -1,4 +1,4 @@
-"""Read image files: validate, crop to a square and resize, in several threads."""
+"""Image files: validation, square crop and resizing, in several threads."""
 
 import concurrent.futures
 import functools
@@ -110,8 +110,8 @@ def square(image: Image.Image, crop: int | None, size: int) -> np.ndarray:
 
     Args:
       image: RGB image.
-      crop: Side of the crop in pixels, which begins at floor((side - crop) / 2); the
-        largest square if None.
+      crop: Side of the crop in pixels; that of the largest square if None. The crop
+        begins at floor((side - crop) / 2).
       size: Side of the result in pixels.
     """
     width, height = image.size
@@ -123,7 +123,7 @@ def square(image: Image.Image, crop: int | None, size: int) -> np.ndarray:
 
 
 def load_all(load: Callable[[int], _T], indices: Iterable[int]) -> Iterator[_T]:
-    """Yield `load(index)` in order; threads help, as Pillow decodes without the GIL."""
+    """Yield `load(index)` in order, from threads: Pillow decodes without the GIL."""
     indices = iter(indices)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := list(itertools.islice(indices, _AT_ONCE)):

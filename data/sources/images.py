@@ -61,23 +61,23 @@ def build(options: Options) -> Source:
     known = files.suffixes()
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     paths = [path for path in found if path.suffix.lower() in known]
-    left_out = collections.Counter(
+    unsupported = collections.Counter(
         path.suffix.lower() or "no suffix"
         for path in found
         if path.suffix.lower() not in known
     )
-    said = ", ".join(f"{count} {suffix}" for suffix, count in left_out.most_common())
+    listed = ", ".join(f"{count} {name}" for name, count in unsupported.most_common())
     if not paths:
         raise UserError(
-            f"--source={folder}: contains no images ({said or 'no files'}); pass a "
+            f"--source={folder}: contains no images ({listed or 'no files'}); pass a "
             "folder of files that Pillow supports, such as .png, .jpg or .webp"
         )
-    if left_out:
+    if unsupported:
         logging.warning(
             "skipped %d of %d files that Pillow does not support: %s",
-            left_out.total(),
+            unsupported.total(),
             len(found),
-            said,
+            listed,
         )
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Source(

@@ -20,7 +20,7 @@ from .base import Example, Options, Source, SourceError, class_fields
 from .records import pad
 
 BUCKET = "kubric-public/tfds"
-# C drops 3 to 10 objects; D and E have 10 to 20 static and drop 1 to 3 more.
+# MOVi-C drops 3 to 10 objects; MOVi-D and E drop 1 to 3 among 10 to 20 static ones.
 MAX_OBJECTS = {"movi_c": 10, "movi_d": 23, "movi_e": 23}
 # The published default, which the original implementation uses, comes first.
 _SIZES = (256, 128)
@@ -105,7 +105,7 @@ def _damaged_file(builder, split: str) -> str:
 def _examples(
     split: str, start: int, *, folder: str, dataset: str, stop: dict[str, int]
 ) -> Iterator[Example]:
-    """Yield the frames of a split from `start` on, which begins a video."""
+    """Yield the frames of a split from `start`, the first frame of a video."""
     builder = _builder(folder, dataset)
     num_frames = builder.info.features["video"].shape[0]
     first, last = start // num_frames, stop[split] // num_frames
@@ -138,18 +138,18 @@ def _examples(
         )
 
 
-def _frames(video: dict, number: int, most: int) -> Iterator[Example]:
+def _frames(video: dict, number: int, max_objects: int) -> Iterator[Example]:
     count = int(video["metadata"]["num_instances"])
     category = np.asarray(video["instances"]["category"])
-    if count > most or len(category) != count:
+    if count > max_objects or len(category) != count:
         raise ValueError(f"{count} instances, {len(category)} categories")
     segmentations = video["segmentations"][..., 0]
     if segmentations.max(initial=0) > count:
         raise ValueError(f"labels above its {count} instances")
     columns = {
         "num_objects": np.array(count, np.int32),
-        "category": pad(category, most, -1, "int32"),
-        "visibility": pad(np.ones(count), most, 0, "float32"),
+        "category": pad(category, max_objects, -1, "int32"),
+        "visibility": pad(np.ones(count), max_objects, 0, "float32"),
         "video": np.array(number, np.int32),
     }
     pairs = zip(video["video"], segmentations, strict=True)
@@ -202,7 +202,7 @@ def build(options: Options) -> Source:
                 f"--splits={name}:{count}: videos cannot be split; choose a multiple "
                 f"of their {num_frames} frames"
             )
-    most = MAX_OBJECTS[dataset]
+    max_objects = MAX_OBJECTS[dataset]
     return Source(
         dataset=dataset,
         source={
@@ -211,12 +211,12 @@ def build(options: Options) -> Source:
         },
         settings={
             "image_size": size,
-            "max_objects": most,
+            "max_objects": max_objects,
             "num_frames": num_frames,
             "categories": builder.info.features["instances"]["category"].names,
         },
         fields={
-            **class_fields(size, most, "uint8"),
+            **class_fields(size, max_objects, "uint8"),
             "video": ((), "int32"),
             "frame": ((), "int32"),
         },

@@ -1,8 +1,8 @@
 """Label maps of natural images, shared by COCO and Pascal VOC.
 
-Pixels that are unlabelled by the annotators or claimed by two objects are -1 and
-ignored by every metric. Ignoring overlaps follows the evaluation of DINOSAUR's authors
-(`ignore_overlaps` in their code).
+Pixels that the annotations leave undecided (borders and crowds), or that two objects
+share, have label -1 and are ignored by every metric. Ignoring overlaps follows the
+evaluation of DINOSAUR's authors (`ignore_overlaps` in their code).
 """
 
 import dataclasses
@@ -66,13 +66,13 @@ def example(
     """
     labels = middle(labels, size)
     kept = [i for i in range(len(category)) if np.any(labels == i + 1)]
-    # Indexed by old label, from the background to -1 at the end.
-    number = np.zeros(len(category) + 2, np.int8)
-    number[[i + 1 for i in kept]] = np.arange(1, len(kept) + 1)
-    number[-1] = IGNORED
+    # New labels by old label; the last entry is that of label -1.
+    relabel = np.zeros(len(category) + 2, np.int8)
+    relabel[[i + 1 for i in kept]] = np.arange(1, len(kept) + 1)
+    relabel[-1] = IGNORED
     return {
         "image": files.square(image, None, size),
-        "segmentation": number[labels],
+        "segmentation": relabel[labels],
         "num_objects": np.array(len(kept), np.int32),
         "category": pad(
             np.array([category[i] for i in kept], np.int32), max_objects, -1, "int32"
@@ -161,7 +161,7 @@ def source(
     version: Mapping[str, Any],
     rules: Mapping[str, str],
 ) -> Source:
-    """Return the source of the given splits.
+    """Return the source of natural images.
 
     Args:
       options: Command-line options; `splits` limits each split to its first images.
@@ -188,11 +188,12 @@ def source(
                 f"{split.missing}: missing, although split {name} lists it; download "
                 "it again"
             )
-    most = max(1, *(max(split.num_objects, default=0) for split in splits.values()))
-    if most > MOST_OBJECTS:
+    all_counts = [count for split in splits.values() for count in split.num_objects]
+    max_objects = max([1, *all_counts])
+    if max_objects > MOST_OBJECTS:
         raise SourceError(
-            f"--source={options.source}: an image has {most} objects, but labels hold "
-            f"{MOST_OBJECTS}; remove it from the annotations"
+            f"--source={options.source}: an image has {max_objects} objects, but label "
+            f"maps hold {MOST_OBJECTS}; remove it from the annotations"
         )
     counts = {name: len(split.num_objects) for name, split in splits.items()}
     return Source(
@@ -209,19 +210,19 @@ def source(
         },
         settings={
             "image_size": size,
-            "max_objects": most,
+            "max_objects": max_objects,
             "categories": list(categories),
             "crop": "the middle square",
             "resize": files.RESIZE,
             "resize_labels": "nearest, source index floor((i + 1/2) side / image_size)",
             **rules,
         },
-        fields=class_fields(size, most, "int8") | {"image_id": ((), "int64")},
+        fields=class_fields(size, max_objects, "int8") | {"image_id": ((), "int64")},
         splits=counts,
         examples_per_shard=_PER_SHARD,
         file_an_example=True,
         examples=functools.partial(
-            _examples, splits, counts, size=size, max_objects=most
+            _examples, splits, counts, size=size, max_objects=max_objects
         ),
     )
 

@@ -1,9 +1,10 @@
-"""Stream the published multi-object datasets from gzip TFRecord files.
+"""Streaming of the published multi-object datasets from gzip TFRecord files.
 
 The format is defined by `clevr_with_masks.py` and `tetrominoes.py` in
-https://github.com/google-deepmind/multi_object_datasets. Each pixel is a separate byte
-string, and TensorFlow's parser takes 70 ms per CLEVR scene. This module declares the
-list as a single bytes field, in which every third byte is a pixel.
+https://github.com/google-deepmind/multi_object_datasets. It stores each pixel as a
+separate byte string, and TensorFlow's parser takes 70 ms per CLEVR scene. This module
+reads the list of strings as a single bytes field instead, in which every third byte is
+a pixel.
 """
 
 import functools
@@ -100,7 +101,7 @@ def parse(record: bytes, features: Features) -> dict[str, np.ndarray]:
 
 
 def find(options: Options, dataset: str) -> pathlib.Path:
-    """Return the file of a dataset: `--source`, downloaded if not given."""
+    """Return the file of a dataset: `--source`, or a download if that is not set."""
     name = f"{dataset}_train.tfrecords"
     path = options.source
     if path is None:
@@ -202,7 +203,7 @@ def examples(
     convert: Callable[[dict[str, np.ndarray]], Example],
     splits: Mapping[str, int],
 ) -> Iterator[Example]:
-    """Yield the examples of a split from `start` on.
+    """Yield the examples of a split, starting at `start`.
 
     Raises:
       SourceError: `read` fails, or `convert` raises ValueError for a record.

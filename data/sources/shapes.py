@@ -9,7 +9,7 @@ from . import rendered
 from .base import Example, Options, Source, object_fields
 
 _PER_SHARD = 64
-_MOST_OBJECTS = 10
+_MAX_OBJECTS = 10
 
 
 def _example_at(split: str, index: int, *, settings: dict) -> Example:
@@ -39,8 +39,8 @@ def build(options: Options) -> Source:
         renderer=3,
         image_size=image_size,
         splits=shapes.SPLITS,
-        default=(1, _MOST_OBJECTS),
-        most=_MOST_OBJECTS,
+        default=(1, _MAX_OBJECTS),
+        limit=_MAX_OBJECTS,
         fields=functools.partial(object_fields, image_size),
         examples_per_shard=_PER_SHARD,
         example=_example_at,

@@ -1,4 +1,4 @@
-"""Scanned objects on a table as a dataset: see `data.tabletop`, which renders them."""
+"""The scenes of scanned objects of `data.tabletop` as a dataset."""
 
 import dataclasses
 import functools
@@ -22,20 +22,20 @@ _NEEDED = ("mujoco", "mitsuba", "fast_simplification")
 
 def _fields(size: int, max_objects: int, *, videos: bool) -> dict[str, tuple]:
     if videos:
-        more = {"video": ((), "int32"), "frame": ((), "int32")}
+        extra = {"video": ((), "int32"), "frame": ((), "int32")}
     else:
-        more = {
+        extra = {
             "position": ((max_objects, 3), "float32"),
             "pixel_coords": ((max_objects, 3), "float32"),
             "radius": ((max_objects,), "float32"),
         }
-    return class_fields(size, max_objects, "uint8") | more
+    return class_fields(size, max_objects, "uint8") | extra
 
 
 def _example_at(
     split: str, index: int, *, cache: pathlib.Path, settings: dict
 ) -> Example:
-    # MuJoCo and Mitsuba are an extra, and are loaded by the workers alone.
+    # MuJoCo and Mitsuba are an extra, and only the workers load them.
     from ..tabletop import scenes
 
     return scenes.render(
@@ -51,21 +51,22 @@ def _example_at(
 
 
 def build(options: Options) -> Source:
-    """Return the source of rendered scenes; `--source` may be a folder of the wheels.
+    """Return the source of rendered scenes.
 
-    With `--frames`, each frame of each video is an example, as of MOVi.
+    `--source` may be a folder of the wheels. With `--frames`, each frame of a video is
+    an example, as in MOVi.
 
     Raises:
-      UserError: An option out of range, or the extra `scenes` is not installed.
+      UserError: An option is out of range, or the extra `scenes` is not installed.
     """
     if options.source is not None and not options.source.is_dir():
         raise UserError(
-            f"--source={options.source}: is no folder; it must have the wheels of "
-            "tabletop's objects"
+            f"--source={options.source}: not a folder; pass the folder of the wheels "
+            "with tabletop's objects"
         )
     image_size = options.image_size or 128
     if not 16 <= image_size <= 512:
-        raise UserError(f"--image_size={image_size}: must be 16 to 512")
+        raise UserError(f"--image_size={image_size}: out of range; choose 16 to 512")
     videos = options.frames is not None
     if videos:
         _check_frames(options)
@@ -77,7 +78,7 @@ def build(options: Options) -> Source:
         image_size=image_size,
         splits=SPLITS,
         default=_DEFAULT_OBJECTS,
-        most=_MAX_OBJECTS,
+        limit=_MAX_OBJECTS,
         fields=functools.partial(_fields, image_size, videos=videos),
         examples_per_shard=options.frames or _PER_SHARD,
         example=_example_at,
@@ -105,12 +106,16 @@ def build(options: Options) -> Source:
 
 def _check_frames(options: Options):
     if not 1 <= options.frames <= _MAX_FRAMES:
-        raise UserError(f"--frames={options.frames}: must be 1 to {_MAX_FRAMES}")
+        raise UserError(
+            f"--frames={options.frames}: out of range; choose 1 to {_MAX_FRAMES}"
+        )
     if options.splits is None:
-        raise UserError("--splits: must be given with --frames, in frames by split")
+        raise UserError(
+            "--splits: required with --frames; pass the number of frames per split"
+        )
     for name, count in options.splits.items():
         if count % options.frames:
             raise UserError(
-                f"--splits={name}:{count}: must be a multiple of {options.frames}, the "
-                "frames of a video"
+                f"--splits={name}:{count}: videos cannot be split; choose a multiple "
+                f"of their {options.frames} frames"
             )

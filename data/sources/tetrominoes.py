@@ -1,8 +1,8 @@
 """Tetrominoes (Kabra et al., multi-object datasets, 2019).
 
 https://github.com/google-deepmind/multi_object_datasets: one gzip TFRecord file of
-1,000,000 images of 35 x 35 pixels. Each shows three tetrominoes of 17 shapes (codes
-from 1 on, one per orientation) and six colours. Entity 0 is the background.
+1,000,000 images of 35 x 35 pixels. Each shows three tetrominoes of 17 shapes (codes 1
+to 17, one per orientation) and six colours. Entity 0 is the background.
 """
 
 import numpy as np
@@ -106,7 +106,7 @@ def build(options: Options) -> Source:
     options.refuse("tetrominoes", "min_objects", "max_objects", "seed")
     if options.image_size not in (None, SIZE):
         raise UserError(
-            f"--image_size={options.image_size}: tetrominoes are not resized; use "
+            f"--image_size={options.image_size}: tetrominoes has a fixed size; choose "
             f"{SIZE}"
         )
     return records.source(

@@ -3,7 +3,7 @@
 The source is `VOC2012` of the published VOCdevkit, with the lists `train` and `val` of
 `ImageSets/Segmentation`. If the Semantic Boundaries Dataset (SBD, Hariharan et al.,
 ICCV 2011, published as `benchmark_RELEASE/dataset`) lies beside it, its images outside
-VOC's `val` are added to training. The 10,582 images are known as `trainaug`.
+VOC's `val` are added to training. The resulting 10,582 images are known as `trainaug`.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ def _names(path: pathlib.Path, hint: str) -> list[str]:
     return names
 
 
-def _labels(path: pathlib.Path, most: int) -> np.ndarray:
+def _labels(path: pathlib.Path, max_label: int) -> np.ndarray:
     """Return the indices of a palette image, `[H, W]`; SourceError if invalid."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
@@ -80,16 +80,16 @@ def _labels(path: pathlib.Path, most: int) -> np.ndarray:
         raise SourceError(
             f"{path}: corrupt or not a label image ({error}); download it again"
         ) from None
-    wrong = labels[(labels > most) & (labels != _BORDER)]
+    wrong = labels[(labels > max_label) & (labels != _BORDER)]
     if wrong.size:
         raise SourceError(
-            f"{path}: has label {wrong.max()}, above {most}; download it again"
+            f"{path}: has label {wrong.max()}, above {max_label}; download it again"
         )
     return labels.astype(np.int16)
 
 
 class _Objects:
-    """Reader of the objects of images, from VOC's annotations or else SBD's.
+    """Reader of object annotations, from VOC or, for other images, from SBD.
 
     Args:
       voc: Folder of VOC2012.
@@ -101,7 +101,7 @@ class _Objects:
         self._voc, self._sbd, self._own = voc, sbd, own
 
     def image(self, name: str) -> pathlib.Path:
-        """Return the file of an image, from VOC or else SBD."""
+        """Return the file of an image, in VOC or, if missing there, in SBD."""
         path = self._voc / "JPEGImages" / f"{name}.jpg"
         if self._sbd and not path.exists():
             return self._sbd / "img" / f"{name}.jpg"
@@ -178,7 +178,7 @@ def _folders(source: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
             if (above / name / "inst").is_dir():
                 logging.info("using SBD in %s", above / name)
                 return voc, above / name
-    logging.info("SBD not found, such as in %s", voc.parent.parent / _SBD[0])
+    logging.info("training without SBD; it could be in %s", voc.parent.parent / _SBD[0])
     return voc, None
 
 

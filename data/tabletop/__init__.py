@@ -1,13 +1,13 @@
-"""Scanned objects on a table: dropped by MuJoCo, rendered by Mitsuba.
+"""Scenes of scanned objects on a table, simulated by MuJoCo and rendered by Mitsuba.
 
-Beginning with the first that is needed:
+The modules, from the lowest level up:
 
-    catalogue   what there is: wheels, objects, floors, and who shows which
-    meshes      reads, decimates and wraps meshes
-    assets      downloads objects and floors, keeps them in a compact form
-    physics     drops objects until they lie
-    pictures    renders objects: images and exact masks
-    scenes      draws what a scene is made of, and puts the others together
+    catalogue   names of the wheels, objects and floors, and their splits
+    meshes      reading, decimation and convex hulls of meshes
+    assets      download and cache of objects and floors
+    physics     simulation of falling objects
+    pictures    rendering of images and exact masks
+    scenes      random scenes, simulated and rendered
 
-Only the last three need the extra `scenes`, and `meshes` to decimate.
+Only `physics`, `pictures`, `scenes` and `meshes.decimate` need the extra `scenes`.
 """

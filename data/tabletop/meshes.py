@@ -1,4 +1,4 @@
-"""Triangle meshes with textures: read, decimated, wrapped in a hull."""
+"""Triangle meshes with textures: reading, decimation and convex hulls."""
 
 import numpy as np
 
@@ -11,15 +11,15 @@ def read_obj(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray, np.ndar
     """Return the triangles of a Wavefront OBJ file.
 
     Args:
-      content: Of the file.
-      name: Of the file, for the error.
+      content: Bytes of the file.
+      name: Name of the file for error messages.
 
     Returns:
-      positions `[V, 3]`, texture coordinates `[V, 2]` and faces `[F, 3]`; vertices that
-      agree in position and texture coordinates are one.
+      Positions `[V, 3]`, texture coordinates `[V, 2]` and faces `[F, 3]`. Vertices with
+      the same position and texture coordinates are merged.
 
     Raises:
-      SourceError: No triangles, or vertices without texture coordinates.
+      SourceError: The file has no triangles, or vertices without texture coordinates.
     """
     positions, uv, corners = [], [], []
     for line in content.decode("utf-8", "replace").splitlines():
@@ -29,23 +29,24 @@ def read_obj(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray, np.ndar
         elif kind == "vt":
             uv.append(values[:2])
         elif kind == "f":
-            # Polygons as fans; indices count from 1, negative ones from the end.
+            # Split polygons into fans of triangles. Indices start at 1; negative ones
+            # count from the end.
             polygon = [value.split("/") for value in values]
             for i in range(1, len(polygon) - 1):
                 corners += [polygon[0], polygon[i], polygon[i + 1]]
     if not corners:
         raise SourceError(f"{name}: has no faces; every object needs a mesh")
     try:
-        places = np.array(positions, float).reshape(-1, 3)
-        textured = np.array(uv, float).reshape(-1, 2)
+        positions = np.array(positions, float).reshape(-1, 3)
+        uv = np.array(uv, float).reshape(-1, 2)
         index = np.array([[int(a), int(b)] for a, b, *_ in corners]).reshape(-1, 2)
-        from_end = index + np.array([len(places), len(textured)])
+        from_end = index + np.array([len(positions), len(uv)])
         index = np.where(index > 0, index - 1, from_end)
-        vertices = np.hstack([places[index[:, 0]], textured[index[:, 1]]])
+        vertices = np.hstack([positions[index[:, 0]], uv[index[:, 1]]])
     except (ValueError, IndexError):
         raise SourceError(
-            f"{name}: has faces without texture coordinates or is damaged; every "
-            "object needs a texture"
+            f"{name}: damaged, or has faces without texture coordinates; every object "
+            "needs a texture"
         ) from None
     vertices, faces = np.unique(vertices, axis=0, return_inverse=True)
     return vertices[:, :3], vertices[:, 3:], faces.reshape(-1, 3)
@@ -54,10 +55,19 @@ def read_obj(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray, np.ndar
 def decimate(
     positions: np.ndarray, uv: np.ndarray, faces: np.ndarray, max_faces: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mesh with about `max_faces` triangles, by quadric error.
+    """Return the mesh, decimated by quadric error to about `max_faces` triangles.
 
-    Charts of the texture are disconnected in the mesh: their borders stay as they are,
-    so that neither seams nor textures tear. Arguments and results as of `read_obj`.
+    Texture charts are disconnected parts of the mesh. Their borders are preserved, so
+    that no seam opens.
+
+    Args:
+      positions: Vertices `[V, 3]`.
+      uv: Texture coordinates `[V, 2]`.
+      faces: Triangles `[F, 3]`, indices of vertices.
+      max_faces: Target number of triangles.
+
+    Returns:
+      Positions, texture coordinates and faces of the decimated mesh.
     """
     import fast_simplification
 
@@ -76,7 +86,7 @@ def decimate(
     simple, faces, group = fast_simplification.replay_simplification(
         positions, faces, collapses
     )
-    # A vertex takes the texture coordinates of the nearest one that became it.
+    # A vertex takes the texture coordinates of the nearest vertex merged into it.
     distance = np.linalg.norm(positions - simple[group], axis=-1)
     farthest_first = np.argsort(-distance, kind="stable")
     nearest = np.zeros(len(simple), int)
@@ -85,8 +95,11 @@ def decimate(
 
 
 def hull(positions: np.ndarray) -> np.ndarray:
-    """Return vertices `[H, 3]`, those that lie farthest in many directions."""
-    # A Fibonacci sphere: directions of equal distance.
+    """Return vertices `[H, 3]` whose convex hull approximates that of all vertices.
+
+    They are the vertices farthest in each of many directions.
+    """
+    # A Fibonacci sphere: evenly spaced directions.
     i = np.arange(_NUM_HULL_DIRECTIONS) + 0.5
     z = 1 - 2 * i / _NUM_HULL_DIRECTIONS
     angle = np.pi * (1 + 5**0.5) * i

@@ -1,4 +1,4 @@
-"""Drops convex hulls on a table, in MuJoCo."""
+"""Simulation of objects that fall on a table, as convex hulls in MuJoCo."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,39 +7,40 @@ import mujoco
 import numpy as np
 
 _TIMESTEP = 0.005
-# Seconds after which objects that still move are taken as they are.
+# Maximum simulated time in seconds, even if objects still move.
 _MAX_SECONDS = 3.0
-# Objects slower than this lie; meters and radians per second.
+# Maximum speed of objects at rest, in world units and radians per second.
 _RESTING_SPEED = 0.05
 _DENSITY = 300.0
-# Of sliding, spinning and rolling; the last keeps cans from rolling away.
+# Sliding, spinning and rolling friction; the last keeps cans from rolling away.
 _FRICTION = (0.8, 0.02, 0.02)
+# Gap between the bounding spheres of objects at the start, in world units.
 _SPHERES_GAP = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
 class Poses:
-    """Where objects are.
+    """Poses of objects in the world.
 
     Attributes:
-      rotation: Matrices `[n, 3, 3]` that turn an object's own axes.
-      position: Their origins `[n, 3]`.
+      rotation: Rotation matrices `[n, 3, 3]`, from object to world.
+      position: Origins of the objects `[n, 3]` in the world.
     """
 
     rotation: np.ndarray
     position: np.ndarray
 
     def apply(self, i: int, points: np.ndarray) -> np.ndarray:
-        """Return points `[P, 3]` of object i in the world."""
+        """Return the world coordinates of points `[P, 3]` of object i."""
         return points @ self.rotation[i].T + self.position[i]
 
 
 class Drop:
-    """Objects that fall on the plane z = 0.
+    """Simulation of objects that fall on the plane z = 0.
 
     Args:
       hulls: Vertices `[H, 3]` of each object's convex hull, in world units.
-      rng: Draws where and how they fall.
+      rng: Generator of the initial poses and speeds.
     """
 
     def __init__(self, hulls: Sequence[np.ndarray], rng: np.random.Generator):
@@ -70,20 +71,20 @@ class Drop:
             )
         self._model = spec.compile()
         self._data = mujoco.MjData(self._model)
-        # Thrown towards the middle, so that they meet.
+        # Throw objects towards the center, so that they collide.
         speed = rng.uniform(0.2, 0.8, len(hulls))
         for i, start in enumerate(starts):
             self._data.qvel[6 * i : 6 * i + 2] = -speed[i] * start[:2]
         mujoco.mj_forward(self._model, self._data)
 
     def advance(self, seconds: float) -> Poses:
-        """Let them fall for so long; return where they are."""
+        """Simulate for some seconds and return the poses."""
         for _ in range(round(seconds / _TIMESTEP)):
             mujoco.mj_step(self._model, self._data)
         return self.poses()
 
     def settle(self) -> Poses:
-        """Let them fall until they lie, or for three seconds; return where they are."""
+        """Simulate until all objects rest, at most three seconds; return the poses."""
         while self._data.time < _MAX_SECONDS:
             poses = self.advance(0.1)
             if np.abs(self._data.qvel).max() < _RESTING_SPEED:
@@ -91,35 +92,39 @@ class Drop:
         return poses
 
     def poses(self) -> Poses:
-        """Return where the objects are."""
+        """Return the current poses."""
         rotations, positions = [], []
         for i in range(self._model.nmesh):
             geom = self._model.geom(f"geom_{i}").id
-            # The compiler moved and turned the mesh into its axes of inertia.
-            turned = np.zeros(9)
-            mujoco.mju_quat2Mat(turned, self._model.mesh_quat[i])
-            rotation = self._data.geom_xmat[geom].reshape(3, 3) @ turned.reshape(3, 3).T
+            # MuJoCo's compiler aligns each mesh with its axes of inertia. Undo that.
+            aligned = np.zeros(9)
+            mujoco.mju_quat2Mat(aligned, self._model.mesh_quat[i])
+            geom_rotation = self._data.geom_xmat[geom].reshape(3, 3)
+            rotation = geom_rotation @ aligned.reshape(3, 3).T
             rotations.append(rotation)
-            moved = rotation @ self._model.mesh_pos[i]
-            positions.append(self._data.geom_xpos[geom] - moved)
+            offset = rotation @ self._model.mesh_pos[i]
+            positions.append(self._data.geom_xpos[geom] - offset)
         return Poses(np.stack(rotations), np.stack(positions))
 
 
 def _starts(radii: Sequence[float], rng: np.random.Generator) -> list[np.ndarray]:
-    """Return where spheres begin: over a disc, as low as the others leave room."""
-    disc = 0.62 * len(radii) ** 0.5
+    """Return initial centers of bounding spheres, as low as possible without overlap.
+
+    Horizontally, they are uniform over a disc.
+    """
+    disc_radius = 0.62 * len(radii) ** 0.5
     starts = []
     for i, radius in enumerate(radii):
-        distance, angle = disc * rng.uniform() ** 0.5, rng.uniform(0, 2 * np.pi)
-        place = np.array([distance * np.cos(angle), distance * np.sin(angle), 0.0])
-        place[2] = radius + _SPHERES_GAP
-        # Rising through the others' spheres from the lowest on, it ends above them.
+        distance, angle = disc_radius * rng.uniform() ** 0.5, rng.uniform(0, 2 * np.pi)
+        center = np.array([distance * np.cos(angle), distance * np.sin(angle), 0.0])
+        center[2] = radius + _SPHERES_GAP
+        # Raise the sphere above each sphere that it overlaps, from the lowest up.
         others = sorted(zip(starts, radii[:i], strict=True), key=lambda s: s[0][2])
         for _ in others:
             for other, other_radius in others:
                 reach = radius + other_radius + _SPHERES_GAP
-                aside = np.linalg.norm(place[:2] - other[:2])
-                if aside < reach and np.linalg.norm(place - other) < reach - 1e-9:
-                    place[2] = other[2] + (reach**2 - aside**2) ** 0.5
-        starts.append(place)
+                aside = np.linalg.norm(center[:2] - other[:2])
+                if aside < reach and np.linalg.norm(center - other) < reach - 1e-9:
+                    center[2] = other[2] + (reach**2 - aside**2) ** 0.5
+        starts.append(center)
     return starts

@@ -1,8 +1,8 @@
-"""Renders objects on a floor, in Mitsuba: images and exact masks.
+"""Rendering of objects on a floor with Mitsuba: images and exact masks.
 
-Mitsuba's scalar variant needs neither a GPU nor LLVM nor a display. The sun's light has
-no noise. The sky's light is noisy: it is divided by the surfaces' colours, smoothed
-within surfaces, and multiplied by the colours again, so that textures stay sharp.
+Mitsuba's scalar variant needs neither a GPU nor LLVM nor a display. Sunlight is free of
+noise. The light of the sky is noisy and denoised: it is divided by the albedo, smoothed
+within each surface, and multiplied by the albedo again, so that textures stay sharp.
 """
 
 import dataclasses
@@ -20,23 +20,23 @@ from .physics import Poses
 
 mi.set_variant("scalar_rgb")
 
-# Half the side of the floor; beyond it is the sky, which no camera sees.
+# Half the side of the floor in world units. No camera sees beyond it.
 _FLOOR = 60.0
-_SAMPLES = 4  # of a pixel, a square number
-_MAX_DEPTH = 3  # the sky's light, reflected once
+_SAMPLES = 4  # per pixel, a square number
+_MAX_DEPTH = 3  # light of the sky, reflected at most once
 _SMOOTHING_RADIUS = 3  # pixels
 _MIN_ALBEDO = 0.02
-_OFF_PLANE = 0.1  # world units, where weights of neighbours fall
+_OFF_PLANE = 0.1  # scale of the distance from a pixel's plane, in world units
 
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """A perspective camera of square pictures that looks at a point.
+    """A perspective camera with square images that looks at a point.
 
     Attributes:
-      origin: Where it is `[3]`.
-      target: What it looks at `[3]`.
-      fov: Its field of view in degrees.
+      origin: Position of the camera `[3]`.
+      target: Point that it looks at `[3]`.
+      fov: Field of view in degrees.
     """
 
     origin: np.ndarray
@@ -45,11 +45,11 @@ class Camera:
 
     @property
     def half_width(self) -> float:
-        """Half the width of the picture over the distance to it."""
+        """Half the width of the image plane at distance 1."""
         return float(np.tan(np.radians(self.fov) / 2))
 
     def axes(self) -> np.ndarray:
-        """Return the directions to the right, up and forward, `[3, 3]`."""
+        """Return the directions right, up and forward, `[3, 3]`."""
         forward = self.target - self.origin
         forward = forward / np.linalg.norm(forward)
         right = np.cross(forward, [0.0, 0.0, 1.0])
@@ -57,7 +57,7 @@ class Camera:
         return np.stack([right, np.cross(right, forward), forward])
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Return where points `[P, 3]` are: right and up in [-1, 1], and depth."""
+        """Return image coordinates (right and up, in [-1, 1]) and depth, `[P, 3]`."""
         right, up, depth = ((points - self.origin) @ self.axes().T).T
         scale = depth * self.half_width
         return np.stack([right / scale, up / scale, depth], -1)
@@ -68,9 +68,9 @@ class Light:
     """The light of a scene.
 
     Attributes:
-      sun: Direction of its light `[3]`.
-      sun_color: Irradiance `[3]` of a surface that faces it.
-      sky_color: Radiance `[3]` from everywhere.
+      sun: Direction of the sunlight `[3]`.
+      sun_color: Irradiance `[3]` of a surface that faces the sun.
+      sky_color: Radiance `[3]` of the sky, equal in all directions.
     """
 
     sun: np.ndarray
@@ -83,10 +83,10 @@ class Floor:
     """The floor of a scene.
 
     Attributes:
-      name: Name of its texture.
-      tile: Side of the texture in world units.
-      angle: How it is turned, in degrees.
-      offset: Where its middle lies `[2]`.
+      name: Name of the texture.
+      tile: Side of a tile of the texture in world units.
+      angle: Rotation in degrees.
+      offset: Position of its center `[2]`.
     """
 
     name: str
@@ -96,16 +96,16 @@ class Floor:
 
 
 class Renderer:
-    """Renders scenes of an image size; keeps what it has loaded.
+    """Renderer of images of one size. Loaded assets stay in memory.
 
     Args:
       cache: Folder of the assets.
-      size: Side of the pictures in pixels.
+      size: Side of the images in pixels.
     """
 
     def __init__(self, cache: pathlib.Path, size: int):
         self._size = size
-        # Processes render beside one another.
+        # Several processes render in parallel.
         drjit.set_thread_count(1)
         self.shape = functools.cache(functools.partial(assets.load_object, cache))
         self._mesh = functools.cache(self._load_mesh)
@@ -123,20 +123,20 @@ class Renderer:
         floor: Floor,
         min_pixels: int = 0,
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Render objects.
+        """Render a scene.
 
         Args:
-          names: Names of the objects, each once.
-          scales: Their radii.
-          poses: Where they are.
-          camera: The camera.
-          light: The light.
-          floor: The floor.
-          min_pixels: Pixels that each object has to show.
+          names: Names of the objects, without repetition.
+          scales: Radii of the objects.
+          poses: Poses of the objects.
+          camera: Camera of the scene.
+          light: Light of the scene.
+          floor: Floor of the scene.
+          min_pixels: Minimum number of visible pixels of each object.
 
         Returns:
-          the image `[S, S, 3]` and its labels `[S, S]`, both uint8; None if an object
-          shows too little.
+          The image `[S, S, 3]` and its labels `[S, S]`, both uint8; None if an object
+          has fewer visible pixels.
         """
         shapes = self._place(names, scales, poses)
         shapes["floor"] = self._floor(floor)
@@ -187,7 +187,7 @@ class Renderer:
         return mesh
 
     def _bsdf(self, texture: np.ndarray, tiles: float = 1.0):
-        # Finer than twice the picture a texture only adds noise.
+        # Above twice the resolution of the image, a texture only adds noise.
         size = min(max(texture.shape), 2 * self._size)
         image = Image.fromarray(texture).resize((size, size), Image.Resampling.BOX)
         bitmap = {
@@ -223,7 +223,7 @@ class Renderer:
     def _render(
         self, scene, camera: Camera, integrator, *, samples: int = 1, jitter=False
     ) -> np.ndarray:
-        """Return `[S, S, C]`; without jitter a single sample is the pixel's centre."""
+        """Return `[S, S, C]`. A single sample without jitter is the pixel's center."""
         film = {
             "type": "hdrfilm",
             "width": self._size,
@@ -253,10 +253,13 @@ class Renderer:
         return np.array(image)
 
     def _first_hits(self, scene, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels `[S, S]`, normals and places `[S, S, 6]` at pixel centres."""
+        """Return labels `[S, S]` and guides `[S, S, 6]` at pixel centers.
+
+        The guides are the normals and the positions of the visible surface.
+        """
         integrator = {"type": "aov", "aovs": "n:sh_normal,p:position,i:shape_index"}
         values = self._render(scene, camera, integrator)
-        # Shape 0 is nothing at all; what is no object is the floor.
+        # Index 0 means that no shape is hit. The only other non-object is the floor.
         label = [0] * (len(scene.shapes()) + 1)
         for i, shape in enumerate(scene.shapes()):
             name, _, number = shape.id().partition("_")
@@ -272,23 +275,24 @@ def smooth(
     """Return values `[S, S, 3]` averaged over neighbours on the same surface.
 
     Args:
-      values: What is smoothed.
-      labels: Objects of the pixels `[S, S]`; others do not mix.
-      guides: Normals and places `[S, S, 6]`; weights fall with the angle between
-        normals and with the distance from the pixel's plane.
-      radius: Pixels to each side.
+      values: Image to smooth.
+      labels: Labels `[S, S]`. Pixels with different labels are not mixed.
+      guides: Normals and positions `[S, S, 6]`. Weights decrease with the angle between
+        the normals and with the distance from the pixel's tangent plane.
+      radius: Radius of the window in pixels.
     """
     size = len(labels)
-    normals, places = guides[..., :3], guides[..., 3:]
+    normals, positions = guides[..., :3], guides[..., 3:]
     total, weights = values.copy(), np.ones((size, size, 1), values.dtype)
-    # Half of the neighbours: a weight is that of either pixel for the other.
+    # Weights are symmetric, so half of the neighbours suffice.
     for dy in range(radius + 1):
         for dx in range(-radius if dy else 1, radius + 1):
             here = slice(0, size - dy), slice(max(-dx, 0), size - max(dx, 0))
             there = slice(dy, size), slice(max(dx, 0), size + min(dx, 0))
             cosine = np.einsum("hwc,hwc->hw", normals[here], normals[there])
-            both = normals[here] + normals[there]
-            off = np.einsum("hwc,hwc->hw", both, places[here] - places[there])
+            normal = normals[here] + normals[there]
+            between = positions[here] - positions[there]
+            off = np.einsum("hwc,hwc->hw", normal, between)
             weight = np.maximum(cosine, 0) ** 8 * np.exp(-((off / _OFF_PLANE) ** 2))
             weight = (weight * (labels[here] == labels[there]))[..., None]
             total[here] += weight * values[there]

@@ -1,4 +1,4 @@
-"""Draws what a scene is made of: a function of seed, split and index alone."""
+"""Random tabletop scenes, each determined by seed, split and index."""
 
 import dataclasses
 import functools
@@ -12,28 +12,30 @@ from . import catalogue
 from .physics import Drop, Poses
 from .pictures import Camera, Floor, Light, Renderer
 
-# As MOVi's videos.
+# Frame rate of MOVi.
 FRAMES_PER_SECOND = 12
+# Minimum and maximum radius of an object in world units.
 _RADII = 0.35, 0.7
-# The hulls of all objects lie within so much of half the picture.
+# Fraction of the image, from its center, that contains the hulls of all objects.
 _WITHIN = 0.95
-# Where the camera would have to be farther away, an object has rolled off.
+# Distances of the camera. If it would have to be farther away, an object has rolled
+# off, and the scene is discarded.
 _MAX_DISTANCE = 7.5
 _MIN_DISTANCE = 3.0
-_MIN_AREA = 0.002  # of the picture that each object shows
+_MIN_AREA = 0.002  # minimum visible area of each object, as a fraction of the image
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A scene.
+    """A simulated scene.
 
     Attributes:
-      names: Names of its objects.
+      names: Names of the objects.
       radii: Radii of their bounding spheres `[n]`, in world units.
-      poses: Where they are in each frame.
-      camera: The camera.
-      light: The light.
-      floor: The floor.
+      poses: Poses of the objects in each frame.
+      camera: Camera of the scene.
+      light: Light of the scene.
+      floor: Floor of the scene.
     """
 
     names: list[str]
@@ -61,33 +63,33 @@ def render(
       cache: Folder of the assets.
       seed: Seed of the dataset.
       split: Name of the split.
-      index: Number of the example in its split.
+      index: Index of the example in its split.
       size: Side of the image in pixels.
       limits: Minimum and maximum number of objects.
-      num_rows: M of the per-object columns.
-      num_frames: Frames of a video of falling objects, whose frames are the examples;
-        None for images of objects that lie, of which each can be seen.
+      num_rows: Rows of the per-object columns.
+      num_frames: Frames of a video of falling objects, of which each is an example.
+        None for still images of resting objects, all of them visible.
 
     Returns:
-      the fields of `sources.base.class_fields`; of an image also the objects'
-      `position` and `radius` in world units, and `pixel_coords`, in pixels and
-      distance; of a frame also `video` and `frame`.
+      The fields of `sources.base.class_fields`. Still images also have `position` and
+      `radius` of the objects in world units, and `pixel_coords` in pixels and depth.
+      Frames also have `video` and `frame`.
     """
     renderer = _renderer(cache, size)
     if num_frames:
         video, frame = divmod(index, num_frames)
         scene = _video(renderer, seed, split, video, limits, num_frames)
         image, labels = _picture(renderer, scene, frame)
-        more = {"video": np.array(video, np.int32), "frame": np.array(frame, np.int32)}
+        extra = {"video": np.array(video, np.int32), "frame": np.array(frame, np.int32)}
     else:
         rng, count = _begin(seed, split, index, limits)
-        pixels = max(1, round(_MIN_AREA * size**2))
+        min_pixels = max(1, round(_MIN_AREA * size**2))
         picture = None
         while picture is None:
-            scene = _draw(rng, renderer, split, count)
-            picture = _picture(renderer, scene, min_pixels=pixels)
+            scene = _sample(rng, renderer, split, count)
+            picture = _picture(renderer, scene, min_pixels=min_pixels)
         image, labels = picture
-        more = _places(scene, size, num_rows)
+        extra = _position_columns(scene, size, num_rows)
     category = [catalogue.CATEGORIES.index(name) for name in scene.names]
     return {
         "image": image,
@@ -95,7 +97,7 @@ def render(
         "num_objects": np.array(len(category), np.int32),
         "category": pad(np.array(category), num_rows, -1, "int32"),
         "visibility": pad(np.ones(len(category)), num_rows, 0, "float32"),
-    } | more
+    } | extra
 
 
 def _begin(seed, split, index, limits) -> tuple[np.random.Generator, int]:
@@ -115,7 +117,7 @@ def _picture(renderer: Renderer, scene: Scene, frame: int = 0, min_pixels: int =
     )
 
 
-def _places(scene: Scene, size: int, num_rows: int) -> Example:
+def _position_columns(scene: Scene, size: int, num_rows: int) -> Example:
     position = scene.poses[0].position
     across, above, depth = scene.camera.project(position).T
     pixel = np.stack([(across + 1) * size / 2, (1 - above) * size / 2, depth], -1)
@@ -126,20 +128,20 @@ def _places(scene: Scene, size: int, num_rows: int) -> Example:
     }
 
 
-# Frames are rendered one after another; a worker keeps the video that they are of.
+# A worker renders the frames of a video in order, so it keeps one video.
 @functools.lru_cache(maxsize=1)
 def _video(renderer, seed, split, video, limits, num_frames) -> Scene:
     rng, count = _begin(seed, split, video, limits)
-    return _draw(rng, renderer, split, count, num_frames)
+    return _sample(rng, renderer, split, count, num_frames)
 
 
-# One renderer a process: it holds meshes and textures.
+# One renderer per process, because it holds meshes and textures.
 @functools.lru_cache(maxsize=1)
 def _renderer(cache: pathlib.Path, size: int) -> Renderer:
     return Renderer(cache, size)
 
 
-def _draw(
+def _sample(
     rng: np.random.Generator,
     renderer: Renderer,
     split: str,
@@ -177,7 +179,7 @@ def _draw(
 
 
 def _camera(rng: np.random.Generator, points: np.ndarray) -> Camera | None:
-    """Return a camera on a hemisphere that sees all points; None if too far away."""
+    """Return a random camera that sees all points; None if it would be too far away."""
     azimuth = rng.uniform(0, 2 * np.pi)
     elevation = np.radians(rng.uniform(28, 58))
     away = np.array(

@@ -1,1 +1,1 @@
-"""The verbs that use a trained run, and the flags that verbs share."""
+"""Verbs for trained runs, and the flags that verbs share."""

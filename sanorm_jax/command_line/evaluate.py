@@ -1,7 +1,7 @@
 """Evaluate a run: `python -m sanorm_jax evaluate --workdir=RUN --num_slots=7,11`.
 
-Writes results and figures for each combination of slots, iterations and limits of
-objects to `RUN/evaluations/`.
+The results and figures of each combination of numbers of slots, iterations and objects
+go to `RUN/evaluations/`.
 """
 
 from absl import flags, logging
@@ -15,7 +15,8 @@ _NUM_ITERATIONS = run_flags.define_numbers(
     "num_iterations", "Numbers of iterations, such as 3,5."
 )
 _MAX_OBJECTS = run_flags.define_numbers(
-    "max_objects", "Maximum numbers of objects, such as 6,10; all images if unset."
+    "max_objects",
+    "Maximum numbers of objects per image, such as 6,10; no limit if unset.",
 )
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if unset.")
 

@@ -1,4 +1,4 @@
-"""The flag `--config`: a file in `configs/`, and values for its fields."""
+"""The flag `--config`: a config file, and overrides of its fields."""
 
 import functools
 import math
@@ -15,15 +15,15 @@ from sanorm_jax import configs
 from sanorm_jax.core import commands, fields
 from sanorm_jax.core.errors import UserError
 
-# Groups whose fields are names that one chooses.
+# Groups whose fields have user-defined names.
 _NAMED = {"datasets", "evaluations", "studies", "train_settings"}
 
-# Flags defined here are those of the module that asked for them.
+# absl then lists these flags in the help of the command that defines them.
 flags.disclaim_key_flags()
 
 
-class _WholeNumber(flags.IntegerParser):
-    """Whole numbers, also as 1e3, and None, which `fields.check` allows or rejects."""
+class _Integer(flags.IntegerParser):
+    """Parser of integers, also as 1e3, and of None, which `fields.check` validates."""
 
     def parse(self, argument: Any) -> int | None:
         """Return the number."""
@@ -36,15 +36,15 @@ class _WholeNumber(flags.IntegerParser):
         except ValueError:
             value = math.nan
         if not math.isfinite(value) or value != int(value):
-            raise ValueError("must be a whole number")
+            raise ValueError("must be an integer")
         return int(value)
 
 
-config_flags.register_flag_parser_for_type(int, _WholeNumber())
+config_flags.register_flag_parser_for_type(int, _Integer())
 
 
 class _ConfigFile(config_flags.ConfigFileFlagParser):
-    """Config files; `configs/NAME.py` is also found where it was installed to."""
+    """Parser of config files; `configs/NAME.py` may also be an installed config."""
 
     def parse(self, path: str) -> ml_collections.ConfigDict:
         """Return the config of a file."""
@@ -82,7 +82,7 @@ def _check(config: ml_collections.ConfigDict):
         is_group = isinstance(value, ml_collections.ConfigDict)
         if is_group and path.split(".")[-1] not in _NAMED:
             raise UserError(
-                f"--config.{path}: is a group of fields; set one of them, "
+                f"--config.{path}: is a group of fields; set a single field with "
                 f"--config.{path}.FIELD=VALUE"
             )
     fields.check(config, "--config")
@@ -95,13 +95,13 @@ def _parse_flags(
     config: flags.FlagHolder, default: str | None, argv: list[str]
 ) -> list[str]:
     try:
-        # Reads the config, with the values given for its fields, unless argv names one.
+        # This reads the default config with its overrides, unless argv has --config.
         flags.set_default(config, default)
         return commands.parse_flags(argv)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        # ml_collections raises these, which absl does not catch, for an unknown field.
-        said = " ".join(str(error.args[0] if error.args else error).split())
-        reason = f"--config.FIELD=VALUE: no such field, or no value for it: {said}"
+        # ml_collections raises these for unknown fields, and absl does not catch them.
+        detail = " ".join(str(error.args[0] if error.args else error).split())
+        reason = f"--config.FIELD=VALUE: unknown field or invalid value: {detail}"
         sys.exit(commands.fail(reason))
 
 
@@ -113,9 +113,9 @@ def run(
     """Parse the flags, run a command and exit; bad input is one line and exit code 2.
 
     Args:
-      command: Work of the command; returns the exit code, or None for 0.
-      config: The flag `--config`.
-      default: Its value if it is not given.
+      command: Function that does the work; returns the exit code, or None for 0.
+      config: Flag `--config`.
+      default: Default value of the flag.
     """
 
     def work() -> int | None:

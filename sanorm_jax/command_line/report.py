@@ -1,4 +1,4 @@
-"""Write the page of an evaluated run: `python -m sanorm_jax report --workdir=RUN`."""
+"""Write the report of an evaluated run: `python -m sanorm_jax report --workdir=RUN`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The flags of verbs that compute with a run: its config, folder and processes."""
+"""Flags of verbs that compute with a run: its config, folder and processes."""
 
 import contextlib
 import pathlib
@@ -15,45 +15,46 @@ from sanorm_jax.core.errors import UserError
 if TYPE_CHECKING:
     from sanorm_jax.run.distribution.hosts import Hosts
 
-# Each host may have its own copy of the data, whose contents `train` compares.
-_OF_A_HOST = ("data_dir",)
+# Fields that may differ between hosts. Each host may have its own copy of the data;
+# `train` compares their contents.
+_PER_HOST = ("data_dir",)
 
-# Flags defined here are those of the module that asked for them.
+# absl then lists these flags in the help of the command that defines them.
 flags.disclaim_key_flags()
 
 
-class _WholeNumbers(flags.ListParser):
-    """Whole numbers with commas between them."""
+class _Integers(flags.ListParser):
+    """Parser of comma-separated integers."""
 
     def parse(self, argument: str | list[int]) -> list[int]:
         """Return the numbers."""
         try:
             return [int(value) for value in super().parse(argument)]
         except ValueError:
-            raise ValueError("must be whole numbers") from None
+            raise ValueError("must be comma-separated integers") from None
 
 
 def define_numbers(name: str, description: str) -> flags.FlagHolder:
-    """Define a flag whose value is a list of whole numbers, empty by default.
+    """Define a flag whose value is a list of integers, empty by default.
 
     Args:
       name: Name of the flag.
       description: Help text.
     """
     return flags.DEFINE(
-        _WholeNumbers(), name, [], description, serializer=flags.ListSerializer(",")
+        _Integers(), name, [], description, serializer=flags.ListSerializer(",")
     )
 
 
 class RunFlags:
-    """Defines the flags of a run, to be read once they are parsed.
+    """Flags of a run. The values are available after parsing.
 
     Attributes:
-      config: The flag `--config`.
+      config: Flag `--config`.
     """
 
     def __init__(self):
-        self.config = options.define_config("File of the experiment, see configs/.")
+        self.config = options.define_config("Config file, see configs/.")
         self._workdir = commands.define_path(
             "workdir", None, "Folder of the run; default experiments/<name of config>."
         )
@@ -61,13 +62,13 @@ class RunFlags:
             "coordinator_address", None, "Several processes: HOST:PORT of process 0."
         )
         self._num_processes = flags.DEFINE_integer(
-            "num_processes", None, "Several processes: how many; set by Slurm if unset."
+            "num_processes", None, "Several processes: their number; Slurm's if unset."
         )
         self._process_id = flags.DEFINE_integer(
             "process_id", None, "Several processes: index of this one, from 0."
         )
         self._local_devices = flags.DEFINE_list(
-            "local_device_ids", [], "Visible GPUs of this process, such as 0,1."
+            "local_device_ids", [], "Visible GPUs that this process uses, such as 0,1."
         )
 
     @property
@@ -75,27 +76,27 @@ class RunFlags:
         """The run's folder.
 
         Raises:
-          UserError: Neither config nor folder is given.
+          UserError: Neither `--config` nor `--workdir` is set.
         """
         if self._workdir.value:
             return self._workdir.value
         if self.config.value is None:
-            raise UserError("--workdir: is missing; give the folder of a run")
+            raise UserError("--workdir: required; pass the folder of a run")
         return options.default_workdir()
 
     @contextlib.contextmanager
     def joined(self, *shared: flags.FlagHolder) -> Iterator["Hosts"]:
-        """Join the run's other processes, which must have been given the same options.
+        """Connect the processes of the run, which must have the same options.
 
         Args:
-          *shared: Further flags in which the processes must not differ.
+          *shared: Further flags that must be the same in all processes.
 
         Raises:
-          UserError: They differ, or the processes cannot meet.
+          UserError: The options differ, or the processes cannot connect.
         """
         from sanorm_jax.run.distribution import cluster
 
-        given = self._given(shared)
+        values = self._shared_options(shared)
         with cluster.joined_hosts(
             self._coordinator.value,
             self._num_processes.value,
@@ -105,26 +106,27 @@ class RunFlags:
             from sanorm_jax.run.distribution.hosts import Hosts
 
             hosts = Hosts()
-            hosts.check_same(given)
+            hosts.check_same(values)
             yield hosts
 
-    def _given(self, shared) -> dict[str, Any]:
+    def _shared_options(self, shared) -> dict[str, Any]:
+        """Return the values that must be the same in all processes, by option."""
         from sanorm_jax.run.folder import workdir as workdir_lib
 
-        given = {"--workdir": str(self.workdir.absolute())}
-        given |= {f"--{flag.name}": flag.value for flag in shared}
+        values = {"--workdir": str(self.workdir.absolute())}
+        values |= {f"--{flag.name}": flag.value for flag in shared}
         if self.config.value is not None:
-            values = files.flatten(workdir_lib.config_to_dict(self.config.value))
-            for name, value in values.items():
-                if name not in _OF_A_HOST:
-                    given[f"--config.{name}"] = value
-        return given
+            config = files.flatten(workdir_lib.config_to_dict(self.config.value))
+            for name, value in config.items():
+                if name not in _PER_HOST:
+                    values[f"--config.{name}"] = value
+        return values
 
     def trained_config(self) -> ml_collections.ConfigDict:
-        """Return the config of a trained run: the recorded one, or `--config`.
+        """Return the config of a trained run: `--config`, or the recorded one if unset.
 
         Raises:
-          UserError: There is no run, or `--config` is not its config.
+          UserError: There is no run, or `--config` differs from its config.
         """
         from sanorm_jax.run.folder import workdir as workdir_lib
 

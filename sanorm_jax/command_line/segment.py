@@ -1,6 +1,6 @@
 """Segment images: `python -m sanorm_jax segment --workdir=RUN --dataset=photos`.
 
-Writes a label map and an overlay for each image to `RUN/segmentations/`.
+The label map and the overlay of each image go to `RUN/segmentations/`.
 """
 
 from absl import flags, logging

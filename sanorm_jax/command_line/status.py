@@ -1,4 +1,4 @@
-"""Show how far a run is: `python -m sanorm_jax status --workdir=RUN`."""
+"""Show the progress of a run: `python -m sanorm_jax status --workdir=RUN`."""
 
 from sanorm_jax.core import commands
 from sanorm_jax.report import status

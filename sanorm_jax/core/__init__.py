@@ -1,1 +1,1 @@
-"""The ground module: errors, console, command frame, files and locks."""
+"""Foundations of all other modules: errors, console, commands, files and locks."""

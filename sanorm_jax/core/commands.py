@@ -1,4 +1,4 @@
-"""The frame of every command: flags, paths, errors and exit codes."""
+"""Common parts of all commands: flags, paths, errors and exit codes."""
 
 import dataclasses
 import errno
@@ -16,26 +16,26 @@ from sanorm_jax.core.errors import UserError
 
 # The exit code of invalid input, as in argparse and shells.
 BAD_INPUT = 2
-# Errors of a disk and its permissions, for which a traceback would not help.
+# Errors of disks and permissions, for which a traceback would not help, and advice.
 _DISK_ERRORS = {
-    errno.ENOSPC: "make room and start again",
-    errno.EDQUOT: "make room and start again",
+    errno.ENOSPC: "free disk space and run the command again",
+    errno.EDQUOT: "free disk space and run the command again",
     errno.EROFS: "choose a folder on a disk that is not read-only",
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
 }
 
-# Flags defined here are those of the module that asked for them.
+# absl then lists these flags in the help of the command that defines them.
 flags.disclaim_key_flags()
 
 
 def expand(path: str | pathlib.Path) -> pathlib.Path:
-    """Return a path with `~` replaced by the home folder, if that is known."""
+    """Return a path with `~` replaced by the home folder, if there is one."""
     return pathlib.Path(os.path.expanduser(path))  # noqa: PTH111 - this never fails
 
 
 class _PathParser(flags.ArgumentParser):
-    """A file or folder."""
+    """Parser of the path of a file or folder."""
 
     syntactic_help = "a path"
 
@@ -52,9 +52,9 @@ def define_path(
 
     Args:
       name: Name of the flag.
-      default: Path without the flag; None for none.
+      default: Default path, or None.
       description: Help text.
-      required: Whether the flag must be given.
+      required: Whether the flag must be set.
     """
     return flags.DEFINE(
         _PathParser(),
@@ -67,15 +67,15 @@ def define_path(
 
 
 def define_options(options: type) -> Callable[..., Any]:
-    """Define a flag for each field of a dataclass whose type has a help text.
+    """Define a flag for each annotated field of a dataclass.
 
     Args:
       options: Dataclass with fields such as `size: Annotated[int | None, "Help."] = 1`.
         The type is `int`, `float`, `bool`, `str`, `Path` or a `Literal` of strings.
 
     Returns:
-      Function that makes an instance from the parsed flags. Keyword arguments set other
-      fields and replace flags.
+      Function that creates an instance from the parsed flags. Its keyword arguments set
+      the other fields and override flags.
     """
     define = {
         int: flags.DEFINE_integer,
@@ -113,7 +113,7 @@ def run(work: Callable[[], int | None]) -> int:
     """Do the work and return its exit code, or `BAD_INPUT` after one error line.
 
     Args:
-      work: Work of the command; returns an exit code, or None for 0.
+      work: Function that returns an exit code, or None for 0.
     """
     console.setup()
     try:
@@ -145,17 +145,18 @@ def main(
     """Parse the command line, do the work and exit.
 
     Args:
-      work: Work of the command; takes the arguments that are not flags.
+      work: Function that takes the arguments that are not flags, and returns an exit
+        code, or None for 0.
       arguments: Names of these arguments.
       parse: Parser of the command line, which ends the process on invalid flags.
     """
 
     def start(argv: Sequence[str]) -> int:
-        given = argv[1:]
-        if len(given) == len(arguments):
-            return run(lambda: work(*given))
+        values = argv[1:]
+        if len(values) == len(arguments):
+            return run(lambda: work(*values))
         if arguments:
             return fail(f"usage: {pathlib.Path(argv[0]).stem} {' '.join(arguments)}")
-        return fail(f"unknown argument {given[0]}; flags are --name=value")
+        return fail(f"unknown argument {values[0]}; flags are --name=value")
 
     sys.exit(app.run(start, flags_parser=parse))

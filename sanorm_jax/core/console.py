@@ -1,7 +1,8 @@
-"""Messages of a command: its own on standard error, libraries' in a log file.
+"""Messages of a command, on standard error and in a log file.
 
-In a terminal, a progress bar is below the messages. Elsewhere they begin with the time.
-Of libraries, warnings and errors are shown too (of their C++ code, errors only).
+In a terminal, a progress bar stays below the messages. Elsewhere, each message begins
+with the time. Messages of libraries go to the log file only, except that warnings and
+errors are also shown (from C++ code, errors only).
 """
 
 import logging as std_logging
@@ -13,7 +14,7 @@ from absl import logging
 from rich.console import Console
 
 # Read by XLA and TensorFlow when they are loaded, unless the user has set them.
-# Without oneDNN, TensorFlow reads and decodes the same and does not announce it.
+# TensorFlow announces oneDNN on import, and needs it for neither reading nor decoding.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -23,27 +24,27 @@ CONSOLE = Console(
     highlight=False,
     soft_wrap=True,
     markup=False,
-    # Rich would take a notebook or CI, which set FORCE_COLOR, for a terminal.
+    # Notebooks and CI set FORCE_COLOR, and Rich would mistake them for a terminal.
     force_terminal=sys.stderr.isatty(),
 )
 LOG_FILE = "log.txt"
-# Libraries log through absl too: Orbax alone writes thirty lines for each checkpoint.
+# Libraries also log through absl: Orbax alone writes 30 lines for each checkpoint.
 _ROOT = pathlib.Path(__file__).parents[2]
 _OURS = tuple(
     f"{_ROOT / name}{os.sep}" for name in ("sanorm_jax", "data", "feature_extraction")
 )
 
 
-def _is_for_people(record: std_logging.LogRecord) -> bool:
+def _is_shown(record: std_logging.LogRecord) -> bool:
     path = record.pathname
-    # Orbax warns about each file, and JAX about each accelerator that is absent.
+    # Orbax warns about each file, and JAX about each missing accelerator.
     chatty = "orbax" in path or "xla_bridge" in path
     minimum = std_logging.ERROR if chatty else std_logging.WARNING
     return path.startswith(_OURS) or record.levelno >= minimum
 
 
-class _Lines(std_logging.Handler):
-    """A handler that prints records on standard error."""
+class _ConsoleHandler(std_logging.Handler):
+    """Handler that prints records on standard error."""
 
     def emit(self, record: std_logging.LogRecord):
         """Print a record."""
@@ -57,22 +58,22 @@ class _Lines(std_logging.Handler):
 
 
 def setup():
-    """Set up logging of this process; called once, by commands."""
+    """Set up logging of this process; called by commands."""
     logging.set_verbosity(logging.INFO)
     root = std_logging.getLogger()
     for handler in list(root.handlers):
         if handler is logging.get_absl_handler():
             root.removeHandler(handler)
-    if not any(isinstance(handler, _Lines) for handler in root.handlers):
-        lines = _Lines()
-        lines.addFilter(_is_for_people)
-        root.addHandler(lines)
+    if not any(isinstance(handler, _ConsoleHandler) for handler in root.handlers):
+        console_handler = _ConsoleHandler()
+        console_handler.addFilter(_is_shown)
+        root.addHandler(console_handler)
 
 
 class LogFile:
-    """A context manager that appends all messages to `<folder>/log.txt`.
+    """Context manager that appends all messages to `<folder>/log.txt`.
 
-    It adds nothing if standard error is that file already.
+    If standard error already goes to that file, nothing is added.
     """
 
     def __init__(self, folder: pathlib.Path):

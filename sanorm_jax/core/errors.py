@@ -1,5 +1,5 @@
-"""The error class whose message is meant for the person at the terminal."""
+"""The exception for errors of the user, shown as one line without a traceback."""
 
 
 class UserError(Exception):
-    """Bad input: one line that names the option or file and what to do about it."""
+    """Invalid input. The message names the option or file, the problem and a remedy."""

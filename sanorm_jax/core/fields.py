@@ -1,4 +1,4 @@
-"""Ranges of the numbers in a config, by the name of the field."""
+"""Valid ranges of the numbers in a config, by the name of the field."""
 
 import math
 import numbers
@@ -9,7 +9,7 @@ import ml_collections
 
 from sanorm_jax.core.errors import UserError
 
-_WHOLE_ABOVE_0 = [
+_POSITIVE_INTEGERS = [
     "batch_size",
     "checkpoint_every_steps",
     "common_dim",
@@ -31,7 +31,7 @@ _WHOLE_ABOVE_0 = [
     "slot_dim",
     "table_slots",
 ]
-_WHOLE = [
+_NON_NEGATIVE_INTEGERS = [
     "cosine_steps",
     "data_seed",
     "decoder_num_hidden_layers",
@@ -53,8 +53,8 @@ _WHOLE = [
     "seeds",
     "warmup_steps",
 ]
-_ABOVE_0 = ("epsilon", "learning_rate", "learning_rates")
-_NOT_NEGATIVE = (
+_POSITIVE = ("epsilon", "learning_rate", "learning_rates")
+_NON_NEGATIVE = (
     "clip_norm",
     "keep_penalty",
     "loss_weight",
@@ -66,19 +66,19 @@ _NOT_NEGATIVE = (
 )
 # Fields that may be None.
 MAY_BE_EMPTY = frozenset({"common_dim"})
-# Fields that need at least one entry where they are tuples.
-_HAVE_ENTRIES = (
+# Fields that must not be empty tuples.
+_NON_EMPTY = (
     "keep_penalty",
     "loss_weight",
     "num_slots",
     "seeds",
     "slot_share_penalty",
 )
-# Fields that name a file or a folder.
+# Fields that are paths of files or folders.
 PATHS = frozenset({"data_dir", "init_from"})
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -90,10 +90,13 @@ def _is_finite(value: Any) -> bool:
 _Rule = tuple[Callable[[Any], bool], str]
 _RULES: dict[str, _Rule] = {}
 for _names, _rule in (
-    (_WHOLE_ABOVE_0, (lambda x: _is_whole(x) and x > 0, "a whole number above 0")),
-    (_WHOLE, (lambda x: _is_whole(x) and x >= 0, "a whole number, 0 or above")),
-    (_ABOVE_0, (lambda x: _is_finite(x) and x > 0, "a number above 0")),
-    (_NOT_NEGATIVE, (lambda x: _is_finite(x) and x >= 0, "a number, 0 or above")),
+    (_POSITIVE_INTEGERS, (lambda x: _is_integer(x) and x > 0, "a positive integer")),
+    (
+        _NON_NEGATIVE_INTEGERS,
+        (lambda x: _is_integer(x) and x >= 0, "a non-negative integer"),
+    ),
+    (_POSITIVE, (lambda x: _is_finite(x) and x > 0, "a positive number")),
+    (_NON_NEGATIVE, (lambda x: _is_finite(x) and x >= 0, "a non-negative number")),
 ):
     _RULES |= dict.fromkeys(_names, _rule)
 
@@ -101,7 +104,7 @@ for _names, _rule in (
 def walk(
     config: ml_collections.ConfigDict, prefix: str = "config"
 ) -> Iterator[tuple[str, ml_collections.ConfigDict, str, Any]]:
-    """Yield `(path, group, name, value)` of every field, nested ones included.
+    """Yield `(path, group, name, value)` of every field, including nested ones.
 
     Args:
       config: Config of an experiment, a study or a paper.
@@ -124,13 +127,13 @@ def check(config: ml_collections.ConfigDict, prefix: str = "config"):
     for path, _, name, value in walk(config, prefix):
         if name not in _RULES or (value is None and name in MAY_BE_EMPTY):
             continue
-        holds, must_be = _RULES[name]
+        is_valid, description = _RULES[name]
         if isinstance(value, ml_collections.ConfigDict):
             value = value.to_dict()
-        if value == () and name in _HAVE_ENTRIES:
-            raise UserError(f"{path}: is empty; name at least one")
-        if not all(map(holds, _entries(value))):
-            raise UserError(f"{path}={value}: must be {must_be}")
+        if value == () and name in _NON_EMPTY:
+            raise UserError(f"{path}: is empty; set at least one value")
+        if not all(map(is_valid, _entries(value))):
+            raise UserError(f"{path}={value}: must be {description}")
 
 
 def _entries(value: Any) -> Iterator[Any]:

@@ -14,7 +14,7 @@ Content = bytes | str | Callable[[IO[bytes]], Any]
 
 
 @contextlib.contextmanager
-def _written_beside(path: pathlib.Path, content: Content) -> Iterator[pathlib.Path]:
+def _temporary_file(path: pathlib.Path, content: Content) -> Iterator[pathlib.Path]:
     """Yield a temporary file with the content, in the folder of `path`."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
@@ -27,7 +27,7 @@ def _written_beside(path: pathlib.Path, content: Content) -> Iterator[pathlib.Pa
             os.fsync(file.fileno())
         yield temporary
     except OSError as error:
-        # The error of a full disk lacks the path.
+        # The error for a full disk does not name the file.
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
@@ -35,15 +35,15 @@ def _written_beside(path: pathlib.Path, content: Content) -> Iterator[pathlib.Pa
 
 def write(path: pathlib.Path, content: Content):
     """Write a file atomically: a reader sees the old or the new content."""
-    with _written_beside(path, content) as temporary:
+    with _temporary_file(path, content) as temporary:
         temporary.replace(path)
 
 
 def create(path: pathlib.Path, content: Content):
-    """Create a file atomically unless it exists: the first of several writers wins."""
-    with _written_beside(path, content) as temporary:
+    """Create a file atomically unless it exists; the first of several writers wins."""
+    with _temporary_file(path, content) as temporary:
         try:
-            # Unlike a rename, a link never replaces the file of another writer.
+            # Unlike a rename, a hard link never replaces the file of another writer.
             path.hardlink_to(temporary)
         except FileExistsError:
             pass
@@ -87,5 +87,5 @@ def differences(
         if isinstance(one, Mapping) and isinstance(two, Mapping):
             parts += differences(one, two, f"{prefix}{name}.")
         elif one != two:
-            parts.append(f"{prefix}{name}: {one!r} there, {two!r} now")
+            parts.append(f"{prefix}{name}: {one!r} recorded, {two!r} now")
     return parts

@@ -6,7 +6,7 @@ import types
 
 @functools.cache
 def tensorflow() -> types.ModuleType:
-    """Return TensorFlow with all GPUs hidden: it would reserve the memory JAX needs."""
+    """Return TensorFlow without access to GPUs, whose memory it would reserve."""
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")

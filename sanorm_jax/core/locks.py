@@ -1,4 +1,4 @@
-"""File locks, including file systems without support for them."""
+"""File locks, with an error for file systems that do not support them."""
 
 import errno
 import fcntl
@@ -8,19 +8,19 @@ _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 class LocksUnsupportedError(OSError):
-    """The file system has no locks, such as Lustre mounted without `flock`."""
+    """The file system does not support locks, such as Lustre without `flock`."""
 
 
 def try_lock(file: IO, kind: int = fcntl.LOCK_EX) -> bool:
-    """Return whether this process obtained the lock, which lasts until `file` closes.
+    """Try to lock a file until it is closed; return whether that succeeded.
 
     Args:
-      file: File to lock. On NFS, open it for writing, or for reading if the lock is
-        shared.
+      file: File to lock. On NFS, it must be open for writing, or for reading if the
+        lock is shared.
       kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
 
     Raises:
-      LocksUnsupportedError: The file system has no locks.
+      LocksUnsupportedError: The file system does not support locks.
     """
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)

@@ -1,6 +1,6 @@
 """Names of the attention normalizations."""
 
-# Name in the original implementation: name in the paper.
+# Names in the paper by name in the original implementation.
 ALIASES = {
     "mean": "weighted_mean",
     "constant": "weighted_sum",

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, a line now and then in a log."""
+"""Progress of long work: a bar in a terminal, periodic lines in a log."""
 
 import time
 
@@ -11,13 +11,13 @@ _LOG_EVERY_S = 15.0
 
 
 class Progress:
-    """Context manager that shows the amount done, the rate and the time left.
+    """Context manager that shows the work done, the rate and the remaining time.
 
     Args:
       title: Name of the work.
-      total: Amount of work, in `unit`.
-      unit: Plural noun.
-      done: Amount done before.
+      total: Total amount of work, in `unit`.
+      unit: Unit of work, a plural noun.
+      done: Amount done by earlier starts.
     """
 
     def __init__(self, title: str, total: int, unit: str, done: int = 0):
@@ -48,7 +48,7 @@ class Progress:
         return self
 
     def advance(self, amount: int, note: str = ""):
-        """Count work done; `note` is shown after the rate."""
+        """Add to the work done; `note` is shown after the rate."""
         self._done += amount
         now = time.monotonic()
         rate = (self._done - self._before) / max(now - self._started, 1e-6)

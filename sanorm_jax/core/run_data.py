@@ -1,6 +1,6 @@
 """Record of the data that a run was trained on, in the run's folder.
 
-New images are prepared by it to fit the run: to the same size, with features of the
+New images for the run are prepared accordingly: at the same size, with features of the
 same encoder and settings.
 """
 
@@ -64,25 +64,25 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
         return {name: record[name] for name in ("image_size", "features", "fields")}
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{path}: missing; give the folder of a run that has started training"
+            f"{path}: missing; pass the folder of a run that has started training"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: unreadable ({error}); restore it") from None
 
 
-def check_features(recorded: Mapping[str, Any], given: Mapping[str, Any], where: str):
-    """Raise `UserError` if features were extracted with other settings than the run's.
+def check_features(recorded: Mapping[str, Any], new: Mapping[str, Any], where: str):
+    """Raise `UserError` if features have other settings than those of the run.
 
     Args:
       recorded: Settings of the features that the run was trained on.
-      given: Settings of the other features.
-      where: Option or folder of the other features.
+      new: Settings of the features to check.
+      where: Option or folder of these features, for the error message.
     """
-    recorded, given = (
+    recorded, new = (
         {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
-        for settings in (recorded, given)
+        for settings in (recorded, new)
     )
-    if parts := files.differences(recorded, given):
+    if parts := files.differences(recorded, new):
         raise UserError(
             f"{where}: not the features that the run was trained on "
             f"({'; '.join(parts)}); extract them with --like=WORKDIR of the run"
@@ -93,7 +93,7 @@ def check_projection(workdir: pathlib.Path, features: Mapping[str, Any] | None):
     """Raise `UserError` if features are projected differently from those of a run.
 
     Args:
-      workdir: Folder of the run. Nothing is checked if it holds no record.
+      workdir: Folder of the run. Nothing is checked if it contains no record.
       features: Settings of the feature store; None if images are read.
     """
     if not (workdir / FILE).exists():

@@ -1,1 +1,1 @@
-"""Pictures, as arrays and matplotlib figures; knows no run and no task."""
+"""Figures from arrays, independent of runs and tasks."""

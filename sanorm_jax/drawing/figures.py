@@ -1,9 +1,8 @@
 """Figures for print and for color-blind readers.
 
-Lines use the palette of Okabe and Ito ("Color universal design", 2008), markers and
-line styles. Segments add Paul Tol's "muted" palette (2021) and white outlines. Heat
-maps use "cividis" and print their numbers. Figures are made without pyplot, so that
-any thread may draw them.
+Lines differ in color (Okabe and Ito, "Color universal design", 2008), marker and style.
+Segments also use Paul Tol's "muted" palette (2021) and white outlines. Heat maps use
+"cividis" and show their values. Figures do not use pyplot, so any thread may draw them.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ from sanorm_jax.core import files
 from sanorm_jax.drawing import painting
 
 _DPI = 200
-# Text width of a page, and its height without a caption, in inches.
+# Width of the text on a page and height available for a figure, in inches.
 _PAGE_WIDTH = 6.9
 _PAGE_HEIGHT = 9.0
 _RC = {
@@ -46,11 +45,11 @@ def segmentation_grid(
 ) -> Figure:
     """Show scenes side by side, with segmentations and slots below each.
 
-    The rows are image, true segmentation, predicted segmentations, outlines over the
-    image if there is one prediction (true objects in white), and the mask of each slot
-    (the image fades to white). A predicted segment has the color of the true object
-    that it is matched with; the background is gray. The frame of a mask has the slot's
-    color in the first prediction. The figure fits on one page.
+    The rows are the image, the true segmentation, the predicted segmentations, outlines
+    over the image if there is a single prediction (true objects in white), and the mask
+    of each slot (the image fades to white). A predicted segment has the color of its
+    matched true object; the background is gray. The frame of a mask has the color of
+    the slot in the first prediction. The figure fits on one page.
 
     Args:
       images: Images `[B, H, W, 3]`, uint8 or floats in [0, 1].
@@ -328,7 +327,7 @@ def heat_maps(
 
 
 def encode(figure: Figure, suffix: str, description: str = "") -> bytes:
-    """Return the content of a figure's file. Equal figures give equal bytes.
+    """Return the content of a figure's file, the same bytes for equal figures.
 
     Args:
       figure: Figure to encode.

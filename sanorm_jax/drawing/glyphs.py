@@ -2,7 +2,8 @@
 
 A glyph shows shape (square: cube, disc: sphere, upright: cylinder), size and color. A
 white dot marks metal. A prediction that matches an object, as in average precision, has
-a white rim. Others are crossed out. An object without a match has a dotted ring.
+a white rim. Other predictions are crossed out. An object without a match has a dotted
+ring.
 """
 
 from collections.abc import Mapping
@@ -28,14 +29,14 @@ def fit_camera(positions: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Return the camera `[3, 4]` that maps positions to pixels, by least squares.
 
     This is the direct linear transform (Hartley and Zisserman, "Multiple View
-    Geometry", 2004, 7.1). Fitted to the objects of many images, it averages cameras.
+    Geometry", 2004, 7.1). A fit to the objects of many images averages their cameras.
 
     Args:
       positions: World positions `[n, 3]`, at least 6 and not in one plane.
       pixels: Their pixels `[n, 2]`.
     """
     points = np.concatenate([positions, np.ones((len(positions), 1))], -1)
-    # Pixels are scaled to about 1, so that all rows have the same scale.
+    # Pixels are scaled to about [-1, 1], so that all rows have a similar scale.
     scale = np.abs(pixels).max() / 2
     x, y = np.moveaxis(pixels / scale - 1, -1, 0)[..., None]
     zeros = np.zeros_like(points)

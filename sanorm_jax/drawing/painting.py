@@ -1,4 +1,4 @@
-"""Lines and segments of figures."""
+"""Drawing of the lines and segments in figures."""
 
 from collections.abc import Mapping, Sequence
 
@@ -114,7 +114,7 @@ def segment_colors(count):
 
 
 def matched_colors(true, predicted, count):
-    """Return colors `[count, 3]` of predicted segments, those of matched objects."""
+    """Return colors `[count, 3]` of predicted segments, matched to true objects."""
     if true is None:
         return segment_colors(count)
     num_true = int(true.max(initial=0)) + 1
@@ -133,7 +133,7 @@ def matched_colors(true, predicted, count):
 
 
 def enlarge(array, shape):
-    """Resize `[h, w, ...]` to `shape` = (H, W) by nearest pixels."""
+    """Resize `[h, w, ...]` to `shape` = (H, W) by nearest-neighbor sampling."""
     rows, columns = (
         np.arange(new) * old // new
         for new, old in zip(shape, array.shape[:2], strict=True)

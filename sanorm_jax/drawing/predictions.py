@@ -26,7 +26,7 @@ class Drawing:
       prediction: Name of the prediction to draw.
       needs: Fields that the dataset must have.
       caption: Description of the figure.
-      details: Description of what it adds for a single model.
+      details: Description of the rows that are added for a single model.
       read: Function that reads the examples of a dataset, a split and indices `[B]`.
       draw: Function that draws the examples from `read` and their predictions.
     """
@@ -113,8 +113,8 @@ DRAWINGS = (
         "object it is matched with; other colors are unmatched segments",
         read=_read_segmentation,
         draw=_draw_segmentation,
-        details="The outlines of the segments lie over the image, those of the true "
-        "objects are white; below, the mask of each slot.",
+        details="Outlines of the segments are drawn over the image, with those of the "
+        "true objects in white. The rows below show the mask of each slot.",
     ),
 )
 
@@ -122,7 +122,7 @@ DRAWINGS = (
 def read_examples(
     dataset: pipeline.Dataset, split: str, indices: np.ndarray
 ) -> Examples:
-    """Read everything that the drawings of a dataset need of its examples.
+    """Return all fields of examples that the drawings of a dataset need.
 
     Args:
       dataset: Dataset to read.

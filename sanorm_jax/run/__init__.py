@@ -1,1 +1,1 @@
-"""A run: distribution over processes, its folder, parameters from elsewhere."""
+"""Training runs: distribution over processes, folder, and initial parameters."""

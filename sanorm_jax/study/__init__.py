@@ -1,1 +1,1 @@
-"""Studies: many runs, one grid of evaluations, one report."""
+"""Studies: several runs, evaluated on one grid and compared in one report."""

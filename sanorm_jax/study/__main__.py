@@ -23,22 +23,24 @@ _CONFIG = options.define_config("File of the study, configs/study_*.py.")
 _WORKDIR = commands.define_path(
     "workdir", None, "Folder of the study; default experiments/<name of the config>."
 )
-_SUBMIT = flags.DEFINE_bool("submit", False, "Write a file for sbatch, run nothing.")
-_REPORT = flags.DEFINE_bool("report", False, "Write the report of what is done.")
-_JOB = flags.DEFINE_integer("job", None, "Run the one job of this number.")
+_SUBMIT = flags.DEFINE_bool("submit", False, "Only write a file for sbatch.")
+_REPORT = flags.DEFINE_bool("report", False, "Only report the finished runs.")
+_JOB = flags.DEFINE_integer("job", None, "Run only the job with this index.")
 _TRIAL = flags.DEFINE_bool("trial", False, "With --job: train, do not evaluate.")
 _END = flags.DEFINE_bool("end_with_stdin", False, "Stop when standard input closes.")
 
 
 def _study() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
-    """Return the study's config and folder: as given, or as recorded there."""
+    """Return the study's config and folder, from the flags or as recorded there."""
     if _CONFIG.value is None:
         if not _WORKDIR.value:
-            raise UserError("give --config=configs/study_... or a study's --workdir")
+            raise UserError(
+                "--config: required; pass configs/study_..., or --workdir of a study"
+            )
         workdir = _WORKDIR.value
         path = workdir / session.CONFIG_FILE
         if not path.exists():
-            raise UserError(f"--workdir={workdir}: no study there; give --config")
+            raise UserError(f"--workdir={workdir}: contains no study; pass --config")
         return ml_collections.ConfigDict(json.loads(path.read_text())).lock(), workdir
     return _CONFIG.value, _WORKDIR.value or options.default_workdir()
 
@@ -50,7 +52,7 @@ def _run_one(study, jobs) -> int:
         runner.end_with_stdin()
     job = jobs[_JOB.value]
     if job.name in learning_rates.ruled_out(jobs):
-        logging.info("nothing to do: %s uses another rate", job.normalization)
+        logging.info("nothing to do: %s has another learning rate", job.normalization)
         return 0
     return jobs_lib.run(job, study, evaluate=not _TRIAL.value)
 
@@ -64,7 +66,7 @@ def _run() -> int:
     if _SUBMIT.value:
         path = slurm.write(study, workdir, len(jobs))
         sys.stdout.write(
-            f"{len(jobs)} jobs; submit with\n  sbatch {path}\nand, once they ended,\n"
+            f"{len(jobs)} jobs; submit them with\n  sbatch {path}\nand then run\n"
             f"  python -m sanorm_jax.study --workdir={workdir} --report\n"
         )
         return 0

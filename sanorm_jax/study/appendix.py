@@ -1,4 +1,4 @@
-"""The appendix of a study's report: occupancy of slots, learning rates and runs."""
+"""Appendix of a study's report: occupancy of slots, learning rates and runs."""
 
 from sanorm_jax.metrics import measures
 from sanorm_jax.study import charts, learning_rates, runner
@@ -6,11 +6,11 @@ from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.results import Row, cell, nearest, select
 
 _OCCUPANCY = (
-    "How the attention of the last iteration spreads over the slots. With `a[k, n]` "
-    "the share of token n in slot k (it sums to 1 over k) and N tokens, the mass of "
-    "slot k is `m[k] = 1/N sum_n a[k, n]`. The entropy of the masses is "
-    "`-sum_k m[k] log m[k]`, `log K` if all K slots have the same mass. A slot is "
-    "empty if no token has its largest share there."
+    "Distribution of the attention of the last iteration over the slots. Let `a[k, n]` "
+    "be the share of token n in slot k (which sums to 1 over k), and N the number of "
+    "tokens. The mass of slot k is `m[k] = 1/N sum_n a[k, n]`. The entropy of the "
+    "masses is `-sum_k m[k] log m[k]`, which is `log K` if all K slots have the same "
+    "mass. A slot is empty if no token has its largest share there."
 )
 
 
@@ -30,7 +30,7 @@ def add_occupancy(page, study, jobs, data, rows, tag, where):
         charts.titled("Empty slots", where),
         f"empty_slots_{tag}",
         charts.empty(rows, data, rows[0]),
-        "Share of slots without a token that they receive most of.",
+        "Fraction of slots in which no token has its largest share.",
     )
     slots = sorted({nearest(rows), max(study.evaluation.num_slots)})
     page.figure(
@@ -101,7 +101,7 @@ def add_counts(page, data, rows, tag, where):
 
 
 def add_rates(page, study, jobs):
-    """Add the training losses that the learning rates were chosen by."""
+    """Add the training losses that determined the learning rates."""
     if not study.learning_rates:
         return
     chosen = {job.name for job in learning_rates.chosen(jobs)}
@@ -121,8 +121,8 @@ def add_rates(page, study, jobs):
         "Learning rates",
         list(table.values()),
         f"Mean training loss over the last quarter of the steps, seed {jobs[0].seed}.",
-        text="Each normalization was trained at the same rates. The rate with the "
-        "lowest training loss, with the slots of training, is used for all seeds.",
+        text="Each normalization was trained at the same learning rates. All seeds use "
+        "the rate with the lowest training loss.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The figures of a study's report, from its rows."""
+"""Figures of a study's report."""
 
 from collections.abc import Mapping, Sequence
 
@@ -48,7 +48,7 @@ def by_slots(
     low: int,
     high: int,
 ) -> Figure:
-    """Draw measures of one place against the number of slots, side by side.
+    """Draw measures of the masks or the attention against the number of slots.
 
     Args:
       rows: Rows of one training setting.
@@ -73,7 +73,7 @@ def by_slots(
 
 
 def ranges(rows: Sequence[Row], data: Data, train: Row) -> dict[str, tuple[int, int]]:
-    """Return the ranges of objects with a figure, by title: as in training, and more.
+    """Return the ranges of objects to draw, by title: as in training, and above.
 
     Args:
       rows: Rows of one training setting.
@@ -199,7 +199,7 @@ def samples(jobs: Sequence[Job], data: Data, num_slots: int) -> tuple[Figure, st
         names, _ = jobs_lib.read_arrays(path)
         if not np.array_equal(names.pop("index"), shown):
             raise UserError(
-                f"{path}: made from other images than {job.images_path(data.name)}; "
+                f"{path}: has other images than {job.images_path(data.name)}; "
                 "remove both and run the study again"
             )
         predicted[measures.normalization(job.normalization)] = names

@@ -1,13 +1,13 @@
 """The jobs of a study: their list, their work and their state.
 
-A job trains one normalization under one training setting with one seed, by the training
-loop of every run. Then it evaluates the run: one pass over a split for each number of
-slots, kept as a table with one row per example. All numbers of the report come from
-these tables. The results of a job are files in its folder, so a job that is started
-again does the rest.
+A job trains a run with one normalization, training setting and seed. Then it evaluates
+the run, with one pass over a split for each number of slots, and stores a table with
+one row per example. All numbers in the report come from these tables. The results are
+files in the folder of the job, so a job that is started again does only the remaining
+work.
 
-What depends on the data alone is evaluated once per study: the baselines and the sample
-images, in the folder `data`.
+The baselines and the sample images depend only on the data. They are computed once per
+study, in the folder `data`.
 """
 
 import dataclasses
@@ -96,15 +96,15 @@ def evaluation_config(
 
 
 def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]:
-    """Return the jobs of a study, all variants of the first seed first.
+    """Return the jobs of a study; those of the first seed come first.
 
-    With a grid of learning rates, `learning_rates.chosen` returns those of them that
-    the report compares.
+    With a grid of learning rates, the report compares only the jobs that
+    `learning_rates.chosen` returns.
 
     Args:
-      study: Config of the study. `base` is the config of a run, `train_settings` are
-        changes of it by name. `learning_rates` is the grid that each normalization is
-        trained with; if empty, the rate of `base` is used.
+      study: Config of the study. `base` is the config of a run, and `train_settings`
+        are changes to it by name. `learning_rates` is the grid for each normalization;
+        if empty, the rate of `base` is used.
       workdir: Folder of the study.
 
     Raises:
@@ -112,7 +112,7 @@ def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]
     """
     for name in ("normalizations", "seeds", "train_settings"):
         if not len(study[name]):
-            raise UserError(f"config.{name}: empty; give at least one")
+            raise UserError(f"config.{name}: is empty; set at least one")
     for name in study.normalizations:
         normalization.canonical_name(name)
     rates = study.learning_rates or (None,)
@@ -156,7 +156,7 @@ def is_trained(job: Job) -> bool:
 def _expected_data(
     config: ml_collections.ConfigDict, name: str, study: ml_collections.ConfigDict
 ) -> dict[str, Any]:
-    """Return the settings of the data that a file must have been made with."""
+    """Return the settings of the data that an up-to-date file has."""
     return {
         "dataset": study.evaluation.datasets[name].dataset,
         "split": study.evaluation.datasets[name].split,
@@ -166,7 +166,7 @@ def _expected_data(
 
 
 def _expected(job: Job, name: str, study: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Return the settings that a file of the job must have been made with."""
+    """Return the settings that an up-to-date file of the job has."""
     return _expected_data(job.config, name, study) | {
         "step": job.config.num_train_steps,
         "num_iterations": study.evaluation.num_iterations,
@@ -230,7 +230,7 @@ def _missing_data(job: Job, name: str, study) -> bool:
 
 
 def run(job: Job, study: ml_collections.ConfigDict, evaluate: bool = True) -> int:
-    """Train and evaluate what is left of a job.
+    """Do the remaining training and evaluation of a job.
 
     Args:
       job: Job to run.
@@ -238,10 +238,10 @@ def run(job: Job, study: ml_collections.ConfigDict, evaluate: bool = True) -> in
       evaluate: Whether to evaluate the run; trials of learning rates are trained only.
 
     Returns:
-      The exit code: 0 if finished, 124 if stopped and to be started again.
+      The exit code: 0 if finished, 124 if stopped before the end.
 
     Raises:
-      UserError: Bad input, described in one line.
+      UserError: The input is invalid.
     """
     code = train.train(job.config, job.workdir)
     if code or not evaluate:
@@ -347,14 +347,14 @@ def _versions() -> dict[str, str]:
 
 
 def _sample_indices(task, study, name, evaluator) -> np.ndarray:
-    """Return the indices of the sample images, from few objects to many."""
+    """Return the indices of the sample images, in order of the number of objects."""
     split = study.evaluation.datasets[name].split
     indices, count = evaluator.select(split), study.evaluation.num_samples
     num_objects = task.dataset.read(split, "num_objects", indices)
     order = np.argsort(num_objects, kind="stable")
     order = order[num_objects[order] >= study.evaluation.datasets[name].min_objects]
-    places = (np.arange(count) + 0.5) * len(order) / count
-    return indices[order[places.astype(int)]]
+    positions = (np.arange(count) + 0.5) * len(order) / count
+    return indices[order[positions.astype(int)]]
 
 
 def times(job: Job, study: ml_collections.ConfigDict) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""The choice of a learning rate from the study's grid, for each variant.
+"""Selection of a learning rate from the study's grid, for each variant.
 
-Each normalization is trained at every rate with the first seed. The rate with the
-lowest training loss at the end is used for all seeds. The compared measures, on
-held-out images and with other numbers of slots, have no influence.
+Each normalization is trained at every rate with the first seed. All seeds then use the
+rate with the lowest final training loss. The measures in the report, on held-out images
+and with other numbers of slots, do not affect the selection.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from sanorm_jax.run.folder import writers
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
 
-# Last part of a run over which the logged loss is averaged. The loss of a single batch
-# varies more than the rates differ.
+# Fraction of the steps, at the end, over which the logged loss is averaged. The loss of
+# single batches varies by more than the difference between the rates.
 LAST_PART = 0.25
 
 
 def trial_jobs(jobs: Sequence[Job]) -> list[Job]:
-    """Return the jobs that decide between the rates: those of the first seed."""
+    """Return the jobs of the first seed, which determine the learning rates."""
     return [job for job in jobs if job.seed == jobs[0].seed]
 
 
@@ -39,8 +39,8 @@ def training_loss(job: Job) -> float:
 def chosen(jobs: Sequence[Job]) -> list[Job]:
     """Return the jobs with the chosen learning rates.
 
-    Without a grid, these are all jobs. A variant has none before all its trials are
-    trained.
+    Without a grid, these are all jobs. A variant without complete trials has no chosen
+    jobs yet.
     """
     best = {}
     for key in dict.fromkeys(_variant(job) for job in jobs):
@@ -57,7 +57,7 @@ def chosen(jobs: Sequence[Job]) -> list[Job]:
 
 
 def ruled_out(jobs: Sequence[Job]) -> set[str]:
-    """Return the names of the jobs whose variant has another learning rate."""
+    """Return the names of the jobs whose variant uses another learning rate."""
     compared = chosen(jobs)
     known = {_variant(job) for job in compared}
     decided = {job.name for job in jobs if _variant(job) in known}

@@ -1,4 +1,4 @@
-"""One page of several studies: curves, tables and images of each task."""
+"""Report of several studies: curves, tables and images of each task."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def write(
     jobs: Mapping[str, Sequence[Job]],
     workdir: pathlib.Path,
 ) -> pathlib.Path:
-    """Write `<workdir>/report.html` of the finished runs; figures also as PNG and PDF.
+    """Write `<workdir>/report.html` for the finished runs, and figures as PNG and PDF.
 
     Args:
       paper: Config with `title` and `studies` by name. Each study has a `question`.

@@ -1,8 +1,7 @@
-"""The rows of a study, from the tables of its jobs.
+"""Rows of a study's results, from the tables of its jobs.
 
-A row counts the images of one range of numbers of objects. It is computed from the
-table of the whole split; nothing is evaluated again, and neither model nor data are
-opened.
+A row averages over the images with a range of numbers of objects. It is computed from
+the table of the full split, without evaluating again and without model or data.
 """
 
 import math
@@ -29,8 +28,8 @@ class Data:
 
     Attributes:
       name: Name of the evaluation.
-      settings: Its settings in the study's config.
-      task: Task of any of the jobs, which summarizes tables.
+      settings: Settings of the evaluation in the study's config.
+      task: Task of one of the jobs, which summarizes tables.
       fingerprints: Fingerprints of the data.
       indices: Indices `[n]` of the examples in their split.
       num_objects: Number of objects of each example, `[n]`.
@@ -92,7 +91,7 @@ class Data:
 def collect(
     study: ml_collections.ConfigDict, jobs: Sequence[Job], data: Sequence[Data]
 ) -> list[Row]:
-    """Return a row for each table and range of objects, of the jobs that are done."""
+    """Return a row for each table and range of objects of the finished jobs."""
     rows = []
     for job in jobs:
         if not jobs_lib.is_finished(job, study):
@@ -110,7 +109,7 @@ def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
         columns.pop("index"), data.indices
     ):
         raise UserError(
-            f"{path}: made from other data than {job.baselines_path(data.name)}; "
+            f"{path}: has other data than {job.baselines_path(data.name)}; "
             "remove both and run the study again"
         )
     for low, high in data.ranges(job.config.max_objects):
@@ -149,18 +148,18 @@ def baseline_rows(rows: Sequence[Row], data: Sequence[Data]) -> list[Row]:
 
 
 def select(rows: Iterable[Row], **where) -> list[Row]:
-    """Return the rows that have the given values."""
+    """Return the rows with the values `where`."""
     return [r for r in rows if all(r[name] == value for name, value in where.items())]
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the standard deviation of a sample (n - 1; NaN for one)."""
+    """Return the mean and the sample standard deviation (NaN for a single value)."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return float(np.mean(values)), spread
 
 
 def summarize(rows: Sequence[Row], measures: Sequence[str]) -> list[Row]:
-    """Return mean and standard deviation over seeds of every variant and place."""
+    """Return mean and standard deviation over seeds of every variant and setting."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[n] for n in (*VARIANT, *PLACE)), []).append(row)
@@ -177,7 +176,7 @@ def summarize(rows: Sequence[Row], measures: Sequence[str]) -> list[Row]:
 
 
 def cell(values: Sequence[float]) -> str:
-    """Return mean and standard deviation as a table shows them."""
+    """Return mean and standard deviation as text for a table."""
     mean, spread = mean_and_spread(values)
     return f"{mean:.3f}" if math.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
 

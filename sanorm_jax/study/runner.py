@@ -31,11 +31,11 @@ def num_processes(wanted: int) -> int:
     more steps in total.
 
     Args:
-      wanted: Number given by the user; 0 for the default.
+      wanted: Requested number; 0 for the default.
     """
     if wanted:
         return wanted
-    # In a process that ends: this one would keep the memory of the accelerator.
+    # Ask in a subprocess: this process would keep the memory of the accelerator.
     code = "import jax; print(jax.default_backend())"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
@@ -64,7 +64,7 @@ def _start(
         "--end_with_stdin",
         *(("--trial",) if is_trial else ()),
     ]
-    # Large pages, as in the Makefile; what the user has set stays.
+    # Large pages, as in the Makefile, unless the user has set the variable.
     environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | os.environ
     job.workdir.mkdir(parents=True, exist_ok=True)
     everywhere = os.sched_getaffinity(0)
@@ -115,7 +115,7 @@ def _run(jobs, workdir, processes, stop, trials, bar) -> dict[str, int]:
     signalled = False
     while waiting or running:
         if stop.requested() and not signalled:
-            # Once: a second signal would end a job before it has saved.
+            # Signal only once: a second signal would kill a job before it has saved.
             waiting, signalled = [], True
             for one in running:
                 with contextlib.suppress(ProcessLookupError):
@@ -123,7 +123,7 @@ def _run(jobs, workdir, processes, stop, trials, bar) -> dict[str, int]:
         while waiting and free:
             index, job = waiting.pop(0)
             running.append(_start(job, index, workdir, free.pop(0), trials))
-            logging.info("started: %s (%d wait)", job.name, len(waiting))
+            logging.info("started: %s (%d waiting)", job.name, len(waiting))
         time.sleep(_POLL_S)
         for one in [one for one in running if one.process.poll() is not None]:
             running.remove(one)
@@ -131,7 +131,7 @@ def _run(jobs, workdir, processes, stop, trials, bar) -> dict[str, int]:
             codes[one.job.name] = code = one.process.returncode
             one.process.stdin.close()
             logging.info(
-                "%s: %s after %.0f s; %d run, %d wait",
+                "%s: %s after %.0f s; %d running, %d waiting",
                 one.job.name,
                 _describe(code),
                 time.time() - one.started,
@@ -162,7 +162,7 @@ def last_words(job: Job) -> str:
 
 
 class _Session:
-    """Record of the time that the study has run, over all starts."""
+    """Record of the time that a study has taken, over all starts."""
 
     def __init__(self, workdir: pathlib.Path):
         self._path = workdir / SESSIONS_FILE
@@ -183,14 +183,14 @@ def _read_sessions(path: pathlib.Path) -> list[dict[str, float]]:
 
 
 def wall_time_s(workdir: pathlib.Path) -> float:
-    """Return the seconds that the study's jobs have run here, over all starts."""
+    """Return the seconds that a study has taken on this machine, over all starts."""
     return sum(s["seconds"] for s in _read_sessions(workdir / SESSIONS_FILE))
 
 
 def end_with_stdin():
     """Save and stop this process when its standard input closes.
 
-    A job therefore ends with the study that started it, even if that is killed.
+    A job therefore stops with the study that started it, even if the study is killed.
     """
 
     def wait():

@@ -1,4 +1,4 @@
-"""The run of a study: all jobs that are not finished, over one or more starts."""
+"""Execution of all unfinished jobs of a study."""
 
 import pathlib
 import sys
@@ -20,7 +20,7 @@ CONFIG_FILE = "study.json"
 
 
 def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
-    """Write the study's config to its folder, where its jobs read it.
+    """Write the config of a study to its folder, for its jobs.
 
     Raises:
       UserError: The folder is not writable.
@@ -38,11 +38,11 @@ def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
 def run(
     study: ml_collections.ConfigDict, jobs: Sequence[Job], workdir: pathlib.Path
 ) -> int:
-    """Run the trials of learning rates, then all jobs that are not finished.
+    """Run the trials of learning rates, then all unfinished jobs.
 
     Args:
       study: Config of the study, as written by `record`.
-      jobs: All its jobs.
+      jobs: All jobs of the study.
       workdir: Folder of the study.
 
     Returns:
@@ -51,7 +51,7 @@ def run(
     """
     with preemption.Preemption(0) as stop:
         processes = runner.num_processes(study.num_processes)
-        # Leaves the accelerator to the jobs.
+        # Leave the accelerator to the jobs.
         jax.config.update("jax_platforms", "cpu")
         codes = {}
         if study.learning_rates:

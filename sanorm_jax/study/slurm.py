@@ -1,4 +1,4 @@
-"""A study as a Slurm array: one task per job."""
+"""Slurm array of a study, with one task per job."""
 
 import pathlib
 import shlex
@@ -36,11 +36,11 @@ def write(
     Args:
       study: Config of the study; `slurm_options` are options of sbatch, such as
         `--time=24:00:00`.
-      workdir: Folder of the study, where each task reads its config.
-      num_jobs: Number of tasks. Tasks of finished jobs end at once.
+      workdir: Folder of the study with its config, for the tasks.
+      num_jobs: Number of tasks. Tasks of finished jobs exit immediately.
 
     Returns:
-      The file.
+      The path of the file.
     """
     workdir = workdir.absolute()
     text = _SCRIPT.format(

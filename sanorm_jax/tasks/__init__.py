@@ -1,4 +1,4 @@
-"""Tasks: the differences between experiments."""
+"""Tasks: the model, loss, evaluation and inputs of each kind of experiment."""
 
 import ml_collections
 
@@ -37,7 +37,8 @@ def open_dataset(config: ml_collections.ConfigDict) -> pipeline.Dataset:
     """Return the dataset of the config.
 
     Raises:
-      UserError: It is missing, incomplete or damaged, or has features of other images.
+      UserError: The dataset is missing, incomplete or damaged, or its features come
+        from other images.
     """
     encoder = config.encoder or None
     return pipeline.open_dataset(config.data_dir, config.dataset, encoder=encoder)

@@ -1,4 +1,4 @@
-"""Interface between an experiment and the training and evaluation loops."""
+"""Interface between a task and the training and evaluation loops."""
 
 import abc
 from collections.abc import Mapping
@@ -18,19 +18,19 @@ from sanorm_jax.models import merging
 from sanorm_jax.models.slot_attention import SlotAttention
 
 Batch = dict[str, jax.Array]
-# JAX's names. On GPUs the first two mean TF32, the last float32.
+# JAX's names. On GPUs, the first two use TF32 and the last float32.
 MATMUL_PRECISIONS = ("default", "high", "highest")
 
 
 def slot_noise(rng: jax.Array, ids: jax.Array, num_slots: int, slot_dim: int):
-    """Return standard normal noise `[B, K, D]` that depends on an example's id alone.
+    """Return standard normal noise `[B, K, D]`, a function of each example's id.
 
     The initial slots of an example therefore do not depend on the batch size or on the
     number of devices.
 
     Args:
-      rng: Key.
-      ids: Rows in the global batch, or indices of the examples in their split, `[B]`.
+      rng: Key of the step or the evaluation.
+      ids: Rows of the examples in the global batch, or indices in their split, `[B]`.
       num_slots: Number of slots K.
       slot_dim: Dimension D of a slot.
     """
@@ -39,7 +39,7 @@ def slot_noise(rng: jax.Array, ids: jax.Array, num_slots: int, slot_dim: int):
 
 
 class Description(Protocol):
-    """The part of a dataset that a task needs before it reads an example."""
+    """Properties of a dataset that a task needs before it reads an example."""
 
     @property
     def fields(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
@@ -51,18 +51,18 @@ class Description(Protocol):
 
 
 class Task(abc.ABC):
-    """An experiment: its model, loss, evaluation and inputs.
+    """Model, loss, evaluation and inputs of an experiment.
 
     Args:
       config: Config of the experiment.
       dataset: Source of the examples.
-      axis_name: Mapped axis of the devices in training; None for one device.
+      axis_name: Name of the `pmap` axis in training; None for one device.
 
     Attributes:
       model: Flax module, set by the subclass.
-      input_field: Field that the model takes, `features` or `image`.
-      train_fields: Fields that a training batch contains.
-      evaluation_fields: Fields that an evaluation batch contains.
+      input_field: Input field of the model, `features` or `image`.
+      train_fields: Fields of a training batch.
+      evaluation_fields: Fields of an evaluation batch.
 
     Raises:
       UserError: An option is unknown.
@@ -83,7 +83,9 @@ class Task(abc.ABC):
         self.dataset = dataset
         self.axis_name = axis_name
         if config.dtype not in ("float32", "bfloat16"):
-            raise UserError(f"config.dtype={config.dtype}: use float32 or bfloat16")
+            raise UserError(
+                f"config.dtype={config.dtype}: is unknown; use float32 or bfloat16"
+            )
         if config.matmul_precision not in MATMUL_PRECISIONS:
             raise UserError(
                 f"config.matmul_precision={config.matmul_precision}: is unknown; use "
@@ -123,14 +125,14 @@ class Task(abc.ABC):
         num_slots: int,
         num_iterations: int,
     ) -> dict[str, jax.Array]:
-        """Return the predictions that figures show, `{name: [B, ...]}`.
+        """Return the predictions shown in figures, `{name: [B, ...]}`.
 
         They include `segmentation` `[B, H, W]` and `masks` `[B, K, H, W]`. Their names
-        choose the figure, see `drawing.predictions`. See `forward` for the arguments.
+        select the figure, see `drawing.predictions`. See `forward` for the arguments.
         """
 
     def init(self, rng: jax.Array) -> dict[str, Any]:
-        """Return the model's variables: `params` and, with batch norm, statistics."""
+        """Return initial variables: `params` and, with batch norm, `batch_stats`."""
         params_rng, slots_rng = jax.random.split(rng)
         shape, _ = self.dataset.fields[self.input_field]
         rngs = {"params": params_rng, "slots": slots_rng}
@@ -181,13 +183,13 @@ class Task(abc.ABC):
         ids: jax.Array,
         rng: jax.Array,
     ) -> tuple[dict[str, jax.Array], Any]:
-        """Return the model's outputs in training, and its new running statistics.
+        """Return the model's outputs in training and the updated running statistics.
 
         Args:
           params: Parameters of the model.
           batch_stats: Running statistics; empty without batch norm.
           inputs: Inputs of the model, `[B, ...]`.
-          ids: Rows in the global batch, `[B]` int32.
+          ids: Rows of the examples in the global batch, `[B]` int32.
           rng: Key of the step.
         """
         num_slots = self.config.num_slots
@@ -234,7 +236,7 @@ class Task(abc.ABC):
         return self.model.slot_attention.slot_dim
 
     def slot_attention(self) -> SlotAttention:
-        """Return the config's Slot Attention, for the task's model."""
+        """Return the Slot Attention module of the config."""
         config = self.config
         fields = SlotAttention.__dataclass_fields__
         options = {k: v for k, v in config.model.to_dict().items() if k in fields}
@@ -248,7 +250,7 @@ class Task(abc.ABC):
         )
 
     def model_options(self) -> dict[str, Any]:
-        """Return the fields of `config.model` that Slot Attention does not take."""
+        """Return the options in `config.model` that are not those of Slot Attention."""
         fields = SlotAttention.__dataclass_fields__
         return {k: v for k, v in self.config.model.to_dict().items() if k not in fields}
 
@@ -273,11 +275,11 @@ class Task(abc.ABC):
     ) -> dict[str, jax.Array]:
         """Return the measures [B] of predicted label maps, see docs/evaluation.md.
 
-        If the dataset has classes (`category`), mBO and mIoU of classes are included.
+        If the dataset has classes (`category`), include mBO and mIoU of classes.
 
         Args:
-          batch: Batch with `label_fields`. Its labels are resized to `size`.
-          size: Side in pixels at which label maps are compared.
+          batch: Batch with `label_fields`. The labels are resized to `size`.
+          size: Side of the compared label maps in pixels.
           predicted: Labels `[B, size, size]` or `[B, size * size]`.
           num_predicted: Number of predicted labels.
         """
@@ -304,7 +306,7 @@ class Task(abc.ABC):
         """Return the scalars of a split from the measures of its examples.
 
         Args:
-          columns: Results of `evaluate`, `[examples, ...]`, in order of the examples.
+          columns: Results of `evaluate` for all examples, `[examples, ...]`.
         """
         return {
             name: metrics.mean(name, values)

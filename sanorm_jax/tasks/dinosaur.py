@@ -19,10 +19,10 @@ from sanorm_jax.tasks.base import Task, occupancy_measures
 def slot_diversity(masks: jax.Array) -> jax.Array:
     """Return the Gini-Simpson index of the slots' shares of each image, `[B]`.
 
-    `1 - sum_k share[k]^2`, where `share[k]` is the mean of slot k's mask (Simpson,
-    "Measurement of Diversity", Nature 1949). It is the probability that two random
-    tokens belong to different slots: 0 if one slot takes the image, `1 - 1 / K` if
-    all K slots take equal shares.
+    The index is `1 - sum_k share[k]^2`, where `share[k]` is the mean of slot k's mask
+    (Simpson, "Measurement of Diversity", Nature 1949). It is the probability that two
+    random tokens belong to different slots: 0 if one slot covers the image, `1 - 1 / K`
+    if all K slots have equal shares.
 
     Args:
       masks: Decoder masks `[B, K, N]`, which sum to 1 over the slots.
@@ -31,10 +31,10 @@ def slot_diversity(masks: jax.Array) -> jax.Array:
 
 
 class DinosaurTask(Task):
-    """Trains `Dinosaur` on stored features; segments by decoder masks and attention.
+    """Task of `Dinosaur` on stored features, with masks from decoder and attention.
 
-    `config.model` holds the options of `Dinosaur` and of `SlotAttention`.
-    `config.slot_share_penalty` holds knots `((step, weight), ...)` of the weight of
+    `config.model` has the options of `Dinosaur` and `SlotAttention`.
+    `config.slot_share_penalty` has knots `((step, weight), ...)` of the weight of
     `slot_diversity` in the loss.
     """
 
@@ -45,7 +45,7 @@ class DinosaurTask(Task):
         super().__init__(config, dataset, axis_name)
         if "features" not in dataset.fields:
             raise UserError(
-                "config.encoder: is not set; DINOSAUR needs the features of "
+                "config.encoder: is not set; DINOSAUR needs features, extracted with "
                 "`python -m feature_extraction.extract --encoder=...`"
             )
         self.evaluation_fields = ("features", "num_objects", *self.label_fields)
@@ -55,7 +55,7 @@ class DinosaurTask(Task):
                 f"config.encoder={config.encoder}: its {self.num_tokens} tokens do not "
                 "form a square grid; extract the features of square images"
             )
-        knots = config.get("slot_share_penalty", 0.0)  # runs before it lack the field
+        knots = config.get("slot_share_penalty", 0.0)  # absent in earlier runs
         self.share_penalty = optimizers.piecewise_linear(knots)
         self.is_penalized = bool(np.any(np.atleast_1d(knots)[..., -1]))
         self.model = Dinosaur(
@@ -63,7 +63,7 @@ class DinosaurTask(Task):
         )
 
     def loss(self, params, batch_stats, batch, rng, step):
-        """Return the error of the features (equation 2), plus the penalties."""
+        """Return the reconstruction error (equation 2) plus the penalties."""
         features = self.inputs(batch)  # [B, N, F]
         out, batch_stats = self.train_forward(
             params, batch_stats, features, batch["position"], rng
@@ -82,9 +82,10 @@ class DinosaurTask(Task):
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Return MSE, segmentation measures and slot occupancy of masks and attention.
 
-        The measures are `{fg_ari,ari,mbo,miou}_{masks,attention}_{refined,repeated}`:
-        maps are enlarged from the token grid to `evaluation_resolution`, bilinearly or
-        to the nearest token, before the argmax. Occupancy is that of the token grid.
+        The measures are `{fg_ari,ari,mbo,miou}_{masks,attention}_{refined,repeated}`.
+        Before the argmax, maps are upscaled from the token grid to
+        `evaluation_resolution` by bilinear (`refined`) or nearest (`repeated`)
+        interpolation. Occupancy is computed on the token grid.
         """
         # masks, attention: [B, K, N]
         out = self.forward(variables, batch, rng, num_slots, num_iterations)

@@ -20,9 +20,10 @@ def augment(images: jax.Array, rng: jax.Array, ids: jax.Array, names) -> jax.Arr
     """Return images `[B, H, W, 3]`, each flipped or rotated at random.
 
     Args:
-      images: Images `[B, H, W, 3]`; square if they are rotated.
+      images: Images `[B, H, W, 3]`. They must be square for rotation.
       rng: Key of the step.
-      ids: Rows in the global batch, `[B]`, which alone determine the augmentation.
+      ids: Rows of the examples in the global batch, `[B]`. They make the augmentation
+        independent of the number of devices.
       names: Augmentations among `flip` (left to right, with probability 1/2) and
         `rotate_90` (by a random multiple of 90 degrees).
     """
@@ -41,11 +42,11 @@ def augment(images: jax.Array, rng: jax.Array, ids: jax.Array, names) -> jax.Arr
 
 
 class ObjectDiscoveryTask(Task):
-    """Trains `Autoencoder` on images; segments by decoder masks and attention.
+    """Task of `Autoencoder` on images, with masks from decoder and attention.
 
-    `config.model` holds the options of `Autoencoder` and of `SlotAttention`,
-    `augmentations` some of `AUGMENTATIONS`, and `loss_weight` a schedule's knots
-    `((step, weight), ...)`.
+    `config.model` has the options of `Autoencoder` and `SlotAttention`,
+    `config.augmentations` is a subset of `AUGMENTATIONS`, and `config.loss_weight` has
+    the knots `((step, weight), ...)` of a schedule.
     """
 
     input_field = "image"
@@ -57,7 +58,7 @@ class ObjectDiscoveryTask(Task):
         for name in config.augmentations:
             if name not in AUGMENTATIONS:
                 raise UserError(
-                    f"config.augmentations: {name} is unknown; use some of "
+                    f"config.augmentations: {name} is unknown; choose from "
                     f"{', '.join(AUGMENTATIONS)}"
                 )
         self.evaluation_fields = ("image", "num_objects", *self.label_fields)
@@ -67,7 +68,7 @@ class ObjectDiscoveryTask(Task):
         )
 
     def loss(self, params, batch_stats, batch, rng, step):
-        """Return the weighted mean squared error of the image in [-1, 1]."""
+        """Return the weighted mean squared error of the image, scaled to [-1, 1]."""
         noise_rng, augment_rng = jax.random.split(rng)
         ids = batch["position"]
         # [B, H, W, 3]

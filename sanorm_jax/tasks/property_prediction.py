@@ -20,11 +20,11 @@ from sanorm_jax.tasks.base import Task, occupancy_measures
 
 
 class PropertyPredictionTask(Task):
-    """Trains `SetPredictor` with a matched Huber loss; measures average precision.
+    """Task of `SetPredictor`, with a matched Huber loss and average precision.
 
-    If `config.encoder` is set, that encoder's features replace the images.
-    `config.model` holds the options of `SetPredictor` and of `SlotAttention`, and
-    `z_range` the scale of distances in z (`reference` or `correct`, see
+    If `config.encoder` is set, the features of that encoder replace the images.
+    `config.model` has the options of `SetPredictor` and `SlotAttention`.
+    `config.z_range` is the scale of distances in z (`reference` or `correct`, see
     `average_precision`).
     """
 
@@ -69,8 +69,8 @@ class PropertyPredictionTask(Task):
     def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Return the loss, inputs of average precision, and measures of the attention.
 
-        The latter are slot occupancy and, if the data has segmentations, FG-ARI, ARI,
-        mBO and mIoU at `evaluation_resolution`.
+        The measures of the attention are slot occupancy and, if the data has
+        segmentations, FG-ARI, ARI, mBO and mIoU at `evaluation_resolution`.
         """
         out = self.forward(variables, batch, rng, num_slots, num_iterations)
         predictions = out["predicted_properties"]  # [B, K, 19]

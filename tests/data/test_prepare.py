@@ -77,7 +77,7 @@ def test_killed_midway_resumed_then_recognised(tmp_path):
 
     code, err = _run(tmp_path, "--splits=train:600,validation:5", "--seed=1")
     assert code == 2
-    assert "seed: 0 there, 1 now" in err.splitlines()[-1]
+    assert "seed: 0 recorded, 1 now" in err.splitlines()[-1]
     assert stores.files(root) == after
 
 

@@ -85,7 +85,7 @@ def test_silhouettes_are_those_of_the_solids(shape, monkeypatch):
         radius=np.array([0.7]),
         angle=np.array([25.0]),
     )
-    monkeypatch.setattr(shapes, "_draw_scene", lambda *_: scene)
+    monkeypatch.setattr(shapes, "_sample_scene", lambda *_: scene)
     camera = None
     whole = shapes._camera
 
@@ -116,7 +116,7 @@ def test_silhouettes_are_those_of_the_solids(shape, monkeypatch):
 
 def test_shadows_and_materials_can_be_seen():
     rng = np.random.default_rng(0)
-    scene = shapes._draw_scene(rng, 4, shapes._camera(rng))
+    scene = shapes._sample_scene(rng, 4, shapes._camera(rng))
     # Below the key light the ground is lit, behind an object it is not.
     light = shapes._KEY_LIGHT
     behind = scene.centre[0] + (scene.centre[0] - light) * (

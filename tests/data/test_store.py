@@ -187,10 +187,10 @@ def test_cut_files_are_damaged(root, length):
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        ({"settings": {"image_size": 20, "seed": 2}}, "seed: 1 there, 2 now"),
-        ({"splits": SPLITS | {"train": 22}}, "train.num_examples: 21 there, 22 now"),
-        ({"dataset": "else"}, "dataset: 'random' there, 'else' now"),
-        ({"source": {}}, "file: 'x' there, None now"),
+        ({"settings": {"image_size": 20, "seed": 2}}, "seed: 1 recorded, 2 now"),
+        ({"splits": SPLITS | {"train": 22}}, "train.num_examples: 21 recorded, 22 now"),
+        ({"dataset": "else"}, "dataset: 'random' recorded, 'else' now"),
+        ({"source": {}}, "file: 'x' recorded, None now"),
     ],
 )
 def test_other_settings_are_shown_and_nothing_overwritten(root, changes, difference):
@@ -223,7 +223,7 @@ def test_of_jobs_that_begin_a_store_at_once_the_first_decides(tmp_path, monkeypa
         create(root, manifest)
 
     monkeypatch.setattr(store, "create_manifest", beaten)
-    with pytest.raises(UserError, match="seed: 1 there, 2 now"):
+    with pytest.raises(UserError, match="seed: 1 recorded, 2 now"):
         _create(root, settings={"image_size": 20, "seed": 2})
     assert Store.open(root).manifest["settings"]["seed"] == 1
     shutil.rmtree(root)

@@ -58,7 +58,7 @@ def test_assets_are_cached_with_licences_and_made_once(tmp_path, wheels, monkeyp
     assets.fetch(tmp_path, pathlib.Path("nowhere"))
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path, wheels, monkeypatch):
+def test_files_are_written_atomically(tmp_path, wheels, monkeypatch):
     def interrupt(file, **columns):
         file.write(b"half")
         raise KeyboardInterrupt
@@ -72,10 +72,10 @@ def test_a_file_appears_when_it_is_whole(tmp_path, wheels, monkeypatch):
     assert assets.load_object(assets.folder(tmp_path), "a").texture.size
 
 
-def test_wheels_of_another_hash_are_refused(tmp_path, wheels):
+def test_wheels_with_the_wrong_hash_are_rejected(tmp_path, wheels):
     (path,) = wheels.glob("assets_1-*")
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(SourceError, match=r"assets_1-.*not the file that is known"):
+    with pytest.raises(SourceError, match=r"assets_1-.*unexpected file"):
         assets.fetch(tmp_path, wheels)
     assert not assets.folder(tmp_path).exists()
     path.unlink()

@@ -247,7 +247,7 @@ def test_a_store_of_other_settings_is_left_as_it_is(data_dir, expected):
     root = data_dir / "random-patches"
     code, err = _run(data_dir, "--patch_size=4")
     assert code == 2
-    assert "patch_size: 8 there, 4 now" in err
+    assert "patch_size: 8 recorded, 4 now" in err
     # A source that was written anew is another one too.
     (data_dir / "random").unlink()
     _write_source(data_dir / "random", SPLITS | {"train": 12}, seed=1)

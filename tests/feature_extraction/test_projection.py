@@ -189,7 +189,7 @@ def test_a_fit_that_another_start_left_is_used_or_refused(data_dir):
         (root / name).unlink()
     shutil.rmtree(root / "train")
     shutil.rmtree(root / "validation")
-    with pytest.raises(UserError, match="components: 3 there, 2 now"):
+    with pytest.raises(UserError, match="components: 3 recorded, 2 now"):
         extract(data_dir, "random", "patches", Options(patch_size=4, components=2))
     extract(data_dir, "random", "patches", OPTIONS)
     assert (root / PROJECTION).read_bytes() == fitted

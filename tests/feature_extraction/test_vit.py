@@ -251,7 +251,7 @@ def test_an_encoder_is_made_again_from_its_settings(weights, tmp_path):
     run_data.check_features(noted, again.settings, "here")
     other = _spoiled(weights, tmp_path, lambda state: state["norm.bias"].add_(1))
     differs = vit.VitEncoder("test_vit", Options(weights=other).like(made.settings))
-    with pytest.raises(UserError, match=r"here: .*\(weights: .* there, .* now\)"):
+    with pytest.raises(UserError, match=r"here: .*\(weights: .* recorded, .* now\)"):
         run_data.check_features(noted, differs.settings, "here")
 
 

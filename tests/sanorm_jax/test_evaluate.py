@@ -200,7 +200,7 @@ def test_what_is_not_there_is_said(data_dir, tmp_path):
     config = tiny.config(data_dir)
     with pytest.raises(UserError, match="no checkpoint"):
         evaluate.evaluate(config, tmp_path)
-    with pytest.raises(UserError, match="no run there"):
+    with pytest.raises(UserError, match="contains no run"):
         status.read(tmp_path)
 
 

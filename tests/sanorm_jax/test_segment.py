@@ -157,7 +157,7 @@ def test_features_made_otherwise_are_refused(run, photos, tmp_path):
         segment.segment(config, workdir, dataset="mine", data_dir=str(tmp_path))
     message = str(caught.value)
     assert "--dataset=mine: not the features that the run was trained on" in message
-    assert "patch_size: 4 there, 8 now" in message
+    assert "patch_size: 4 recorded, 8 now" in message
     assert "mean: " in message and "--like" in message
     assert "\n" not in message
     with pytest.raises(UserError, match="not a store"):
@@ -182,7 +182,7 @@ def test_a_run_on_images_needs_them_at_its_own_size(data, photos, tmp_path):
 
 def test_bad_input_is_named(run, tmp_path):
     config, workdir = run
-    with pytest.raises(UserError, match="--num_slots=257: label maps hold 256"):
+    with pytest.raises(UserError, match="--num_slots=257: label maps hold at most 256"):
         segment.segment(config, workdir, num_slots=[257])
     with pytest.raises(UserError, match="--num_slots=0"):
         segment.segment(config, workdir, num_slots=[0])

@@ -120,7 +120,7 @@ def test_more_steps_continue_a_finished_run(data_dir, tmp_path):
 
 def test_another_config_in_the_folder_is_shown(finished, data_dir):
     config = tiny.config(data_dir, num_slots=5)
-    with pytest.raises(UserError, match="num_slots: 4 there, 5 now"):
+    with pytest.raises(UserError, match="num_slots: 4 recorded, 5 now"):
         train.train(config, finished)
 
 

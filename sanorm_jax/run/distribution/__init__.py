@@ -1,1 +1,1 @@
-"""Processes and devices of a run: who they are, what they agree on, when they stop."""
+"""Processes and devices of a run: discovery, communication and preemption."""

@@ -1,7 +1,7 @@
-"""Processes of a run and the GPUs that each of them uses.
+"""Discovery of the processes of a run and of the GPUs that each of them uses.
 
-Both are found from flags, JAX's environment variables or Slurm's, before JAX touches
-any device.
+Both come from flags, JAX's environment variables or Slurm's, before JAX initializes any
+device.
 """
 
 import concurrent.futures
@@ -22,9 +22,9 @@ from absl import logging
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.run.distribution import preemption
 
-# Maximum time that processes wait for the last one to start.
+# Maximum time that processes wait for all others to start.
 MEETING_TIMEOUT_S = 300
-# A host that is silent for this long counts as dead, and all others end.
+# A host without a heartbeat for this long counts as dead, and all others exit.
 HEARTBEAT_TIMEOUT_S = 60
 
 # Variables that limit the GPUs visible to a process.
@@ -60,7 +60,7 @@ def first_host(nodelist: str) -> str:
     rest = nodelist[first.end() :] if first else nodelist
     if first is None or (rest and not rest.startswith(",")):
         raise UserError(
-            f"SLURM_STEP_NODELIST={nodelist}: is not a list of hosts; give "
+            f"SLURM_STEP_NODELIST={nodelist}: not a list of hosts; set "
             "--coordinator_address, --num_processes and --process_id"
         )
     # First number of each bracket: [01-02,07] -> 01
@@ -82,8 +82,8 @@ def _slurm_hosts() -> tuple[str, int, int] | None:
 def _slurm(name: str) -> str:
     if name not in os.environ:
         raise UserError(
-            f"{name}: is not set in a Slurm step of several tasks; start them by srun, "
-            "or give --coordinator_address, --num_processes and --process_id"
+            f"{name}: is not set in a Slurm step of several tasks; start them with "
+            "srun, or set --coordinator_address, --num_processes and --process_id"
         )
     return os.environ[name]
 
@@ -108,8 +108,8 @@ def find_hosts(
         return _slurm_hosts()
     if missing:
         raise UserError(
-            f"--{missing[0]}: must be given, or JAX_{missing[0].upper()} set, like the "
-            "other flags for several processes"
+            f"--{missing[0]}: required with the other flags for several processes; set "
+            f"it, or JAX_{missing[0].upper()}"
         )
     address, count, index = given.values()
     try:
@@ -126,7 +126,7 @@ def find_hosts(
 
 
 def num_gpus() -> int:
-    """Return the number of GPUs visible to this process, without touching them."""
+    """Return the number of GPUs visible to this process, without initializing them."""
     for name in _VISIBLE:
         if name in os.environ:
             listed = [part.strip() for part in os.environ[name].split(",")]
@@ -140,14 +140,14 @@ def num_gpus() -> int:
 def find_local_devices(given: Sequence[str] | None = None) -> list[int] | None:
     """Return the visible GPUs that this process uses; None for all.
 
-    Several Slurm tasks on a node divide its GPUs in the order of `SLURM_LOCALID`,
-    unless the scheduler has divided them already.
+    Several Slurm tasks on a node split its GPUs in the order of `SLURM_LOCALID`, unless
+    the scheduler has already split them.
 
     Args:
       given: Indices of devices; by default `JAX_LOCAL_DEVICE_IDS`, or Slurm's.
 
     Raises:
-      UserError: There are no such devices, or the tasks cannot divide the GPUs.
+      UserError: There are no such devices, or the tasks cannot split the GPUs evenly.
     """
     if not given and os.environ.get("JAX_LOCAL_DEVICE_IDS"):
         given = os.environ["JAX_LOCAL_DEVICE_IDS"].split(",")
@@ -166,11 +166,11 @@ def find_local_devices(given: Sequence[str] | None = None) -> list[int] | None:
     if tasks == 1 or not count:
         return None
     if count == 1 or count < int(os.environ.get("SLURM_GPUS_ON_NODE", 0)):
-        return None  # The scheduler has divided them.
+        return None  # The scheduler has split them.
     if count % tasks:
         raise UserError(
             f"--ntasks-per-node={tasks}: must divide the {count} GPUs of the node; "
-            "change the number of tasks, or assign GPUs by --local_device_ids"
+            "change the number of tasks, or assign GPUs with --local_device_ids"
         )
     each = count // tasks
     index = int(_slurm("SLURM_LOCALID"))
@@ -202,16 +202,17 @@ def joined_hosts(
     process_id: int | None = None,
     local_device_ids: Sequence[str] | None = None,
 ):
-    """Join the processes of a run; enter this context before using JAX.
+    """Connect the processes of a run; enter this context before using JAX.
 
     Arguments default to `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and
-    `JAX_PROCESS_ID`, or else to the Slurm step of several tasks. Without any of these
-    there is one process. Each process uses the GPUs of `find_local_devices`.
+    `JAX_PROCESS_ID`, or else to the values of a Slurm step with several tasks. Without
+    any of these there is one process. Each process uses the GPUs of
+    `find_local_devices`.
 
-    If a process does not start, the others end after `MEETING_TIMEOUT_S` with exit code
-    1. If a process dies, the others end within `HEARTBEAT_TIMEOUT_S`: with exit code 1
-    if one of their operations fails, otherwise aborted by JAX. The exit code is never 0
-    or that of a preempted run.
+    If a process does not start, the others exit after `MEETING_TIMEOUT_S` with code 1.
+    If a process dies, the others exit within `HEARTBEAT_TIMEOUT_S`: with code 1 if one
+    of their operations fails, otherwise aborted by JAX. The exit code is never 0 or
+    that of a preempted run.
 
     Args:
       coordinator_address: Host and port of process 0.
@@ -220,8 +221,8 @@ def joined_hosts(
       local_device_ids: Indices of the visible GPUs that this process uses.
 
     Raises:
-      UserError: There are no such devices, only some arguments are given, the port is
-        in use, or JAX finds no device of `JAX_PLATFORMS`.
+      UserError: There are no such devices, only some arguments are set, the port is in
+        use, or JAX finds no device of `JAX_PLATFORMS`.
     """
     found = find_hosts(coordinator_address, num_processes, process_id)
     devices = find_local_devices(local_device_ids)
@@ -242,18 +243,18 @@ def joined_hosts(
     except UserError:
         raise
     except Exception as error:
-        # A regular exit would wait for the hosts that wait for this one.
+        # A regular exit would deadlock: it waits for hosts that wait for this one.
         logging.exception("host %d of %d failed", index, count)
         preemption.end(
             1,
             f"error: host {index} failed or lost another host "
             f"({str(error).splitlines()[0][:200]}); start all processes again to "
-            "resume at the last checkpoint",
+            "resume from the last checkpoint",
         )
 
 
 def _meet(address: str, count: int, index: int):
-    """Join the processes of a run; end this one if some are missing."""
+    """Connect the processes of a run; exit if some are missing."""
     host, _, port = address.rpartition(":")
     if index == 0:
         try:
@@ -261,7 +262,7 @@ def _meet(address: str, count: int, index: int):
             socket.create_server(("", int(port))).close()
         except (OSError, OverflowError) as error:
             raise UserError(
-                f"--coordinator_address={address}: port {port} cannot be used here "
+                f"--coordinator_address={address}: port {port} is not available "
                 f"({error}); choose another"
             ) from None
     # Reach the run's own address without a proxy. gRPC reads `no_proxy` only if
@@ -281,7 +282,7 @@ def _meet(address: str, count: int, index: int):
                 count,
                 index,
                 cluster_detection_method="deactivate",
-                # JAX would abort with a stack trace, so this process ends earlier.
+                # JAX would abort with a stack trace, so exit before its timeout.
                 initialization_timeout=2 * MEETING_TIMEOUT_S,
                 heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
             )
@@ -291,10 +292,10 @@ def _meet(address: str, count: int, index: int):
             meeting.set_result(None)
 
     try:
-        # In a thread, because the main thread handles signals only while in Python.
+        # Python handles signals only in the main thread, so connect in another one.
         threading.Thread(target=join, daemon=True).start()
         logging.info(
-            "process %d of %d waits at %s for the others, at most %d s",
+            "process %d of %d waits at %s for the others, up to %d s",
             index,
             count,
             address,
@@ -313,7 +314,7 @@ def _meet(address: str, count: int, index: int):
             "address and --num_processes, on hosts that reach it",
         )
     except KeyboardInterrupt:
-        preemption.end(128 + signal.SIGINT, "stopped before the start")
+        preemption.end(128 + signal.SIGINT, "interrupted before training started")
     except RuntimeError as error:
         raise UserError(
             f"--coordinator_address={address}: {count} processes did not meet there "
@@ -328,6 +329,6 @@ def _check_platform():
     except (AssertionError, RuntimeError) as error:
         reason = str(error).partition(" (")[0].strip(".") or "no GPU is visible"
         raise UserError(
-            f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: {reason}; set it to what "
-            "this machine has, or unset it"
+            f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: {reason}; set it to a "
+            "platform of this machine, or unset it"
         ) from None

@@ -22,16 +22,16 @@ def compiler_options() -> dict[str, bool]:
 
 
 class Devices:
-    """Compiles steps for the devices and moves data to and from them.
+    """Compilation for the devices of a run, and transfers to and from them.
 
-    A step is written for the batch of one device and takes means over `axis_name`, if
-    set. Callers pass batches and receive results as if there were one device.
+    A step is written for the batch of one device and averages over `axis_name`, if set.
+    Callers pass batches and receive results as if there were one device.
 
     Args:
       parallelism: `jit`, `pmap`, or `auto` (`pmap` if there are several devices).
 
     Attributes:
-      axis_name: Mapped axis of the devices; None under `jit`.
+      axis_name: Name of the `pmap` axis; None under `jit`.
       num_devices: Number of devices in use on this host.
       hosts: Hosts that share the run.
 
@@ -53,11 +53,11 @@ class Devices:
         if self.hosts.count > 1 and not self.pmapped:
             raise UserError(
                 f"config.parallelism={parallelism}: {self.hosts.count} processes "
-                "cannot share a run under jit; set it to pmap"
+                "cannot share a run under jit; choose pmap"
             )
 
     def check_batch_size(self, name: str, batch_size: int):
-        """Raise `UserError` unless the devices divide a global batch."""
+        """Raise `UserError` unless a global batch splits evenly over the devices."""
         devices = self.num_devices * self.hosts.count
         if batch_size <= 0 or batch_size % devices:
             raise UserError(
@@ -118,7 +118,7 @@ class Devices:
         return {k: v.reshape(-1, *v.shape[2:]) for k, v in batch.items()}
 
     def prefetch(self, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[Any]:
-        """Yield batches on the devices, copying one ahead."""
+        """Yield batches on the devices, copying the next one ahead of time."""
         ahead = None
         for batch in batches:
             current, ahead = ahead, self.put_batch(batch)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax._src import distributed  # JAX's key-value store has no public name.
+from jax._src import distributed  # JAX's key-value store has no public API.
 from jax.experimental import multihost_utils
 
 from sanorm_jax.core.errors import UserError
@@ -19,7 +19,7 @@ PATIENCE_S = 3600
 
 _T = TypeVar("_T")
 
-# Shared by all instances: every process sends the same messages in the same order.
+# Shared by all instances, because every process sends all messages in the same order.
 _message_numbers = itertools.count()
 
 
@@ -39,10 +39,10 @@ class Hosts:
 
     @contextlib.contextmanager
     def agree(self) -> Iterator[None]:
-        """Run the body on every host; raise on all hosts if one raises.
+        """Run the body on every host; raise on all hosts if any host raises.
 
-        All hosts wait for each other. A host that raised an error raises it again. The
-        others raise `UserError` with the number of that host, or `Preempted`.
+        All hosts wait for each other. A host whose body raised an error re-raises it.
+        The others raise `UserError` with the index of that host, or `Preempted`.
         """
         if self.count == 1:
             yield
@@ -66,25 +66,25 @@ class Hosts:
             raise raised or Preempted(message["error"])
 
     def on_main(self, function: Callable[[], _T]) -> _T:
-        """Call `function` on the main host; return its result, for JSON, on all."""
+        """Call `function` on the main host; return its JSON result on all hosts."""
         value = None
         with self.agree():
             if self.is_main:
                 value = function()
         return value if self.count == 1 else self._exchange(value)[0]
 
-    def check_same(self, given: Mapping[str, Any]):
-        """Raise `UserError` on every host if they were given different options.
+    def check_same(self, options: Mapping[str, Any]):
+        """Raise `UserError` on every host if the options of the hosts differ.
 
         Args:
-          given: Values, in types of JSON, by name of the option.
+          options: JSON values by name of the option.
         """
         if self.count == 1:
             return
-        hosts = self._exchange(dict(given))
+        hosts = self._exchange(dict(options))
         differences = []
         for name in dict.fromkeys(itertools.chain(*hosts)):
-            values = [options.get(name) for options in hosts]
+            values = [host_options.get(name) for host_options in hosts]
             others = [host for host, value in enumerate(values) if value != values[0]]
             if others:
                 differences.append(
@@ -93,8 +93,8 @@ class Hosts:
                 )
         if differences:
             raise UserError(
-                f"{'; '.join(differences)}; processes that are started together are "
-                "one run: give them the same options, or start each run by itself "
+                f"{'; '.join(differences)}; processes that start together are one run: "
+                "pass the same options to all, or start each run separately "
                 "(srun --ntasks=1)"
             )
 
@@ -117,11 +117,11 @@ class Hosts:
         return messages
 
     def gather(self, tree: Any) -> Any:
-        """Join the host arrays `[b, ...]` of all hosts to `[B, ...]`."""
+        """Concatenate the arrays `[b, ...]` of all hosts to `[B, ...]`."""
         if self.count == 1:
             return tree
         leaves, structure = jax.tree.flatten(tree)
-        # Rows as bytes, so that one exchange carries all leaves.
+        # Rows as bytes, so that one exchange transfers all leaves.
         rows = [_to_bytes(leaf).reshape(len(leaf), -1) for leaf in leaves]
         ends = np.cumsum([row.shape[1] for row in rows])[:-1]
         joined = multihost_utils.process_allgather(np.concatenate(rows, 1), tiled=True)
@@ -132,15 +132,15 @@ class Hosts:
         return jax.tree.unflatten(structure, leaves)
 
     def broadcast(self, tree: Any) -> Any:
-        """Return the main host's tree of host arrays on all hosts, bit by bit.
+        """Return the main host's tree of arrays on all hosts, bitwise equal.
 
         Args:
-          tree: Arrays of the same shapes on all hosts.
+          tree: Arrays with the same shapes on all hosts.
         """
         if self.count == 1:
             return tree
         leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
-        # As bytes, because the sum that carries them would turn -0.0 into 0.0.
+        # As bytes, because the broadcast is a sum, which would turn -0.0 into 0.0.
         sent = np.concatenate([_to_bytes(leaf) for leaf in leaves])
         received = multihost_utils.broadcast_one_to_all(sent)
         ends = np.cumsum([leaf.nbytes for leaf in leaves])[:-1]

@@ -1,4 +1,4 @@
-"""Requests to stop a run: signals of the scheduler and the time limit."""
+"""Requests to stop a run, by signals of the scheduler or the time limit."""
 
 import os
 import select
@@ -22,10 +22,10 @@ class Preempted(Exception):  # noqa: N818 - a request, not an error
 class Preemption:
     """Context manager that turns signals and the time limit into requests to stop.
 
-    SIGTERM, SIGUSR1 and SIGINT request a stop. A second SIGINT ends the process at
-    once. The time limit counts from the start of the process, so it includes imports
-    and compilation. A process that is still busy when the limit is reached ends with
-    exit code 124 and what it has saved.
+    SIGTERM, SIGUSR1 and SIGINT request a stop. A second SIGINT exits immediately. The
+    time limit counts from the start of the process, so it includes imports and
+    compilation. A process that is still busy at the limit exits with code 124 and keeps
+    its last checkpoint.
 
     Args:
       time_limit_h: Hours that this process may run; 0 for no limit.
@@ -45,8 +45,8 @@ class Preemption:
     def __enter__(self):
         for number in SIGNALS:
             self._handlers[number] = signal.signal(number, self._on_signal)
-        # Python runs handlers once the main thread returns from XLA, which may take
-        # minutes. This pipe receives the signal numbers at once.
+        # Python runs handlers only after the main thread returns from XLA, which may
+        # take minutes. This pipe receives the signal numbers immediately.
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._old_writer = signal.set_wakeup_fd(self._writer)
@@ -67,31 +67,31 @@ class Preemption:
         self._signal = signal.Signals(number).name
 
     def _watch_process(self):
-        """End the process at the time limit and at a second SIGINT."""
+        """Exit at the time limit or at a second SIGINT."""
         interrupts = 0
         while True:
             left = None
             if self._deadline is not None:
                 left = max(self._deadline - time.time(), 0)
             if not select.select([self._reader], [], [], left)[0]:
-                end(EXIT_CODE, "time limit reached; ended with what was saved")
+                end(EXIT_CODE, "time limit reached; the last checkpoint is kept")
             numbers = os.read(self._reader, 64)
             if not numbers:
                 return
             interrupts += numbers.count(signal.SIGINT)
             if interrupts > 1:
-                end(128 + signal.SIGINT, "ended by a second SIGINT, without saving")
+                end(128 + signal.SIGINT, "interrupted twice; stopped without saving")
 
     def saved(self, seconds: float):
-        """Record the duration of a save, which the reserve of time includes."""
+        """Record the duration of a save, to reserve time for the last one."""
         self._save_s = max(self._save_s, seconds)
 
     def requested(self) -> str | None:
         """Return the reason to stop now, or None.
 
-        The reserve before the time limit is the longest interval between two calls so
-        far (a step with its compilation, a batch of an evaluation) plus twice the
-        slowest save.
+        The run stops early enough before the time limit for one more interval between
+        two calls, at the longest so far (such as a step with compilation, or a batch of
+        an evaluation), plus twice the slowest save.
         """
         now = time.time()
         self._longest_s = max(self._longest_s, now - self._last_check)
@@ -111,13 +111,14 @@ class Preemption:
 
 
 def leave_on_signals():
-    """Let signals end the process with 124 while there is nothing to save."""
+    """Exit with 124 on signals, as long as there is nothing to save."""
+    reason = "stopped before training started"
     for number in SIGNALS:
-        signal.signal(number, lambda *_: end(EXIT_CODE, "stopped before the start"))
+        signal.signal(number, lambda *_: end(EXIT_CODE, reason))
 
 
 def end(code: int, reason: str):
-    """Print the reason and end the process at once, whatever its threads do."""
+    """Print the reason and exit immediately, without waiting for threads."""
     sys.stderr.write(f"{reason}\n")
     sys.stderr.flush()
     os._exit(code)

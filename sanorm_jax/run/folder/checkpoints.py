@@ -18,7 +18,7 @@ from sanorm_jax.run.folder.workdir import CHECKPOINTS
 
 def _open(directory: pathlib.Path, **options) -> ocp.CheckpointManager:
     host = jax.process_index()
-    # One host writes and each reads for itself, without waiting for the others.
+    # One host writes, and each host reads without waiting for the others.
     alone = ocp.options.MultiprocessingOptions(
         primary_host=host,
         active_processes={host},
@@ -34,10 +34,10 @@ def _open(directory: pathlib.Path, **options) -> ocp.CheckpointManager:
 
 
 class Checkpoints:
-    """Saves the checkpoints of a run, which `restore` reads.
+    """Writer of the checkpoints of a run; `restore` reads them.
 
     Args:
-      workdir: Folder of the run. Checkpoints are in its `checkpoints/`.
+      workdir: Folder of the run; checkpoints go to `checkpoints/` in it.
       num_checkpoints: Number of checkpoints to keep.
 
     Attributes:
@@ -103,7 +103,7 @@ class Checkpoints:
             self._step_in_progress,
             str(error).splitlines()[0],
         )
-        # The next checkpoint needs the room that the partial one takes.
+        # Free the disk space of the partial checkpoint for the next one.
         for partial in self.directory.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -123,17 +123,17 @@ def restore(
 ) -> tuple[Any, dict[str, Any]] | None:
     """Return `(state, meta)` of the newest intact checkpoint, or None without any.
 
-    A damaged checkpoint is logged and skipped.
+    Damaged checkpoints are logged and skipped.
 
     Args:
       workdir: Folder of the run, which may be in progress.
-      template: Tree of arrays of the shapes and dtypes to restore.
+      template: Tree of arrays with the shapes and dtypes to restore.
       step: Step to restore; the newest if None.
       part: Whether `template` is a dict of some top-level parts of the state.
 
     Raises:
-      UserError: The checkpoints are of another model or all damaged, or have no such
-        step.
+      UserError: The checkpoints are of another model, all are damaged, or there is none
+        of that step.
     """
     directory = (workdir / CHECKPOINTS).absolute()
     if not directory.exists():
@@ -160,7 +160,7 @@ def _newest(manager, directory, template, step, part):
         except Exception as error:  # Orbax raises all kinds for damaged files.
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             logging.error(
-                "checkpoint of step %d is damaged (%s); trying the one before",
+                "checkpoint of step %d is damaged (%s); trying the previous one",
                 candidate,
                 reason,
             )

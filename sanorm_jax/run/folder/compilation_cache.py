@@ -10,12 +10,12 @@ import ml_collections
 from absl import logging
 
 FOLDER = ".jax_cache"
-# JAX's default, a second, would leave out most of the programs of a start.
+# JAX's default, one second, would exclude most programs.
 MIN_COMPILE_S = 0.1
 
 
 def enable(config: ml_collections.ConfigDict, workdir: pathlib.Path):
-    """Cache compiled programs for later starts and for the runs next to this one.
+    """Cache compiled programs for later starts and for runs in the same parent folder.
 
     Nothing changes if `config.compilation_cache` is off or `JAX_COMPILATION_CACHE_DIR`
     is set. If the folder is not writable, a warning is logged.
@@ -45,7 +45,8 @@ def enable(config: ml_collections.ConfigDict, workdir: pathlib.Path):
 def _machine() -> str:
     """Return a name shared by machines that can run the same programs.
 
-    JAX's keys leave out a CPU's instructions and cores, which its programs depend on.
+    Programs depend on the CPU's instructions and number of cores, which JAX's cache
+    keys ignore.
     """
     backend = jax.default_backend()
     if backend != "cpu":

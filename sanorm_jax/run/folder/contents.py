@@ -36,12 +36,12 @@ def describe(tree: Any) -> Description:
 
 
 def _params_first(names: Iterable[str]) -> list[str]:
-    # The optimizer's copies differ along with the parameters, and few names are shown.
+    # Only a few names are shown, and those of the optimizer repeat the parameters.
     return sorted(names, key=lambda name: (name.startswith("opt_state/"), name))
 
 
 def list_some(names: list[str], maximum: int = 4) -> str:
-    """Return the first names and the number of the others."""
+    """Return the first names and the number of remaining ones."""
     shown = ", ".join(names[:maximum])
     hidden = len(names) - maximum
     return f"{shown} and {hidden} more" if hidden > 0 else shown
@@ -58,11 +58,11 @@ def compare(saved: Description, template: Any, where: str):
     present = {name: list(np.shape(leaf)) for name, leaf in leaves(template)}
     reasons = []
     if missing := _params_first(present.keys() - saved.keys()):
-        reasons.append(f"it lacks {list_some(missing)}")
+        reasons.append(f"only the model has {list_some(missing)}")
     if unknown := _params_first(saved.keys() - present.keys()):
-        reasons.append(f"the model lacks {list_some(unknown)}")
+        reasons.append(f"only the checkpoint has {list_some(unknown)}")
     differing = [
-        f"{name} {saved[name]['shape']} there, {present[name]} in the model"
+        f"{name} has shape {saved[name]['shape']}, in the model {present[name]}"
         for name in _params_first(present.keys() & saved.keys())
         if saved[name]["shape"] != present[name]
     ]
@@ -91,7 +91,7 @@ def compare_dtypes(saved: Description, template: Any, where: str):
     ]
     if differing:
         raise UserError(
-            f"{where}: {list_some(differing)}; set JAX_ENABLE_X64 as when the run began"
+            f"{where}: {list_some(differing)}; set JAX_ENABLE_X64 as in the first start"
         )
 
 

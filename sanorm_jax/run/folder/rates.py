@@ -14,14 +14,14 @@ def is_done(scalars: dict[str, jax.Array]) -> bool:
 
 
 class Rates:
-    """Steps per second, and the fraction of the time spent waiting for data."""
+    """Measurement of steps per second and of the fraction of time waiting for data."""
 
     def __init__(self, step: int):
         self._to_first_step: dict[str, float] | None = None
         self.restart(step)
 
     def restart(self, step: int):
-        """Exclude the time since the last call from the rates."""
+        """Start a new measurement at `step`."""
         self._first, self._since, self._waited_s = step, time.monotonic(), 0.0
 
     def took_step(self, step: int, scalars: dict[str, jax.Array]):
@@ -36,14 +36,14 @@ class Rates:
 
     @contextlib.contextmanager
     def waiting(self, scalars: dict[str, jax.Array]):
-        """Count the time of the body as waiting if the devices are idle at its end."""
+        """Count the time of the body as waiting if the devices are idle afterwards."""
         started = time.monotonic()
         yield
         if is_done(scalars):
             self._waited_s += time.monotonic() - started
 
     def scalars(self, step: int) -> dict[str, float]:
-        """Return the rates since the last restart; once, the time to the first step."""
+        """Return the rates since the last restart, and once the time to first step."""
         scalars, self._to_first_step = self._to_first_step or {}, {}
         if step == self._first:
             return scalars

@@ -15,7 +15,7 @@ from absl import logging
 from sanorm_jax.core import files
 from sanorm_jax.run.folder import workdir as workdir_lib
 
-# Value of the column `method` in rows of the model; other rows are of baselines.
+# Value of the column `method` in rows of the model. Other rows belong to baselines.
 MODEL = "model"
 
 
@@ -40,24 +40,26 @@ def merge(
         "config": workdir_lib.fixed_fields(config),
         "fingerprints": fingerprints,
     }
-    results, note = directory / "results.json", directory / "made_with.json"
+    results, record = directory / "results.json", directory / "made_with.json"
     # Two evaluations may end at the same time.
     with filelock.FileLock(directory / ".merge"):
         earlier = read(results) if results.exists() else []
         if earlier and not (
-            note.exists() and json.loads(note.read_text()) == made_with
+            record.exists() and json.loads(record.read_text()) == made_with
         ):
-            logging.warning("%s: of another config or other data; replaced", results)
+            logging.warning(
+                "%s: results of another config or other data are replaced", results
+            )
             earlier = []
         merged = {_setting(row): row for row in (*earlier, *rows)}
-        files.write(note, files.to_json(made_with))
+        files.write(record, files.to_json(made_with))
         return write_results(directory, [merged[key] for key in sorted(merged)])
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
     """Return the rows of a `results.json`.
 
-    Rows without a method were written before baselines were, and are of the model.
+    Rows without a method are from before there were baselines, and are of the model.
     """
     return [{"method": MODEL} | row for row in json.loads(path.read_text())]
 

@@ -1,4 +1,4 @@
-"""State and outputs of a run in training."""
+"""State and outputs of a run during training."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
 
 @dataclasses.dataclass
 class TrainingRun:
-    """A run in training, opened by `open_run`.
+    """A run during training, opened by `open_run`.
 
     Attributes:
       config: Config of the experiment.
@@ -37,10 +37,10 @@ class TrainingRun:
       preemption: Source of requests to stop.
       step: Step that the run starts from.
       state: `TrainState` on the devices.
-      writer: Writer of scalars and figures; None on all hosts but the main one.
-      checkpoints: Checkpoints of the run; None on all hosts but the main one.
-      wall_time_before_s: Seconds that earlier starts trained for.
-      started: Time at which this start began.
+      writer: Writer of scalars and figures; None except on the main host.
+      checkpoints: Checkpoints of the run; None except on the main host.
+      wall_time_before_s: Seconds of training in earlier starts.
+      started: Time of this start.
     """
 
     config: ml_collections.ConfigDict
@@ -61,7 +61,7 @@ class TrainingRun:
         return self.wall_time_before_s + time.time() - self.started
 
     def is_due(self, every: str, step: int) -> bool:
-        """Return whether `step` is the last or a multiple of a config field.
+        """Return whether `step` is the last one or a multiple of a config field.
 
         Args:
           every: Name of the field, such as `log_every_steps`.
@@ -88,8 +88,8 @@ class TrainingRun:
         """Raise `UserError` if the checkpoint of `step` is not on disk."""
         if self.checkpoints and step not in self.checkpoints.steps():
             raise UserError(
-                f"{self.workdir}: the last checkpoint could not be saved; make room "
-                "and start again"
+                f"{self.workdir}: the last checkpoint could not be saved; free disk "
+                "space and run the command again"
             )
 
 
@@ -102,7 +102,7 @@ def open_run(
     new_state: Callable[[], Any],
     preemption: Preemption,
 ) -> Iterator[TrainingRun]:
-    """Resume the run in `workdir`, or start it from `config.init_from` or anew.
+    """Resume the run in `workdir`, or start one, from `config.init_from` if set.
 
     Args:
       config: Config of the experiment.
@@ -113,8 +113,8 @@ def open_run(
       preemption: Source of requests to stop.
 
     Raises:
-      UserError: The folder is locked, or of another config or other data, or none of
-        its checkpoints can be read.
+      UserError: The folder is locked, belongs to another config or other data, or none
+        of its checkpoints can be read.
     """
     run = TrainingRun(config, workdir, devices, task, preemption)
     state = new_state()
@@ -144,9 +144,8 @@ def _open_folder(run: TrainingRun, state: Any, stack: contextlib.ExitStack) -> A
         state, meta = restored
         if meta["fingerprints"] != dataset.fingerprints:
             raise UserError(
-                f"config.data_dir: the data differs from what the run in {path} was "
-                "trained on so far; point it to the same data, or choose another "
-                "--workdir"
+                "config.data_dir: the data differs from that of earlier starts of the "
+                f"run in {path}; set it to the same data, or choose another --workdir"
             )
         run.wall_time_before_s = meta["wall_time_s"]
         run.checkpoints.drop_after(int(state.step))
@@ -172,7 +171,7 @@ def _describe(state: Any):
 
     parameter_overview.log_parameter_overview(state.params)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    logging.info("a model of %s parameters", f"{count:,}")
+    logging.info("the model has %s parameters", f"{count:,}")
 
 
 def is_evaluated(

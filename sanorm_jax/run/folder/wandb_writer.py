@@ -15,7 +15,7 @@ from sanorm_jax.core import files
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.run.folder import workdir as workdir_lib
 
-# Id of the wandb run, by which a restart resumes it.
+# File with the id of the wandb run, which a restart resumes.
 ID_FILE = "wandb.json"
 
 
@@ -25,7 +25,7 @@ def _library(project: str):
     except ImportError:
         raise UserError(
             f"config.wandb={project}: wandb is not installed; pip install wandb, or "
-            "leave the option out"
+            "remove the option"
         ) from None
 
 
@@ -36,15 +36,15 @@ def check(config: ml_collections.ConfigDict):
 
 
 class WandbWriter:
-    """Sends scalars and images to the project `config.wandb`.
+    """Writer of scalars and images to the project `config.wandb`.
 
-    The wandb run is named after the workdir and resumed by a restart. wandb's
+    The wandb run has the name of the workdir, and a restart resumes it. wandb's
     environment variables apply. Errors are logged and training continues, because
-    `metrics.jsonl` is the record.
+    `metrics.jsonl` is the primary record.
 
     Args:
-      workdir: Folder of the run, which also receives wandb's files.
-      config: Config of the experiment, sent along.
+      workdir: Folder of the run, also for wandb's files.
+      config: Config of the experiment, also sent to wandb.
 
     Raises:
       UserError: wandb is not installed or does not start.
@@ -62,13 +62,13 @@ class WandbWriter:
                 config=workdir_lib.config_to_dict(config),
                 settings=self._wandb.Settings(silent=True, console="off"),
             )
-        except Exception as error:  # wandb's errors share no class.
+        except Exception as error:  # wandb's errors have no common class.
             raise UserError(
                 f"config.wandb={config.wandb}: wandb did not start "
                 f"({str(error).splitlines()[0]}); log in with `wandb login`, or set "
                 "WANDB_MODE=offline"
             ) from None
-        # A restart repeats steps, but wandb's own step counter only rises.
+        # A restart may repeat steps, but wandb's own step counter only increases.
         self._run.define_metric("*", step_metric="step")
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]):

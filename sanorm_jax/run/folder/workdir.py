@@ -51,9 +51,9 @@ _ADDED = {
 
 
 def check_writable(folder: pathlib.Path):
-    """Raise `UserError` unless files can be written in a folder, which may not exist.
+    """Raise `UserError` unless files can be written in a folder.
 
-    No folder is created.
+    The folder need not exist. It is not created.
     """
     existing = folder
     while not existing.exists() and existing != existing.parent:
@@ -63,18 +63,18 @@ def check_writable(folder: pathlib.Path):
             pass
     except OSError as error:
         raise UserError(
-            f"{folder}: not writable ({error.strerror}); choose a --workdir that you "
-            "may write to, or copy the run"
+            f"{folder}: not writable ({error.strerror}); choose a writable --workdir, "
+            "or copy the run"
         ) from None
 
 
 def config_to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Return the config in the types of JSON, with lists for tuples."""
+    """Return the config with JSON types, with lists instead of tuples."""
     return json.loads(config.to_json_best_effort())
 
 
 def fixed_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Return the fields that a run keeps for all of its starts."""
+    """Return the fields that must not change between the starts of a run."""
     fields = config_to_dict(config)
     return {name: fields[name] for name in fields if name not in FREE_FIELDS}
 
@@ -90,8 +90,8 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         recorded = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(
-            f"--workdir={workdir}: no run there ({CONFIG_FILE} is missing); train "
-            "first with --config=..."
+            f"--workdir={workdir}: contains no run ({CONFIG_FILE} is missing); train "
+            "one with --config=... first"
         ) from None
     except ValueError:
         raise UserError(
@@ -133,12 +133,12 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> IO:
       config: Config of the experiment.
 
     Returns:
-      The lock file. The lock lasts while it is open. If the file system has no locks, a
-      warning is logged.
+      The lock file, which holds the lock until it is closed. If the file system does
+      not support locks, a warning is logged.
 
     Raises:
-      UserError: The folder is not writable, locked by another process, or of another
-        config.
+      UserError: The folder is not writable, locked by another process, or belongs to
+        another config.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> IO:
     try:
         if not _lock(lock, workdir):
             raise UserError(
-                f"--workdir={workdir}: another process is training there; stop it, or "
+                f"--workdir={workdir}: in use by another training process; stop it, or "
                 "choose another --workdir"
             )
         check_config(workdir, config)
@@ -167,8 +167,8 @@ def _lock(file: IO, workdir: pathlib.Path) -> bool:
         return try_lock(file)
     except LocksUnsupportedError as error:
         logging.warning(
-            "--workdir=%s: the file system has no locks (%s); do not start a second "
-            "process there",
+            "--workdir=%s: the file system does not support locks (%s); do not train "
+            "there twice at the same time",
             workdir,
             error.strerror,
         )
@@ -178,7 +178,7 @@ def _lock(file: IO, workdir: pathlib.Path) -> bool:
 def note_start(workdir: pathlib.Path, step: int):
     """Append the time and the step of this start to `starts.jsonl`."""
     path = workdir / STARTS_FILE
-    # The file is rewritten, because a torn last line would swallow an appended one.
+    # Rewrite the file: a line appended to an incomplete last line would be lost.
     write_lines(path, [*read_lines(path), {"time": time.time(), "step": step}])
 
 
@@ -190,8 +190,8 @@ def write_lines(path: pathlib.Path, lines: Iterable[Mapping[str, Any]]):
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
     """Return the intact lines of a JSON-lines file.
 
-    A last line without a newline is still being written and is left out. Other damaged
-    lines, such as the zeros that a power loss leaves, are skipped with a warning.
+    A last line without a newline is still being written and is ignored. Other damaged
+    lines, such as zeros after a power loss, are skipped with a warning.
     """
     if not path.exists():
         return []

@@ -1,8 +1,8 @@
 """Metric writers: a JSON-lines file, TensorBoard, the log, and Weights & Biases.
 
-`metrics.jsonl` is the record. When a run resumes, it is cut back to the checkpoint, so
-that no step appears twice. Names under `time/` are wall-clock measurements. All others
-are reproducible.
+`metrics.jsonl` is the primary record. When a run resumes, entries after the checkpoint
+are removed, so that no step appears twice. Names under `time/` are wall-clock
+measurements. All others are reproducible.
 """
 
 import json
@@ -21,9 +21,9 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class JsonLinesWriter:
-    """Appends lines `{"step": ..., name: value, ...}`, unbuffered.
+    """Unbuffered writer of lines `{"step": ..., name: value, ...}`.
 
-    Lines that do not fit on a full disk are written with the next one.
+    If the disk is full, lines are kept and written together with the next one.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -47,7 +47,7 @@ class JsonLinesWriter:
 
 
 class Writer:
-    """Writes scalars to all outputs, and images to all but `metrics.jsonl`.
+    """Writer of scalars to all outputs, and of images to all but `metrics.jsonl`.
 
     Args:
       workdir: Folder of the run.
@@ -93,12 +93,12 @@ class Writer:
         self._json.close()
 
     def _try(self, write: Callable, *args):
-        """Write for TensorBoard; log an error, since the run does not depend on it."""
+        """Write to TensorBoard; log errors, since the run does not depend on it."""
         errors = lazy.tensorflow().errors
         try:
             write(*args)
         except (OSError, errors.OpError) as error:
-            logging.error("nothing written for TensorBoard: %s", error)
+            logging.error("not written to TensorBoard: %s", error)
 
 
 def truncate(workdir: pathlib.Path, step: int):
@@ -121,7 +121,7 @@ def _truncate_events(path: pathlib.Path, step: int):
             else:
                 dropped += 1
     except tf.errors.DataLossError:
-        dropped += 1  # A kill tore the last record.
+        dropped += 1  # The process was killed while writing the last record.
     if dropped:
         temporary = path.with_name(f".{path.name}.tmp")
         with tf.io.TFRecordWriter(str(temporary)) as file:

@@ -1,1 +1,1 @@
-"""Parameters that come from another run or from the original implementation."""
+"""Parameters from another run or from the original implementation."""

@@ -31,7 +31,7 @@ def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
     restored = checkpoints.restore(workdir, template, step, part=True)
     if restored is None:
         raise UserError(
-            f"--workdir={workdir}: no checkpoint; train first with --config=..."
+            f"--workdir={workdir}: no checkpoint; train with --config=... first"
         )
     variables, meta = restored
     return variables, meta["step"]
@@ -41,7 +41,7 @@ def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
     """Return the model's variables from a run's folder or a `.safetensors` file.
 
     Args:
-      path: Folder of a run, whose newest checkpoint is read, or output of
+      path: Folder of a run, of which the newest checkpoint is read, or output file of
         `python -m feature_extraction.convert_checkpoint`.
       task: Task whose model the variables are for.
 
@@ -56,7 +56,7 @@ def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
         tensors = safetensors.numpy.load_file(path)
     except FileNotFoundError:
         raise UserError(
-            f"config.init_from={path}: not found; give a workdir or a .safetensors file"
+            f"config.init_from={path}: not found; set a workdir or a .safetensors file"
         ) from None
     except safetensors.SafetensorError as error:
         raise UserError(

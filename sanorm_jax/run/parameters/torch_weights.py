@@ -1,7 +1,7 @@
 """Mapping between the original implementation's PyTorch state and Flax variables.
 
-`to_flax` and `to_torch` invert each other for every model and all of its options.
-Arrays are numpy's; PyTorch is not needed.
+`to_flax` and `to_torch` are inverse for every model and all of its options. Arrays are
+NumPy arrays; PyTorch is not needed.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class _Entry:
       path: Collection and names of the Flax variable.
       to_flax: Change from PyTorch's layout to Flax's.
       to_torch: Inverse of `to_flax`.
-      row: Index in the Flax variable, if it stacks several tensors.
+      row: Index in the Flax variable if that stacks several tensors, else None.
     """
 
     torch_name: str
@@ -86,9 +86,9 @@ def to_flax(model: nn.Module, tensors: Mapping[str, Any]) -> dict:
     for path, parts in rows.items():
         flat[path] = np.stack([parts[i] for i in range(len(parts))])
     for buffer in buffers:
-        given = np.asarray(tensors[buffer.torch_name])
+        stored = np.asarray(tensors[buffer.torch_name])
         value = buffer.value(flat)
-        if given.shape != value.shape or not np.allclose(given, value, atol=1e-5):
+        if stored.shape != value.shape or not np.allclose(stored, value, atol=1e-5):
             raise UserError(
                 f"PyTorch weights: {buffer.torch_name} does not fit the model's "
                 "options; check image size and position embedding"
@@ -128,8 +128,8 @@ def to_torch(
     return tensors
 
 
-def _check_names(what: str, given: set[str], expected: set[str]) -> None:
-    missing, unknown = sorted(expected - given), sorted(given - expected)
+def _check_names(what: str, names: set[str], expected: set[str]) -> None:
+    missing, unknown = sorted(expected - names), sorted(names - expected)
     if missing or unknown:
         parts = [f"missing {', '.join(missing)}"] if missing else []
         parts += [f"unknown {', '.join(unknown)}"] if unknown else []

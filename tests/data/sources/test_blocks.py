@@ -82,7 +82,7 @@ def test_a_store_has_three_objects_by_default_and_others_by_split(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 64}, "--image_size=64: blocks has a fixed size; use 35"),
+        ({"image_size": 64}, "--image_size=64: blocks has a fixed size; choose 35"),
         ({"max_objects": 6}, "--max_objects=6: not an ascending range in 1 to 5"),
         ({"objects": {"train": (3, 6)}, "splits": {"train": 4}}, "train:3-6"),
         ({"seed": -1}, "--seed=-1"),

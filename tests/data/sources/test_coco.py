@@ -268,5 +268,5 @@ def test_bad_options_are_named(coco, tmp_path, dataset, options, message):
 
 def test_an_image_of_too_many_objects_is_refused(coco, monkeypatch, tmp_path):
     monkeypatch.setattr(photographs, "MOST_OBJECTS", 1)
-    with pytest.raises(SourceError, match="has 2 objects, but labels hold 1"):
+    with pytest.raises(SourceError, match="has 2 objects, but label maps hold 1"):
         shared.write_store("coco", coco, tmp_path)

@@ -90,7 +90,7 @@ def _palette(path, value):
         (OBJECT, lambda p: Image.new("P", (45, 59)).save(p), "differs in size"),
         (SBD_LIST, lambda p: p.unlink(), r"train\.txt: missing; SBD is incomplete"),
         (VAL, lambda p: p.write_text("²007_000001"), "is not a VOC image name"),
-        (OBJECT, _many_objects, "an image has 200 objects, but labels hold 127"),
+        (OBJECT, _many_objects, "an image has 200 objects, but label maps hold 127"),
         (OBJECT, _bomb, r"2007_000039\.png: corrupt or not a label image"),
         (CLASS, lambda p: _palette(p, 21), "has label 21, above 20"),
         (CLASS, lambda p: _palette(p, 0), "no class for object 1"),

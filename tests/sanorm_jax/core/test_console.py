@@ -106,7 +106,7 @@ def test_training_logs_each_fact_in_one_line(data_dir, tmp_path):
     lines = [line.strip() for line in shown.splitlines() if line.strip()]
     said = [line for line in lines if "━" not in line]
     patterns = (
-        r"a model of [\d,]+ parameters",
+        r"the model has [\d,]+ parameters",
         r"training on 40 examples",
         r"the first step finished [\d.]+ s after process start",
         r"step 4, default: masks: FG-ARI -?[\d.]+, ARI -?[\d.]+, mBO [\d.]+",

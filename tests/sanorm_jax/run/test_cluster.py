@@ -67,8 +67,8 @@ def test_flags_go_before_the_environment_and_that_before_slurm(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("here:1", None, None), "--num_processes: must be given, or JAX_NUM_PROC"),
-        (("here:1", 2, None), "--process_id: must be given"),
+        (("here:1", None, None), "--num_processes: required with the other"),
+        (("here:1", 2, None), "--process_id: required with"),
         (("here:1", 2, 2), "--process_id=2"),
         (("here", 2, 0), "--coordinator_address=here"),
     ],

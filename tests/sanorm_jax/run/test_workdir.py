@@ -20,7 +20,7 @@ def test_without_locks_a_run_begins_with_a_warning(
     workdir.claim(path, tiny.config(tmp_path)).close()
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "--workdir=run: the file system has no locks" in record.getMessage()
+    assert "run: the file system does not support locks" in record.getMessage()
     assert workdir.is_locked(path) is None
     status.show(path)
     assert "perhaps running" in capsys.readouterr().out
@@ -32,7 +32,7 @@ def test_a_run_on_nfs_is_one_process(tmp_path):
     assert not workdir.is_locked(tmp_path)
     with workdir.claim(tmp_path, config):
         assert workdir.is_locked(tmp_path)
-        with pytest.raises(UserError, match="another process is training there"):
+        with pytest.raises(UserError, match="in use by another training process"):
             workdir.claim(tmp_path, config)
     assert not workdir.is_locked(tmp_path)
 

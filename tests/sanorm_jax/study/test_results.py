@@ -151,7 +151,7 @@ def test_tables_of_other_data_are_named(study):
     np.savez(path, settings=np.array(json.dumps(settings)), **columns)
     try:
         data = results.Data("random", job, config)
-        with pytest.raises(UserError, match="made from other data than") as caught:
+        with pytest.raises(UserError, match="has other data than") as caught:
             results.collect(config, [job], [data])
     finally:
         path.write_bytes(content)
