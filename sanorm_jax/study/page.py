@@ -76,7 +76,7 @@ def write(
     """
     workdir_lib.check_writable(workdir / DIRECTORY)
     compared = learning_rates.chosen(jobs)
-    done = [job for job in compared if jobs_lib.is_finished(job, study)]
+    done = [job for job in compared if jobs_lib.is_reportable(job, study)]
     if not done:
         raise UserError(
             f"--workdir={workdir}: no job of the study is done; run it without --report"
