@@ -133,7 +133,7 @@ def _paragraphs(text: str) -> list[str]:
 
 def _code(text: str) -> Markup:
     """Return a text with the words between backticks as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _digest(script: str) -> str:
