@@ -94,6 +94,13 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    def wait(self, condition: str):
+        """Wait until an expression is true."""
+        self.run(f"""new Promise((done) => {{
+            const look = () => ({condition}) ? done() : requestAnimationFrame(look);
+            look();
+        }})""")
+
     def press(self, key: str):
         """Press and release a key, by its name in the DOM: `Tab`, `ArrowRight`."""
         codes = {"Tab": 9, "End": 35, "Home": 36}
@@ -120,11 +127,14 @@ class Browser:
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def screenshot(self, path: pathlib.Path):
-        """Write a picture of the page as PNG."""
-        picture = self.call(
-            "Page.captureScreenshot", format="png", captureBeyondViewport=True
-        )
+        """Write a picture of the window as PNG."""
+        picture = self.call("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(picture["data"]))
+
+    def close(self):
+        """Close the browser with all its processes."""
+        self._session = ""
+        self.call("Browser.close")
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._received:
@@ -157,16 +167,18 @@ def start(profile: pathlib.Path) -> Iterator[Browser]:
     # It reads commands from file 3 and writes answers to file 4.
     commands, write = os.pipe()
     read, answers = os.pipe()
+    command = [program, *_OPTIONS, f"--user-data-dir={profile}"]
     process = subprocess.Popen(
-        ["bash", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "bash", program]
-        + [*_OPTIONS, f"--user-data-dir={profile}"],
+        ["bash", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "bash", *command],
         pass_fds=(commands, answers),
         stderr=subprocess.DEVNULL,
     )
     os.close(commands)
     os.close(answers)
     try:
-        yield Browser(write, read)
+        tab = Browser(write, read)
+        yield tab
+        tab.close()
     finally:
         os.close(write)
         os.close(read)

@@ -64,6 +64,7 @@ function drawImage(canvas, image) {
   canvas.width = Math.round(image.naturalWidth * scale);
   canvas.height = Math.round(image.naturalHeight * scale);
   const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = image.naturalWidth >= 64;
   context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
 }
