@@ -52,30 +52,30 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
 
 def show(workdir: pathlib.Path):
     """Print the state of a run: a progress bar, the loss and the last evaluations."""
-    told = read(workdir)
+    run = read(workdir)
     console = Console(highlight=False)
-    step, total = told["step"], told["num_train_steps"]
-    state = "finished" if told["finished"] else "not running"
-    if told["running"] is None and not told["finished"]:
+    step, total = run["step"], run["num_train_steps"]
+    state = "finished" if run["finished"] else "not running"
+    if run["running"] is None and not run["finished"]:
         state = "perhaps running"
-    if told["running"]:
-        state = f"running, {told['eta']} left" if told["eta"] else "running"
+    if run["running"]:
+        state = f"running, {run['eta']} left" if run["eta"] else "running"
     bar = ProgressBar(total=total, completed=step, width=40)
     row = Table.grid(padding=(0, 1))
     row.add_row(str(workdir), bar, f"{step} of {total} steps, {state}")
     console.print(row)
-    rate = f"{told['steps_per_s']:.1f} steps/s, " if told["steps_per_s"] else ""
+    rate = f"{run['steps_per_s']:.1f} steps/s, " if run["steps_per_s"] else ""
     console.print(
-        f"{rate}{told['wall_time'] or 'no time'} in training, {told['restarts']} "
-        f"restarts, last checkpoint {told['last_checkpoint']}"
+        f"{rate}{run['wall_time'] or 'no time'} in training, {run['restarts']} "
+        f"restarts, last checkpoint {run['last_checkpoint']}"
     )
-    if "loss" in told:
-        console.print(f"loss {told['loss']:.4g}")
+    if "loss" in run:
+        console.print(f"loss {run['loss']:.4g}")
     settings: dict[str, dict[str, float]] = {}
-    for name, value in told.items():
+    for name, value in run.items():
         setting, is_measure, measure = name.partition("/")
         if is_measure and value is not None:
             settings.setdefault(setting, {})[measure] = value
     for setting, values in settings.items():
-        at = f"step {told['evaluated_at_step']}, {setting}"
+        at = f"step {run['evaluated_at_step']}, {setting}"
         console.print(f"{at}: {measures.brief(values)}")

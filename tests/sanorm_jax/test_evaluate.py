@@ -1,12 +1,15 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from sanorm_jax import evaluate, train
+from sanorm_jax import evaluate, tasks, train
 from sanorm_jax.core.errors import UserError
+from sanorm_jax.metrics import baselines, segmentation
 from sanorm_jax.report import run_report, status
+from sanorm_jax.run.distribution.devices import Devices
 from tests import tiny
 
 
@@ -18,8 +21,9 @@ def run(data_dir, tmp_path_factory):
     return config, path
 
 
-def _results(folder):
-    return json.loads((folder / "results.json").read_text())
+def _results(folder, baselines=False):
+    rows = json.loads((folder / "results.json").read_text())
+    return [row for row in rows if (row["method"] != "model") == baselines]
 
 
 def test_a_grid_of_slots_iterations_and_objects_is_written(run):
@@ -49,8 +53,42 @@ def test_a_grid_of_slots_iterations_and_objects_is_written(run):
     mean = sum(r["num_examples"] * r["mse"] for r in parts[1:]) / counts[0]
     assert mean == pytest.approx(parts[0]["mse"], rel=1e-6)
     with (folder / "results.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(rows)
+        methods = [row["method"] for row in csv.DictReader(file)]
+    assert methods.count("model") == len(rows)
     assert (folder / "fg_ari_by_num_slots.png").exists()
+
+
+def test_baselines_are_rows_of_the_same_images(run):
+    config, path = run
+    folder = evaluate.evaluate(config, path, num_slots=[3, 5], max_objects=[6, 10])
+    rows = _results(folder, baselines=True)
+    whole = {
+        (row["method"], row["num_slots"]): row
+        for row in rows
+        if (row["num_objects"], row["max_objects"]) == ("all", 6)
+    }
+    kinds = {("constant", None), ("blocks", 3), ("blocks", 5), ("oracle", None)}
+    assert kinds <= whole.keys()
+    (model,) = (
+        row
+        for row in _results(folder)
+        if (row["num_objects"], row["max_objects"]) == ("all", 6)
+        and (row["num_slots"], row["num_iterations"]) == (3, 2)
+    )
+    task = tasks.create(config, tasks.open_dataset(config))
+    indices = evaluate.Evaluator(task, Devices("jit")).select("validation", 6)
+    labels = task.dataset.read("validation", "segmentation", indices)
+    blocks = np.broadcast_to(baselines.block_segmentation(16, 3), labels.shape)
+    values = segmentation.segmentation_metrics(
+        labels, blocks, num_true=11, num_predicted=3
+    )
+    for name, value in values.items():
+        found = whole["blocks", 3][name]
+        assert found == pytest.approx(float(np.mean(value)), abs=1e-6)
+    for row in whole.values():
+        assert row["num_examples"] == model["num_examples"] == len(indices)
+    assert whole["constant", None]["ari"] == pytest.approx(0, abs=1e-6)
+    assert whole["oracle", None]["ari"] > whole["blocks", 5]["ari"]
 
 
 def _settings(rows):
@@ -67,16 +105,22 @@ def test_evaluations_add_up(data_dir, tmp_path):
     evaluate.evaluate(config, tmp_path, num_slots=[3], num_iterations=[1])
     # Evaluated again, a row is replaced.
     changed = [row | {"mse": -1.0} for row in _results(folder)]
+    changed += _results(folder, baselines=True)
     (folder / "results.json").write_text(json.dumps(changed))
     evaluate.evaluate(config, tmp_path, num_slots=[4])
     rows = _results(folder)
     assert _settings(rows) == [(3, 1), (4, 2)]
     assert [row for row in rows if row["num_slots"] == 4] == first
-    with (folder / "results.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(rows)
+    kinds = [
+        (row["method"], row["num_slots"])
+        for row in _results(folder, baselines=True)
+        if row["num_objects"] == "all"
+    ]
+    expected = [("blocks", 3), ("blocks", 4), ("constant", None), ("oracle", None)]
+    assert kinds == expected
     assert (folder / "fg_ari_by_num_slots.png").exists()
     page = run_report.write(tmp_path).read_text()
-    assert "More slots than trained with" in page
+    assert "More slots than in training" in page
 
 
 def test_rows_of_other_data_are_not_mixed_in(data_dir, tmp_path, caplog):
@@ -127,6 +171,28 @@ def test_the_report_is_one_page_of_the_results(run):
     for row in _results(folder)[:1]:
         assert f"{row['fg_ari_masks_refined']:.3f}"[:4] in page
     assert "grid of blocks" in page
+    assert "outlines of the segments" in page
+
+
+def test_the_report_needs_neither_data_nor_checkpoint(run, tmp_path, caplog):
+    config, path = run
+    folder = evaluate.evaluate(config, path, num_slots=[4, 5])
+    alone = tmp_path / "run"
+    shutil.copytree(path, alone, ignore=shutil.ignore_patterns("state"))
+    text = (alone / "config.json").read_text()
+    assert config.data_dir in text
+    (alone / "config.json").write_text(text.replace(config.data_dir, "/nowhere"))
+    page = run_report.write(alone).read_text()
+    for name in ("constant segmentation", "grid of blocks, 5 slots", "oracle"):
+        assert name in page
+    # Results that were written before baselines were.
+    rows = [
+        {name: value for name, value in row.items() if name != "method"}
+        for row in _results(folder)
+    ]
+    (alone / "evaluations" / folder.name / "results.json").write_text(json.dumps(rows))
+    assert "grid of blocks" not in run_report.write(alone).read_text()
+    assert "has no baselines; run --mode=evaluate again" in caplog.text
 
 
 def test_what_is_not_there_is_said(data_dir, tmp_path):

@@ -285,7 +285,7 @@ def test_other_data_under_the_same_name_is_noticed(data_dir, tmp_path):
         ({"init_from": "/nowhere"}, "config.init_from=/nowhere"),
         (
             {"evaluation_split": "test"},
-            "config.evaluation_split=test: the data has no split test",
+            "config.evaluation_split=test: not a split of the data",
         ),
         ({"evaluations": {"x": {"num_slots": 5}}}, "evaluations.x: has no num_iter"),
         ({"optimizer__cosine_steps": 2}, "config.optimizer.cosine_steps=2"),

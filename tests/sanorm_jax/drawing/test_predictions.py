@@ -30,20 +30,20 @@ def _without(dataset, *names):
     ],
 )
 def test_predictions_and_fields_choose_the_figure(dataset, predicted, missing, shown):
-    chosen = predictions.choose(predicted, _without(dataset, *missing))
+    chosen = predictions.choose(predicted, _without(dataset, *missing).fields)
     assert chosen.prediction == shown
     assert ("glyph" in chosen.draw.__doc__) == (shown == "predicted_properties")
 
 
 def test_what_no_figure_shows_is_named(dataset):
     with pytest.raises(ValueError, match="no figure shows any of count, slots"):
-        predictions.choose(("count", "slots"), dataset)
+        predictions.choose(("count", "slots"), dataset.fields)
 
 
 @pytest.mark.parametrize("name", ["segmentation", "predicted_properties"])
 def test_examples_of_the_split_are_drawn(dataset, name):
     indices = np.array([3, 1])
-    drawing = predictions.choose((name,), dataset)
+    drawing = predictions.choose((name,), dataset.fields)
     examples = drawing.read(dataset, "validation", indices)
     expected = dataset.read("validation", "image", indices)
     np.testing.assert_array_equal(examples["image"], expected)
@@ -60,5 +60,6 @@ def test_examples_of_the_split_are_drawn(dataset, name):
 
 
 def test_true_labels_are_left_out_where_there_are_none(dataset):
-    drawing = predictions.choose(("segmentation",), _without(dataset, "segmentation"))
+    fields = _without(dataset, "segmentation").fields
+    drawing = predictions.choose(("segmentation",), fields)
     assert drawing.read(dataset, "validation", np.arange(2)).keys() == {"image"}

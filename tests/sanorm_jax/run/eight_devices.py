@@ -66,10 +66,12 @@ def run(config, devices: Devices) -> dict[str, np.ndarray]:
         result |= {f"step {number} {k}": np.asarray(v) for k, v in scalars.items()}
     for path, leaf in jax.tree_util.tree_leaves_with_path(devices.get_state(state)):
         result[jax.tree_util.keystr(path)] = np.asarray(leaf)
-    table = Evaluator(task, devices).run(
-        state.variables, "validation", num_slots=5, num_iterations=2
-    )
-    return result | {"index": table.index} | table.columns()
+    evaluator = Evaluator(task, devices)
+    table = evaluator.run(state.variables, "validation", num_slots=5, num_iterations=2)
+    result |= {"index": table.index} | table.columns()
+    indices = evaluator.select("validation")
+    table = evaluator.run_baselines("validation", num_slots=[3], indices=indices)
+    return result | {f"baseline {k}": v for k, v in table.columns().items()}
 
 
 def check(config) -> str:

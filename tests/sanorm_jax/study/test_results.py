@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 
+from sanorm_jax import tasks
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
-from sanorm_jax.metrics import segmentation
-from sanorm_jax.report import references
+from sanorm_jax.metrics import baselines, segmentation
 from sanorm_jax.study import jobs, page, results
+from tests.sanorm_jax.study.conftest import study_config
 
 
 @pytest.fixture(scope="module")
@@ -48,24 +49,21 @@ def test_range_of_more_objects_than_trained_is_there(collected):
     assert all(low <= high for low, high in data.ranges(0))
 
 
-def test_references_are_those_of_the_blocks(study, collected):
-    data, _ = collected
-    dataset = data.task.dataset
+def test_baselines_are_those_of_the_images_in_the_range(study, collected):
+    config, _, _ = study
+    data, rows = collected
+    dataset = tasks.open_dataset(config.base)
     indices = pipeline.select(dataset, "validation", min_objects=2, max_objects=6)
     labels = dataset.read("validation", "segmentation", indices)
-    blocks = np.arange(16) * 3 // 16
-    blocks = np.broadcast_to(blocks, labels.shape)
+    blocks = np.broadcast_to(baselines.block_segmentation(16, 3), labels.shape)
     expected = segmentation.adjusted_rand_index(
         labels, blocks, num_true=11, num_predicted=3, ignore_background=True
     ).mean()
-    # Three blocks lie in two rows of one and two.
-    found = data.reference(references.block_name("fg_ari", 3), 2, 6)
-    assert abs(found - float(expected)) < 0.2
-    assert found == pytest.approx(
-        references.table(data.task, "validation", indices, [3]).compute()[
-            references.block_name("fg_ari", 3)
-        ]
-    )
+    found = results.select(results.baseline_rows(rows, [data]), max_objects=6)
+    (row,) = results.select(found, method="blocks", num_slots=3, min_objects=2)
+    assert row["num_examples"] == len(indices)
+    assert row["fg_ari"] == pytest.approx(float(expected), abs=1e-6)
+    assert {row["method"] for row in found} == {"constant", "blocks", "oracle"}
 
 
 def test_summary_is_mean_and_spread_over_seeds():
@@ -89,10 +87,14 @@ def test_the_page_and_its_files(study):
     summary = json.loads((folder / "summary.json").read_text())
     assert {line["ari_masks_refined_std"] for line in summary} == {None}
     assert "src=" not in text.replace('src="data:', "")
-    for name in ("weighted mean", "weighted sum", "oracle", "16 x 16 pixels"):
+    for name in ("weighted mean", "weighted sum", "16 x 16 pixels"):
         assert name in text
+    for name in ("oracle", "grid of blocks", "constant segmentation"):
+        assert f">{name}</th>" in text
+    models = results.select(rows, method="model")
+    assert len(models) < len(rows)
     cell = results.select(
-        rows, normalization="weighted_sum", num_slots=5, min_objects=2, max_objects=6
+        models, normalization="weighted_sum", num_slots=5, min_objects=2, max_objects=6
     )[0]
     assert f"<td>{cell['fg_ari_attention_refined']:.3f}</td>" in text
     pictures = {p.name for p in folder.glob("*.png")}
@@ -129,3 +131,27 @@ def test_a_measure_that_there_is_not_is_named(study, tmp_path):
     changed.measures = ("fg_ari_masks",)
     with pytest.raises(UserError, match=r"no fg_ari_masks; there are.*mse"):
         page.write(changed, created, tmp_path)
+
+
+def test_the_page_needs_no_data(study):
+    _, _, workdir = study
+    config = study_config("/nowhere")
+    created = jobs.create(config, workdir)
+    assert created[0].config.data_dir == "/nowhere"
+    assert "constant segmentation" in page.write(config, created, workdir).read_text()
+
+
+def test_tables_of_other_data_are_named(study):
+    config, (job, *_), _ = study
+    path = job.baselines_path("random")
+    columns, settings = jobs.read_arrays(path)
+    content = path.read_bytes()
+    settings["fingerprints"] = {"source": "another"}
+    np.savez(path, settings=np.array(json.dumps(settings)), **columns)
+    try:
+        data = results.Data("random", job, config)
+        with pytest.raises(UserError, match="made from other data than") as caught:
+            results.collect(config, [job], [data])
+    finally:
+        path.write_bytes(content)
+    assert str(job.table_path("random", 3)) in str(caught.value)
