@@ -3,7 +3,7 @@
 // Fills each `.explorer` of the page from the JSON within it.
 
 const SIDE = 448; // pixels of a picture's longer side
-const WHITE = [255, 255, 255];
+const WHITE = 0xffffffff;
 const IGNORED = 255; // index of pixels without a true label
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -14,7 +14,7 @@ async function readLabels(png) {
   await image.decode();
   const { width, height } = image;
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(image, 0, 0);
   const { data } = context.getImageData(0, 0, width, height);
   return { width, height, index: data.filter((_, i) => i % 4 === 0) };
@@ -32,38 +32,40 @@ function enlarge(labels, width, height) {
   return result;
 }
 
-// Whether another segment lies within `reach` pixels, in eight directions.
-function nearEdge(index, width, height, x, y, reach) {
-  const own = index[y * width + x];
-  for (const dy of [-reach, 0, reach]) {
-    for (const dx of [-reach, 0, reach]) {
-      const column = x + dx, row = y + dy;
-      const inside = column >= 0 && row >= 0 && column < width && row < height;
-      if (inside && index[row * width + column] !== own) return true;
+// Returns a mask of the pixels with another segment within `reach` pixels.
+function findEdges(index, width, height, reach) {
+  const edges = new Uint8Array(width * height);
+  for (let y = 0; y < height; y++) {
+    const rows = [Math.max(y - reach, 0), y, Math.min(y + reach, height - 1)];
+    for (let x = 0; x < width; x++) {
+      const own = index[y * width + x];
+      const before = Math.max(x - reach, 0), after = Math.min(x + reach, width - 1);
+      for (const row of rows) {
+        const start = row * width;
+        if (index[start + before] !== own || index[start + x] !== own || index[start + after] !== own) {
+          edges[y * width + x] = 1;
+          break;
+        }
+      }
     }
   }
-  return false;
+  return edges;
 }
 
-// Calls `color(x, y)` for each pixel of a canvas; undefined leaves the pixel.
+// Sets each pixel of a canvas to `color(pixel)`; undefined leaves it.
 function paint(canvas, color) {
-  const context = canvas.getContext("2d");
-  const { width, height } = canvas;
-  const pixels = context.getImageData(0, 0, width, height);
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const rgb = color(x, y);
-      if (rgb) pixels.data.set([...rgb, 255], 4 * (y * width + x));
-    }
-  }
-  context.putImageData(pixels, 0, 0);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const picture = context.getImageData(0, 0, canvas.width, canvas.height);
+  const pixels = new Uint32Array(picture.data.buffer);
+  for (let i = 0; i < pixels.length; i++) pixels[i] = color(i) ?? pixels[i];
+  context.putImageData(picture, 0, 0);
 }
 
 function drawImage(canvas, image) {
   const scale = SIDE / Math.max(image.naturalWidth, image.naturalHeight);
   canvas.width = Math.round(image.naturalWidth * scale);
   canvas.height = Math.round(image.naturalHeight * scale);
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingEnabled = image.naturalWidth >= 64;
   context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
@@ -72,22 +74,19 @@ function drawImage(canvas, image) {
 function drawSegments(canvas, labels, palette) {
   const { width, height } = canvas;
   const index = enlarge(labels, width, height);
-  paint(canvas, (x, y) => {
-    const own = index[y * width + x];
-    return own === IGNORED || nearEdge(index, width, height, x, y, 1) ? WHITE : palette[own];
-  });
+  const edges = findEdges(index, width, height, 1);
+  paint(canvas, (i) => (edges[i] || index[i] === IGNORED ? WHITE : palette[index[i]]));
 }
 
 // Segments are outlined within, in their colour; true objects in white above.
 function drawOutlines(canvas, labels, trueLabels, palette) {
   const { width, height } = canvas;
   const index = enlarge(labels, width, height);
-  const objects = enlarge(trueLabels, width, height);
-  paint(canvas, (x, y) => {
-    if (nearEdge(objects, width, height, x, y, 1)) return WHITE;
-    const own = index[y * width + x];
-    const edge = [2, 4, 6].some((reach) => nearEdge(index, width, height, x, y, reach));
-    return own && edge ? palette[own] : undefined;
+  const objects = findEdges(enlarge(trueLabels, width, height), width, height, 1);
+  const inner = findEdges(index, width, height, 3), outer = findEdges(index, width, height, 6);
+  paint(canvas, (i) => {
+    if (objects[i]) return WHITE;
+    return index[i] && (inner[i] || outer[i]) ? palette[index[i]] : undefined;
   });
 }
 
@@ -139,7 +138,11 @@ function drawCurve(svg, content, setting, chosen, place) {
 function start(root) {
   const content = JSON.parse(root.querySelector("script").textContent);
   const { scenes, slots, kinds } = content;
-  const palette = content.colors.map((color) => [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16)));
+  // Opaque pixels: bytes in the order red, green, blue, alpha on little-endian machines.
+  const palette = content.colors.map((color) => {
+    const [red, green, blue] = color.slice(1).match(/../g);
+    return parseInt(`ff${blue}${green}${red}`, 16);
+  });
   const form = root.querySelector("form");
   const slider = root.querySelector("input[type=range]");
   const images = [...root.querySelectorAll(".scenes img")];
