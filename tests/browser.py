@@ -161,7 +161,7 @@ class Browser:
 @contextlib.contextmanager
 def start(profile: pathlib.Path) -> Iterator[Browser]:
     """Start a browser with a new profile; skip the test if there is none."""
-    program = shutil.which("chromium")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
     if not program:
         pytest.skip("no chromium on this machine")
     # It reads commands from file 3 and writes answers to file 4.

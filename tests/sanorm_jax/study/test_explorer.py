@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from sanorm_jax.drawing import painting
+from sanorm_jax.report import html_page
 from sanorm_jax.study import explorer, jobs, page, results
 from tests import browser
 
@@ -143,6 +144,26 @@ def test_touch_moves_the_slider_and_chooses_a_scene(tab, report):
     tab.tap(".choices label:nth-of-type(2)")
     expected = json.dumps(_expected(content, 1, 0, 1))
     tab.wait(f"JSON.stringify({_VALUES}) === JSON.stringify({expected})")
+    assert not tab.errors
+
+
+def test_a_setting_offers_the_normalizations_that_were_trained(tab, study, tmp_path):
+    config, created, _ = study
+    data = results.Data("random", created[0], config)
+    rows = results.collect(config, created, [data])
+    shown = explorer.create(config, created, data, rows)
+    settings = shown["content"]["settings"]
+    only = settings["few"]["models"][1]
+    settings["many"] = {"trained_with": 5, "models": [only]}
+    section = html_page.Section("Explore", explorer=shown)
+    tab.open(html_page.write_report(tmp_path / "report.html", "Page", [section]))
+    tab.wait(f"{_SHOWN} === '5'")
+    tab.run("document.querySelector('[name$=-setting][value=many]').click()")
+    chosen = "document.querySelector('[name$=-normalization]:checked').value"
+    tab.wait(f"{chosen} === 'weighted sum'")
+    assert tab.run("document.querySelector('[name$=-normalization]').disabled")
+    tab.run("document.querySelector('[name$=-setting][value=few]').click()")
+    tab.wait("!document.querySelector('[name$=-normalization]').disabled")
     assert not tab.errors
 
 
