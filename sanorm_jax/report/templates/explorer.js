@@ -39,13 +39,12 @@ function findEdges(index, width, height, reach) {
     const rows = [Math.max(y - reach, 0), y, Math.min(y + reach, height - 1)];
     for (let x = 0; x < width; x++) {
       const own = index[y * width + x];
-      const before = Math.max(x - reach, 0), after = Math.min(x + reach, width - 1);
+      const left = Math.max(x - reach, 0), right = Math.min(x + reach, width - 1);
       for (const row of rows) {
         const start = row * width;
-        if (index[start + before] !== own || index[start + x] !== own || index[start + after] !== own) {
-          edges[y * width + x] = 1;
-          break;
-        }
+        const same = index[start + left] === own && index[start + x] === own
+          && index[start + right] === own;
+        if (!same) edges[y * width + x] = 1;
       }
     }
   }
@@ -112,17 +111,20 @@ function drawCurve(svg, content, setting, chosen, place) {
   const step = high - low > 0.65 ? 2 : 1;
   for (let tenth = Math.round(low * 10); tenth <= Math.round(high * 10); tenth += step) {
     add(svg, "path", { class: "grid", d: `M${left} ${y(tenth / 10)}H${right}` });
-    add(svg, "text", { x: left - 6, y: y(tenth / 10) + 4, "text-anchor": "end" }, (tenth / 10).toFixed(1));
+    const mark = { x: left - 6, y: y(tenth / 10) + 4, "text-anchor": "end" };
+    add(svg, "text", mark, (tenth / 10).toFixed(1));
   }
   for (const k of slots) {
     add(svg, "text", { x: x(k), y: bottom + 14, "text-anchor": "middle" }, k);
   }
-  add(svg, "text", { x: (left + right) / 2, y: bottom + 28, "text-anchor": "middle" }, "number of slots");
+  const middle = { x: (left + right) / 2, y: bottom + 28, "text-anchor": "middle" };
+  add(svg, "text", middle, "number of slots");
   const trained = setting.trained_with;
   if (trained >= first && trained <= last) {
     add(svg, "path", { class: "trained", d: `M${x(trained)} ${top}V${bottom}` });
   }
-  const line = (model) => model.curve.map((value, i) => `${i ? "L" : "M"}${x(slots[i])} ${y(value)}`).join("");
+  const line = (model) =>
+    "M" + model.curve.map((value, i) => `${x(slots[i])} ${y(value)}`).join("L");
   const style = (model) => `line-${normalizations.indexOf(model.name)}`;
   for (const model of setting.models) {
     const selected = model === chosen ? " chosen" : "";
@@ -131,8 +133,8 @@ function drawCurve(svg, content, setting, chosen, place) {
   const value = chosen.curve[place];
   const at = { cx: x(slots[place]), cy: y(value) };
   add(svg, "circle", { class: style(chosen), r: 6, ...at });
-  svg.setAttribute(
-    "aria-label", `${content.kinds[0]} against the number of slots; ${chosen.name}, ${slots[place]} slots: ${value.toFixed(3)}`);
+  const label = `${chosen.name}, ${slots[place]} slots: ${value.toFixed(3)}`;
+  svg.setAttribute("aria-label", `${content.kinds[0]} against the number of slots; ${label}`);
 }
 
 function start(root) {
@@ -185,7 +187,7 @@ function start(root) {
     image.setAttribute("aria-label", images[scene].alt);
     objects.setAttribute("aria-label", `True objects of scene ${scene + 1}`);
     segments.setAttribute("aria-label", `Segments of ${model.name} with ${count}, ${used} used`);
-    outlines.setAttribute("aria-label", "Outlines of these segments and, in white, of the true objects");
+    outlines.setAttribute("aria-label", "Outlines of the segments and, in white, of true objects");
     form.querySelector("output").textContent = slots[place];
     slider.setAttribute("aria-valuetext", count);
     ticks.forEach((tick, i) => tick.classList.toggle("chosen", i === place));
