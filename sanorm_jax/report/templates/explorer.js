@@ -44,7 +44,10 @@ function findEdges(index, width, height, reach) {
         const start = row * width;
         const same = index[start + left] === own && index[start + x] === own
           && index[start + right] === own;
-        if (!same) edges[y * width + x] = 1;
+        if (!same) {
+          edges[y * width + x] = 1;
+          break;
+        }
       }
     }
   }
