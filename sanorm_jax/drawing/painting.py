@@ -113,23 +113,36 @@ def segment_colors(count):
     return colors + (1 - colors) * lighter
 
 
-def matched_colors(true, predicted, count):
-    """Return colors `[count, 3]` of predicted segments, matched to true objects."""
+def palette(count):
+    """Return colors `[count, 3]`, first of the background, then of segments."""
+    return np.concatenate([BACKGROUND[None], segment_colors(count - 1)])
+
+
+def matched_indices(true, predicted, count):
+    """Return indices `[count]` in the palette of predicted segments.
+
+    A segment has the index of the true object that it is matched to.
+    """
     if true is None:
-        return segment_colors(count)
+        return 1 + np.arange(count)
     num_true = int(true.max(initial=0)) + 1
     true = enlarge(true, predicted.shape)
     table = np.zeros((num_true, count), np.int64)
     known = true >= 0
     np.add.at(table, (true[known], predicted[known]), 1)
     objects, segments = linear_sum_assignment(table, maximize=True)
-    palette = np.concatenate([BACKGROUND[None], segment_colors(num_true + count)])
-    color = np.full(count, -1)
+    index = np.full(count, -1)
     # The assignment may pair a segment with an object that it does not overlap.
     shared = table[objects, segments] > 0
-    color[segments[shared]] = objects[shared]
-    color[color < 0] = num_true + np.arange((color < 0).sum())
-    return palette[color]
+    index[segments[shared]] = objects[shared]
+    index[index < 0] = num_true + np.arange((index < 0).sum())
+    return index
+
+
+def matched_colors(true, predicted, count):
+    """Return colors `[count, 3]` of predicted segments, matched to true objects."""
+    index = matched_indices(true, predicted, count)
+    return palette(index.max() + 1)[index]
 
 
 def enlarge(array, shape):

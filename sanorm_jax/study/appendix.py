@@ -134,7 +134,7 @@ def add_runs(page, study, jobs, workdir):
         total += sum(seconds.values())
         table.append(
             {"run": job.name}
-            | {"state": "done" if jobs_lib.is_finished(job, study) else "not done"}
+            | {"state": "done" if jobs_lib.is_reportable(job, study) else "not done"}
             | {"training, s": round(seconds["train_s"])}
             | {"evaluation, s": round(seconds["evaluate_s"])}
         )

@@ -180,6 +180,30 @@ def _whole(rows: Sequence[Row], data: Data) -> list[Row]:
     )
 
 
+def read_samples(
+    job: Job, data: Data, num_slots: int, indices: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return a job's predictions `[n, ...]` for the sample images, by name.
+
+    Args:
+      job: Job that predicted them.
+      data: Data of the images.
+      num_slots: Number of slots that they were evaluated with.
+      indices: Indices `[n]` of the images.
+
+    Raises:
+      UserError: The predictions are for other images.
+    """
+    path = job.samples_path(data.name, num_slots)
+    predicted, _ = jobs_lib.read_arrays(path)
+    if not np.array_equal(predicted.pop("index"), indices):
+        raise UserError(
+            f"{path}: made from other images than {job.images_path(data.name)}; "
+            "remove both and run the study again"
+        )
+    return predicted
+
+
 def samples(jobs: Sequence[Job], data: Data, num_slots: int) -> tuple[Figure, str]:
     """Draw the same images under each normalization, and return a caption.
 
@@ -193,16 +217,13 @@ def samples(jobs: Sequence[Job], data: Data, num_slots: int) -> tuple[Figure, st
     """
     examples, _ = jobs_lib.read_arrays(jobs[0].images_path(data.name))
     shown = examples.pop("index")
-    predicted, names = {}, {}
-    for job in jobs:
-        path = job.samples_path(data.name, num_slots)
-        names, _ = jobs_lib.read_arrays(path)
-        if not np.array_equal(names.pop("index"), shown):
-            raise UserError(
-                f"{path}: has other images than {job.images_path(data.name)}; "
-                "remove both and run the study again"
-            )
-        predicted[measures.normalization(job.normalization)] = names
+    predicted = {
+        measures.normalization(job.normalization): read_samples(
+            job, data, num_slots, shown
+        )
+        for job in jobs
+    }
+    names = set.intersection(*map(set, predicted.values()))
     drawing = predictions.choose(names, examples)
     return drawing.draw(examples, predicted), drawing.caption
 

@@ -137,10 +137,15 @@ def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]
 
 def is_finished(job: Job, study: ml_collections.ConfigDict) -> bool:
     """Return whether a job is trained, with all evaluations that the study asks for."""
+    return is_reportable(job, study) and not _missing_samples(job, study)
+
+
+def is_reportable(job: Job, study: ml_collections.ConfigDict) -> bool:
+    """Return whether a job is finished, except perhaps for its label maps."""
     return (
         is_trained(job)
         and not _missing_tables(job, study)
-        and not _missing_samples(job, study)
+        and not _missing_samples(job, study, label_maps=False)
         and not any(
             _missing_data(job, name, study) for name in study.evaluation.datasets
         )
@@ -204,16 +209,25 @@ def _missing_tables(job: Job, study) -> list[tuple[str, int]]:
     ]
 
 
-def _missing_samples(job: Job, study) -> list[tuple[str, int]]:
+def _missing_samples(job: Job, study, label_maps=True) -> list[tuple[str, int]]:
+    """Return where predictions for the sample images are missing.
+
+    The first seed also needs label maps with each number of slots, which the page of
+    the study shows on demand.
+    """
     if not study.evaluation.num_samples:
         return []
+    expected: dict[str, Any] = {"num_samples": study.evaluation.num_samples}
+    slots = set(study.evaluation.sample_slots)
+    if label_maps and job.seed == min(study.seeds):
+        expected["label_maps"] = True
+        slots.update(study.evaluation.num_slots)
     return [
         (name, num_slots)
         for name in study.evaluation.datasets
-        for num_slots in study.evaluation.sample_slots
+        for num_slots in sorted(slots)
         if not _is_made(
-            job.samples_path(name, num_slots),
-            _expected(job, name, study) | {"num_samples": study.evaluation.num_samples},
+            job.samples_path(name, num_slots), _expected(job, name, study) | expected
         )
     ]
 
@@ -334,7 +348,9 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
         )
         shown = predictions.choose(predicted, task.dataset.fields).prediction
         columns = {"index": indices, shown: predicted[shown]}
-        settings = _expected(job, name, study)
+        small = np.min_scalar_type(num_slots - 1)
+        columns["segmentation"] = predicted["segmentation"].astype(small)
+        settings = _expected(job, name, study) | {"label_maps": True}
         settings["num_samples"] = study.evaluation.num_samples
         _write_arrays(job.samples_path(name, num_slots), columns, settings)
 

@@ -19,7 +19,7 @@ from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page
 from sanorm_jax.run.folder import results
 from sanorm_jax.run.folder import workdir as workdir_lib
-from sanorm_jax.study import appendix, charts, learning_rates, runner
+from sanorm_jax.study import appendix, charts, explorer, learning_rates, runner
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import results as results_lib
 from sanorm_jax.study.jobs import Job
@@ -76,7 +76,7 @@ def write(
     """
     workdir_lib.check_writable(workdir / DIRECTORY)
     compared = learning_rates.chosen(jobs)
-    done = [job for job in compared if jobs_lib.is_finished(job, study)]
+    done = [job for job in compared if jobs_lib.is_reportable(job, study)]
     if not done:
         raise UserError(
             f"--workdir={workdir}: no job of the study is done; run it without --report"
@@ -92,6 +92,8 @@ def write(
     directory = workdir / DIRECTORY
     directory.mkdir(parents=True, exist_ok=True)
     page = Page(directory)
+    for one in data:
+        _add_explorer(page, study, done, one, rows, workdir)
     for setting in dict.fromkeys(job.train_setting for job in done):
         mine = [job for job in done if job.train_setting == setting]
         for one in data:
@@ -147,6 +149,30 @@ def _summary(study, jobs, done, rows) -> str:
         f"{resolution} x {resolution} pixels."
     )
     return text + (f" Not done: {', '.join(missing)}." if missing else "")
+
+
+def _add_explorer(page, study, jobs, data: Data, rows, workdir):
+    """Add the interactive part for one dataset, or a line about what it needs."""
+    if not explorer.can_show(study, rows):
+        return
+    title = charts.titled("Explore", data.name, len(study.evaluation.datasets) > 1)
+    shown = explorer.with_label_maps(study, jobs)
+    if not shown:
+        text = (
+            "This part needs label maps of the sample images. Compute them with "
+            f"`python -m sanorm_jax.study --workdir={workdir}`."
+        )
+        page.sections.append(html_page.Section(title, text=text))
+        return
+    page.sections.append(
+        html_page.Section(
+            title,
+            text="A segment has the colour of the object that it is matched with; "
+            "other colours are segments left over. White outlines are true objects. "
+            f"The models are those of seed {shown[0].seed}.",
+            explorer=explorer.create(study, shown, data, rows),
+        )
+    )
 
 
 def _gains(rows: Sequence[Row], measure: str) -> list[Row]:

@@ -41,7 +41,7 @@ def write(
     sections, progress, seconds, footer = [], [], 0.0, ""
     for name, study in paper.studies.items():
         compared = learning_rates.chosen(jobs[name])
-        done = [job for job in compared if jobs_lib.is_finished(job, study)]
+        done = [job for job in compared if jobs_lib.is_reportable(job, study)]
         # Of a grid of learning rates, one run of each variant is compared.
         count = len(study.normalizations) * len(study.seeds) * len(study.train_settings)
         wall = runner.wall_time_s(workdir / name)

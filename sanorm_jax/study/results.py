@@ -94,7 +94,7 @@ def collect(
     """Return a row for each table and range of objects of the finished jobs."""
     rows = []
     for job in jobs:
-        if not jobs_lib.is_finished(job, study):
+        if not jobs_lib.is_reportable(job, study):
             continue
         for one in data:
             for num_slots in study.evaluation.num_slots:
