@@ -113,8 +113,8 @@ DRAWINGS = (
         "object it is matched with; other colors are unmatched segments",
         read=_read_segmentation,
         draw=_draw_segmentation,
-        details="Outlines of the segments are drawn over the image, with those of the "
-        "true objects in white. The rows below show the mask of each slot.",
+        details="The outlines of the segments are drawn over the image, with those of "
+        "the true objects in white. The rows below show the mask of each slot.",
     ),
 )
 

@@ -206,9 +206,7 @@ def test_a_run_is_evaluated_on_its_own_projection_alone(data_dir, tmp_path):
     run_data.check_projection(workdir, store.settings)
     other = {"projection": store.settings["projection"] | {"sha256": "0"}}
     for settings in (other, {}, None):
-        with pytest.raises(
-            UserError, match="was trained on features with another projection"
-        ):
+        with pytest.raises(UserError, match="features with another projection"):
             run_data.check_projection(workdir, settings)
 
 

@@ -168,7 +168,7 @@ def test_a_run_on_images_needs_them_at_its_own_size(data, photos, tmp_path):
     config, workdir = _train(data, tmp_path / "run", "object_discovery")
     wrong = Options(source=photos, data_dir=tmp_path, image_size=32)
     prepare("images", wrong, name="wrong")
-    with pytest.raises(UserError, match="of 32 pixels, the run was trained on 16"):
+    with pytest.raises(UserError, match="of 32 pixels, but the run was trained on 16"):
         segment.segment(config, workdir, dataset="wrong", data_dir=str(tmp_path))
     right = Options(source=photos, data_dir=tmp_path, image_size=SIZE)
     prepare("images", right, name="right")
