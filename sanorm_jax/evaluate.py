@@ -18,6 +18,7 @@ from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures, predictions
 from sanorm_jax.metrics import measures
+from sanorm_jax.models import merging
 from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.folder import compilation_cache, results
 from sanorm_jax.run.folder import workdir as workdir_lib
@@ -311,6 +312,7 @@ def evaluate(
     num_slots: Sequence[int] = (),
     num_iterations: Sequence[int] = (),
     max_objects: Sequence[int] = (),
+    merge_threshold: float | None = None,
     step: int | None = None,
 ) -> pathlib.Path:
     """Evaluate a run and its baselines, and write JSON, CSV and figures.
@@ -326,6 +328,8 @@ def evaluate(
       num_iterations: Numbers of iterations; as in training if empty.
       max_objects: Maximum numbers of objects per image, each evaluated separately; no
         limit if empty.
+      merge_threshold: Cosine distance below which slots are merged; that of `config` if
+        None.
       step: Checkpoint to load; the newest if None.
 
     Returns:
@@ -335,6 +339,11 @@ def evaluate(
       UserError: The run has no such checkpoint, or an option is out of range.
     """
     split = split or config.evaluation_split
+    if merge_threshold is not None:
+        merging.check_threshold("--merge_threshold", merge_threshold)
+        config = ml_collections.ConfigDict(
+            config.to_dict() | {"merge_threshold": merge_threshold}
+        )
     workdir_lib.check_writable(workdir / DIRECTORY)
     compilation_cache.enable(config, workdir)
     devices = Devices(config.parallelism)
@@ -348,7 +357,8 @@ def evaluate(
     )
     evaluator = Evaluator(run.task, devices)
     variables = devices.put_state(run.variables)
-    directory = workdir / DIRECTORY / f"{split}_step_{run.step}"
+    merged = f"_merge_{merge_threshold:g}" if merge_threshold else ""
+    directory = workdir / DIRECTORY / f"{split}_step_{run.step}{merged}"
     workdir_lib.check_writable(directory)
 
     rows = []

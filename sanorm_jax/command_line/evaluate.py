@@ -18,11 +18,23 @@ _MAX_OBJECTS = run_flags.define_numbers(
     "max_objects",
     "Maximum numbers of objects per image, such as 6,10; no limit if unset.",
 )
+_MERGE_THRESHOLD = flags.DEFINE_float(
+    "merge_threshold",
+    None,
+    "Cosine distance below which slots are merged; the config's if unset.",
+)
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if unset.")
 
 
 def _evaluate():
-    shared = (_SPLIT, _NUM_SLOTS, _NUM_ITERATIONS, _MAX_OBJECTS, _STEP)
+    shared = (
+        _SPLIT,
+        _NUM_SLOTS,
+        _NUM_ITERATIONS,
+        _MAX_OBJECTS,
+        _MERGE_THRESHOLD,
+        _STEP,
+    )
     with _RUN.joined(*shared) as hosts:
         with hosts.agree():
             config = _RUN.trained_config()
@@ -35,6 +47,7 @@ def _evaluate():
             num_slots=_NUM_SLOTS.value,
             num_iterations=_NUM_ITERATIONS.value,
             max_objects=_MAX_OBJECTS.value,
+            merge_threshold=_MERGE_THRESHOLD.value,
             step=_STEP.value,
         )
     logging.info("written: %s", directory)

@@ -123,6 +123,19 @@ def test_evaluations_add_up(data_dir, tmp_path):
     assert "More slots than in training" in page
 
 
+def test_a_trained_run_is_evaluated_with_merging(run):
+    config, path = run
+    plain = _results(evaluate.evaluate(config, path, num_slots=[5]))
+    folder = evaluate.evaluate(config, path, num_slots=[5], merge_threshold=2.0)
+    assert folder.name.endswith("_merge_2")
+    # At the largest distance, all slots of an image become one.
+    merged = _results(folder)
+    assert [r["slots_per_object_masks_refined"] for r in merged] == [1.0] * len(merged)
+    assert _results(evaluate.evaluate(config, path, num_slots=[5])) == plain
+    with pytest.raises(UserError, match="--merge_threshold=3: must be"):
+        evaluate.evaluate(config, path, merge_threshold=3)
+
+
 def test_rows_of_other_data_are_not_mixed_in(data_dir, tmp_path, caplog):
     config = tiny.config(data_dir, num_train_steps=2, evaluations={})
     assert train.train(config, tmp_path) == 0
