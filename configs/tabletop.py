@@ -7,7 +7,7 @@ scanned objects for 4,000 steps of 16. Evaluates on held-out scenes of the same 
 The split `validation_unseen` has objects and floors that training never shows. The
 gradient is that of implicit differentiation, which allows the higher learning rate.
 
-Expected result: FG-ARI 0.68, ARI 0.67 and mBO 0.47 of the masks at 7 slots, see
+Expected result: FG-ARI 0.67, ARI 0.67 and mBO 0.46 of the masks at 7 slots, see
 docs/results.md.
 """
 
