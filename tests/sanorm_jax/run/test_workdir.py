@@ -46,5 +46,5 @@ def test_a_run_from_before_a_field_was_added_resumes_with_its_default(tmp_path):
     (tmp_path / workdir.CONFIG_FILE).write_text(json.dumps(recorded))
     workdir.check_config(tmp_path, config)
     changed = tiny.config(tmp_path, model__attention="sinkhorn")
-    with pytest.raises(UserError, match="attention: 'softmax' there, 'sinkhorn'"):
+    with pytest.raises(UserError, match="attention: 'softmax' recorded, 'sinkhorn'"):
         workdir.check_config(tmp_path, changed)

@@ -33,7 +33,7 @@ def test_all_variants_of_the_first_seed_come_first(data_dir, tmp_path):
     ("changes", "message"),
     [
         ({"normalizations": ("weighted_mode",)}, "weighted_mode"),
-        ({"seeds": ()}, "config.seeds: empty"),
+        ({"seeds": ()}, "config.seeds: is empty"),
         ({"train_settings": {"few": {"num_slotz": 3}}}, "few.*num_slotz"),
         ({"train_settings": {"few": {"num_slots": "x"}}}, "few"),
     ],
