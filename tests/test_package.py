@@ -108,7 +108,7 @@ for module in (sanorm_jax, sanorm_jax.data.store, sanorm_jax.configs.dinosaur):
 print(sanorm_jax.SlotAttention.__name__, sanorm_jax.load.__name__)
 """
     done = _run(installed, tmp_path, "-c", code)
-    assert done.stdout.strip() == "SlotAttention load"
+    assert done.stdout.strip() == "SlotAttention open_run"
 
 
 def test_its_commands_prepare_and_train_from_an_empty_folder(installed, tmp_path):

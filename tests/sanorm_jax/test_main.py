@@ -84,7 +84,7 @@ _RUN |= {"coordinator_address", "num_processes", "process_id", "local_device_ids
 _GRID = {"split", "num_slots", "num_iterations", "step"}
 _FLAGS = {
     "train": _RUN,
-    "evaluate": _RUN | _GRID | {"max_objects"},
+    "evaluate": _RUN | _GRID | {"max_objects", "merge_threshold"},
     "segment": _RUN | _GRID | {"dataset", "data_dir"},
     "report": {"workdir"},
     "status": {"workdir"},

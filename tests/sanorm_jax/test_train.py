@@ -243,7 +243,7 @@ def test_two_processes_cannot_train_in_one_folder(data_dir, tmp_path):
     config = tiny.config(data_dir)
     with (
         workdir.claim(tmp_path, config),
-        pytest.raises(UserError, match="another process"),
+        pytest.raises(UserError, match="in use by another training process"),
     ):
         train.train(config, tmp_path)
 

@@ -25,7 +25,7 @@ def _library(project: str):
     except ImportError:
         raise UserError(
             f"config.wandb={project}: wandb is not installed; pip install wandb, or "
-            "remove the option"
+            "leave the option out"
         ) from None
 
 
