@@ -47,7 +47,15 @@ def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--config=configs/shapes.py", "--config.data_dir=/none"], "a store"),
+        (
+            [
+                "train",
+                "--config=configs/shapes.py",
+                "--config.data_dir=/none",
+                "--workdir=/none",
+            ],
+            "a store",
+        ),
         (["train"], "--config"),
         (["train", "--workdir=/none"], "--config"),
         (["evaluate"], "--workdir"),
