@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import check_name
 from sanorm_jax.models import masking
 
 # MESH uses 5. More bring the marginals closer: to 1e-5 of a token for logits of unit
@@ -115,9 +115,6 @@ def make(name: str):
     Raises:
       UserError: The name is unknown.
     """
-    if name not in ATTENTIONS:
-        raise UserError(
-            f"attention={name!r}: is unknown; use one of {', '.join(ATTENTIONS)}"
-        )
+    check_name("attention", name, ATTENTIONS)
     attention = ATTENTIONS[name]
     return attention(name="marginals") if isinstance(attention, type) else attention

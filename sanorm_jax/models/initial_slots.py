@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, check_name
 from sanorm_jax.models import layers
 
 
@@ -117,8 +117,5 @@ def make(name: str):
     Raises:
       UserError: The name is unknown.
     """
-    if name not in INITIAL_SLOTS:
-        raise UserError(
-            f"slot_init={name!r}: is unknown; use one of {', '.join(INITIAL_SLOTS)}"
-        )
+    check_name("slot_init", name, INITIAL_SLOTS)
     return INITIAL_SLOTS[name]

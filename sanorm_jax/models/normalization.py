@@ -22,7 +22,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import check_name
 from sanorm_jax.core.names import ALIASES
 
 EPSILON = 1e-8  # keeps a slot that attends to nothing from dividing by zero
@@ -201,11 +201,7 @@ def canonical_name(name: str) -> str:
       UserError: The name is unknown.
     """
     canonical = ALIASES.get(name, name)
-    if canonical not in NORMALIZATIONS:
-        valid = ", ".join([*NORMALIZATIONS, *ALIASES])
-        raise UserError(
-            f"update_normalization={name!r}: is unknown; use one of {valid}"
-        )
+    check_name("update_normalization", name, [*NORMALIZATIONS, *ALIASES])
     return canonical
 
 
