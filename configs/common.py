@@ -43,10 +43,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.num_heads = 1
     config.model.slot_init = "gaussian"  # learned, tokens, bo_qsa
     config.model.adaptive = False  # True: a head decides which slots are kept
-    # Weight of the expected number of slots kept: knots (step, weight).
+    # Weight of the expected number of slots kept: knots (step, weight), linear between.
     config.keep_penalty = ((0, 0.0),)
     # Cosine distance below which slots are merged in evaluation; 0: no merging.
     config.merge_threshold = 0.0
+    # DINOSAUR: weight of the slots' Gini-Simpson index in the loss, likewise in knots.
+    # It penalizes a background that several slots share.
+    config.slot_share_penalty = ((0, 0.0),)
 
     # Optimization.
     config.num_train_steps = 500_000

@@ -24,9 +24,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.encoder = "vit_base_patch8_224.dino"
     config.num_slots = 11
     config.remat = True
-    # Weight of the slots' Gini-Simpson index in the loss: knots (step, weight), linear
-    # between. It penalizes a background that several slots share.
-    config.slot_share_penalty = ((0, 0.0),)
 
     config.model.slot_dim = 128
     config.model.hidden_dim = 512

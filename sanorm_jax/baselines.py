@@ -83,7 +83,7 @@ def evaluate(
         num_tokens = task.dataset.fields["features"][0][0]
         side = round(num_tokens**0.5)
         oracle = functools.partial(
-            baselines.token_oracle, labels, (side, side), size, num_labels=num_true
+            baselines.token_oracle, labels, side, size, num_labels=num_true
         )
         predicted += [oracle(), oracle(ignore_background=True)]
 

@@ -341,9 +341,8 @@ def evaluate(
     split = split or config.evaluation_split
     if merge_threshold is not None:
         merging.check_threshold("--merge_threshold", merge_threshold)
-        config = ml_collections.ConfigDict(
-            config.to_dict() | {"merge_threshold": merge_threshold}
-        )
+        config = config.copy_and_resolve_references()
+        config.merge_threshold = float(merge_threshold)
     workdir_lib.check_writable(workdir / DIRECTORY)
     compilation_cache.enable(config, workdir)
     devices = Devices(config.parallelism)

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from sanorm_jax.core import fields
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, check_name
 
 # Fraction of the base rate at the end of a cosine decay.
 COSINE_END = 0.1
@@ -144,13 +144,9 @@ def create(config: Any) -> tuple[optax.GradientTransformation, Schedule]:
     Raises:
       UserError: The name is unknown, or a number is out of range.
     """
-    if config.name not in OPTIMIZERS:
-        raise UserError(
-            f"config.optimizer.name={config.name}: is unknown; use one of "
-            f"{', '.join(OPTIMIZERS)}"
-        )
+    check_name("config.optimizer.name", config.name, OPTIMIZERS)
     fields.check(config, "config.optimizer")
-    cosine_steps = config.get("cosine_steps", 0)
+    cosine_steps = config.cosine_steps
     if cosine_steps:
         if config.half_life_steps or not cosine_steps > config.warmup_steps:
             raise UserError(

@@ -20,7 +20,7 @@ PROJECTION = "projection.npz"
 _NOT_COMPARED = ("source_fingerprint", "timm")
 
 
-def note(
+def write(
     workdir: pathlib.Path,
     image_size: int,
     features: Mapping[str, Any] | None,

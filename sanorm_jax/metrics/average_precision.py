@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import check_name
 
 THRESHOLDS = (np.inf, 1.0, 0.5, 0.25, 0.125)
 
@@ -47,8 +47,7 @@ def average_precision(
       UserError: for an unknown `z_range`.
       ValueError: for shapes that do not go together.
     """
-    if z_range not in Z_RANGES:
-        raise UserError(f"z_range: {z_range!r} is none of {', '.join(Z_RANGES)}")
+    check_name("z_range", z_range, Z_RANGES)
     S, _, P = predictions.shape
     if targets.shape[0] != S or P != _NUM_PROPERTIES or targets.shape[2] != P:
         raise ValueError(

@@ -39,11 +39,10 @@ def block_segmentation(size: int, num_slots: int) -> np.ndarray:
 
 def token_oracle(
     labels: jax.Array,
-    grid: tuple[int, int],
+    side: int,
     size: int,
     *,
     num_labels: int,
-    method: str = "refined",
     ignore_background: bool = False,
 ) -> jax.Array:
     """Segment by the true label that is most frequent within each token.
@@ -53,10 +52,9 @@ def token_oracle(
 
     Args:
       labels: True labels `[B, H, W]`, 0 to `num_labels` - 1.
-      grid: Rows and columns of tokens.
+      side: Rows and columns of tokens.
       size: Side of the result, in pixels.
       num_labels: Number of true labels, the background included.
-      method: How tokens become pixels, as for `upscale_segmentation`.
       ignore_background: For FG-ARI, which does not count the background: a token
         goes to its largest object, be the background larger or not.
 
@@ -64,11 +62,10 @@ def token_oracle(
       int32 `[B, size, size]`.
     """
     _, H, W = labels.shape
-    rows, columns = grid
 
-    def pool(length, tokens):
-        # [tokens, length]: share of each pixel in each token
-        edges = np.linspace(0, length, tokens + 1)
+    def pool(length):
+        # [side, length]: share of each pixel in each token
+        edges = np.linspace(0, length, side + 1)
         start = np.maximum(edges[:-1, None], np.arange(length))
         stop = np.minimum(edges[1:, None], np.arange(1, length + 1))
         return jnp.asarray(np.maximum(stop - start, 0), jnp.float32)
@@ -78,13 +75,13 @@ def token_oracle(
     share = jnp.einsum(
         "blyx,iy,jx->blij",
         one_hot.astype(jnp.float32),
-        pool(H, rows),
-        pool(W, columns),
+        pool(H),
+        pool(W),
         precision="highest",
     )
     if ignore_background:
         share = share.at[:, 0].set(jnp.where(share[:, 1:].any(1), 0.0, 1.0))
     # [B, L, h, w]
     majority = jax.nn.one_hot(jnp.argmax(share, 1), num_labels, axis=1)
-    maps = majority.reshape(*majority.shape[:2], rows * columns)
-    return upscale_segmentation(maps, size, method, grid)
+    maps = majority.reshape(*majority.shape[:2], side**2)
+    return upscale_segmentation(maps, size)

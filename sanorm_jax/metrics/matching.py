@@ -34,7 +34,7 @@ def match(
     price = jnp.zeros((B, M), jnp.float32)
     # More than any matching could save.
     largest = jnp.abs(costs).max((1, 2))[:, None]
-    most = 1.0 + (2 * K + 1) * largest
+    bound = 1.0 + (2 * K + 1) * largest
     if slot_mask is not None or K < M:
         num_slots = K
         if slot_mask is not None:
@@ -42,11 +42,11 @@ def match(
         # Only as many of these as slots must go empty; else leaving a valid target
         # out could be the cheaper choice.
         spare = jnp.cumsum(~valid, 1) <= num_slots - valid.sum(1, keepdims=True)
-        price = jnp.where(spare, 0.0, most)
+        price = jnp.where(spare, 0.0, bound)
     costs = jnp.where(valid[:, None], costs, price[:, None])
     if slot_mask is not None:
         # Masked slots take what is left: invalid targets, if there are any.
-        left = jnp.where(valid, most, 0.0)
+        left = jnp.where(valid, bound, 0.0)
         costs = jnp.where(slot_mask[..., None], costs, left[:, None])
 
     def assign(cost):

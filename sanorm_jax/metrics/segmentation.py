@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, check_name
 from sanorm_jax.metrics.matching import match
 
 # N * (N - 1) must stay below 2**32 for exact counting of pixel pairs.
@@ -267,53 +267,39 @@ def _object_mean(values, present):
     return jnp.where(count > 0, mean, jnp.nan)
 
 
-def upscale_maps(
-    maps: jax.Array,
-    size: int,
-    method: str = "refined",
-    grid: tuple[int, int] | None = None,
-) -> jax.Array:
-    """Enlarge soft masks or attention from a token grid to pixels.
+def upscale_maps(maps: jax.Array, size: int, method: str = "refined") -> jax.Array:
+    """Enlarge soft masks or attention from a square token grid to pixels.
 
     Args:
       maps: `[B, K, N]`, tokens in row-major order.
       size: Side of the result, in pixels.
       method: `refined` interpolates bilinearly between token centres (half-pixel);
         `repeated` repeats each token.
-      grid: Rows and columns of the token grid; by default a square.
 
     Returns:
       float32 `[B, K, size, size]`.
 
     Raises:
-      UserError: for an unknown method, a size below 1, or N tokens that do not
-        fill the grid.
+      UserError: The method is unknown, the size below 1, or N not a square.
     """
     B, K, N = maps.shape
-    rows, columns = grid or (round(N**0.5),) * 2
-    if rows * columns != N:
-        raise UserError(
-            f"grid: {N} tokens do not fill {rows} x {columns}; give rows and columns"
-        )
+    side = round(N**0.5)
+    if side**2 != N:
+        raise UserError(f"maps: {N} tokens do not form a square; crop the images")
     if size < 1:
         raise UserError(f"size: {size} is not a positive number of pixels")
+    check_name("method", method, UPSCALE_METHODS)
     # [B, K, h, w]
-    maps = maps.reshape(B, K, rows, columns).astype(jnp.float32)
+    maps = maps.reshape(B, K, side, side).astype(jnp.float32)
     if method == "refined":
         shape = (B, K, size, size)
         return jax.image.resize(maps, shape, "bilinear", antialias=False)
-    if method == "repeated":
-        pixels = np.arange(size)
-        row, column = pixels * rows // size, pixels * columns // size
-        return maps[:, :, row[:, None], column]
-    raise UserError(f"method: {method!r} is none of {', '.join(UPSCALE_METHODS)}")
+    token = np.arange(size) * side // size
+    return maps[:, :, token[:, None], token]
 
 
 def upscale_segmentation(
-    maps: jax.Array,
-    size: int,
-    method: str = "refined",
-    grid: tuple[int, int] | None = None,
+    maps: jax.Array, size: int, method: str = "refined"
 ) -> jax.Array:
     """Turn soft masks or attention on a token grid into a label map.
 
@@ -325,9 +311,9 @@ def upscale_segmentation(
     """
     if method == "repeated":
         # [B, 1, N]: labels up to 2**24 survive the float32 in between.
-        labels = upscale_maps(jnp.argmax(maps, 1)[:, None], size, method, grid)
+        labels = upscale_maps(jnp.argmax(maps, 1)[:, None], size, method)
         return labels[:, 0].astype(jnp.int32)
-    return jnp.argmax(upscale_maps(maps, size, method, grid), 1).astype(jnp.int32)
+    return jnp.argmax(upscale_maps(maps, size, method), 1).astype(jnp.int32)
 
 
 def resize_labels(labels: jax.Array, size: int) -> jax.Array:

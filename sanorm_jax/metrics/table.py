@@ -42,10 +42,10 @@ def count(columns: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 
 class Table:
-    """Values of metrics for each example, mergeable over batches and hosts.
+    """Values of metrics for each example, collected over batches.
 
     Rows are kept under the index of their example and read in its order, so that
-    neither batch size nor devices, hosts or the order of merging can change a
+    neither batch size nor devices, hosts or the order of batches can change a
     result. An example counted twice is an error, not a weight.
     """
 
@@ -54,10 +54,7 @@ class Table:
         self._indices: list[np.ndarray] = []
         self._seen: set[int] = set()
 
-    def __len__(self) -> int:
-        return len(self._seen)
-
-    def add(self, index, mask, values: Mapping[str, np.ndarray]) -> None:
+    def add(self, index, mask, values: Mapping[str, np.ndarray]):
         """Add the rows of one batch.
 
         Args:
@@ -66,45 +63,16 @@ class Table:
           values: A column `[B, ...]` by name, the same names each time.
 
         Raises:
-          ValueError: for an example that the table has, other columns than
-            before, or a column whose length or shape does not fit.
+          ValueError: The batch has an example twice, or one that the table has.
         """
         mask = np.asarray(mask, bool)
-        index = np.asarray(index)
-        if mask.ndim != 1 or index.shape != mask.shape:
-            raise ValueError(f"index {index.shape} and mask {mask.shape} are not [B]")
-        part = {}
-        for name, value in values.items():
-            value = np.asarray(value)
-            if value.shape[:1] != mask.shape:
-                raise ValueError(f"column {name}: {value.shape}, not {len(mask)} rows")
-            part[name] = value[mask]
-        self._append(index[mask].astype(np.int64), part)
-
-    def merge(self, other: "Table") -> "Table":
-        """Return a table with the rows of both; raises ValueError like `add`."""
-        merged = Table()
-        for table in (self, other):
-            for index, part in zip(table._indices, table._parts, strict=True):
-                merged._append(index, part)
-        return merged
-
-    def _append(self, index, part):
-        if not len(index):
-            return
-        new = set(index.tolist())
-        if len(new) < len(index) or not self._seen.isdisjoint(new):
-            known, count = np.unique(index, return_counts=True)
-            twice = set(known[count > 1].tolist()) | (self._seen & new)
-            raise ValueError(f"example {min(twice)} was counted twice")
-        if self._parts:
-            shapes = {k: v.shape[1:] for k, v in part.items()}
-            expected = {k: v.shape[1:] for k, v in self._parts[0].items()}
-            if shapes != expected:
-                raise ValueError(f"columns {shapes} do not fit {expected}")
-        self._seen |= new
+        index = np.asarray(index)[mask].astype(np.int64)
+        for example in index.tolist():
+            if example in self._seen:
+                raise ValueError(f"example {example} was counted twice")
+            self._seen.add(example)
         self._indices.append(index)
-        self._parts.append(part)
+        self._parts.append({k: np.asarray(v)[mask] for k, v in values.items()})
 
     @property
     def index(self) -> np.ndarray:
@@ -112,41 +80,11 @@ class Table:
         return np.sort(np.concatenate([np.zeros(0, np.int64), *self._indices]))
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Return every column `[len(table), ...]`, in the order of the examples."""
+        """Return every column `[n, ...]`, in the order of the examples."""
         if not self._parts:
             return {}
         order = np.argsort(np.concatenate(self._indices))
         return {
             name: np.concatenate([part[name] for part in self._parts])[order]
             for name in self._parts[0]
-        }
-
-    def compute(self) -> dict[str, float]:
-        """Return the mean over examples of each one-dimensional column.
-
-        By `mean`. Columns of more dimensions (predictions kept for average
-        precision) are left to `columns`. An empty table has no means.
-        """
-        return {
-            name: mean(name, values)
-            for name, values in self.columns().items()
-            if values.ndim == 1
-        }
-
-    def by(self, name: str) -> dict[int, dict[str, np.ndarray]]:
-        """Group the columns by one of them, e.g. the number of objects.
-
-        Returns:
-          The columns of the examples that have each value, values ascending.
-
-        Raises:
-          KeyError: there is no such column.
-        """
-        columns = self.columns()
-        if name not in columns:
-            raise KeyError(f"no column {name!r}; there are {list(columns)}")
-        group = columns[name]
-        return {
-            int(value): {key: column[group == value] for key, column in columns.items()}
-            for value in np.unique(group).tolist()
         }

@@ -13,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, check_name
 from sanorm_jax.models import layers, masking
 from sanorm_jax.models.slot_attention import SlotModel
 
@@ -78,11 +78,7 @@ class Autoencoder(SlotModel):
         if self.decoder == SUB_PIXEL:
             sides = range(1, min(SUB_PIXEL_SIDE, self.image_size) + 1)
             return max(side for side in sides if self.image_size % side == 0)
-        if self.decoder not in DECODERS:
-            raise UserError(
-                f"decoder={self.decoder!r} is unknown; use one of "
-                f"{', '.join((*DECODERS, SUB_PIXEL))}"
-            )
+        check_name("decoder", self.decoder, (*DECODERS, SUB_PIXEL))
         factor = 2 ** sum(upsample for _, upsample, _ in DECODERS[self.decoder])
         if self.image_size % factor:
             raise UserError(

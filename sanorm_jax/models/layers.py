@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import check_name
 from sanorm_jax.models import convolution
 
 glorot = nn.initializers.glorot_uniform()
@@ -30,12 +30,11 @@ def initializers(style: str, fan_in: int) -> dict[str, Any]:
         `torch` (both uniform in +-1/sqrt(fan_in), PyTorch's default).
       fan_in: inputs that each output sums over.
     """
+    check_name("init_style", style, ("glorot", "torch"))
     if style == "glorot":
         return {"kernel_init": glorot, "bias_init": nn.initializers.zeros}
-    if style == "torch":
-        bound = fan_in**-0.5
-        return {"kernel_init": uniform(bound), "bias_init": uniform(bound)}
-    raise UserError(f"initialisation {style!r} is unknown; use glorot or torch")
+    bound = fan_in**-0.5
+    return {"kernel_init": uniform(bound), "bias_init": uniform(bound)}
 
 
 def layer_norm(name: str, epsilon: float = 1e-5, dtype: Any = jnp.float32):
@@ -91,12 +90,11 @@ class GRU(nn.Module):
     def __call__(self, inputs, state):
         """Return the next state `[..., D]` from inputs `[..., C]` and a state."""
         dim = state.shape[-1]
+        check_name("gru", self.style, ("tf", "torch"))
         if self.style == "tf":
             inits = (glorot, nn.initializers.orthogonal(), nn.initializers.zeros)
-        elif self.style == "torch":
-            inits = (uniform(dim**-0.5),) * 3
         else:
-            raise UserError(f"gru={self.style!r} is unknown; use tf or torch")
+            inits = (uniform(dim**-0.5),) * 3
         kernel = self.param("kernel", inits[0], (inputs.shape[-1], 3 * dim))
         recurrent = self.param("recurrent_kernel", inits[1], (dim, 3 * dim))
         bias = self.param("bias", inits[2], (2, 3 * dim))

@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import check_name
 from sanorm_jax.data import pipeline
 from sanorm_jax.tasks.base import Description, Task
 from sanorm_jax.tasks.dinosaur import DinosaurTask
@@ -26,10 +26,7 @@ def create(
     Raises:
       UserError: The task or one of its options is unknown.
     """
-    if config.task not in TASKS:
-        raise UserError(
-            f"config.task={config.task}: is unknown; use one of {', '.join(TASKS)}"
-        )
+    check_name("config.task", config.task, TASKS)
     return TASKS[config.task](config, dataset, axis_name)
 
 

@@ -11,13 +11,14 @@ import ml_collections
 import numpy as np
 
 from sanorm_jax import metrics, optimizers
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, check_name
 from sanorm_jax.data import pipeline
 from sanorm_jax.metrics import boxes, occupancy, segmentation, slot_count
 from sanorm_jax.models import merging
 from sanorm_jax.models.slot_attention import SlotAttention
 
 Batch = dict[str, jax.Array]
+DTYPES = ("float32", "bfloat16")
 # JAX's names. On GPUs, the first two use TF32 and the last float32.
 MATMUL_PRECISIONS = ("default", "high", "highest")
 
@@ -82,19 +83,12 @@ class Task(abc.ABC):
         self.config = config
         self.dataset = dataset
         self.axis_name = axis_name
-        if config.dtype not in ("float32", "bfloat16"):
-            raise UserError(
-                f"config.dtype={config.dtype}: is unknown; use float32 or bfloat16"
-            )
-        if config.matmul_precision not in MATMUL_PRECISIONS:
-            raise UserError(
-                f"config.matmul_precision={config.matmul_precision}: is unknown; use "
-                f"one of {', '.join(MATMUL_PRECISIONS)}"
-            )
-        # Runs before these fields lack them.
-        self.keep_weight = optimizers.piecewise_linear(config.get("keep_penalty", 0.0))
-        self.merge_threshold = config.get("merge_threshold", 0.0)
-        merging.check_threshold("config.merge_threshold", self.merge_threshold)
+        check_name("config.dtype", config.dtype, DTYPES)
+        check_name(
+            "config.matmul_precision", config.matmul_precision, MATMUL_PRECISIONS
+        )
+        self.keep_weight = optimizers.piecewise_linear(config.keep_penalty)
+        merging.check_threshold("config.merge_threshold", config.merge_threshold)
 
     @abc.abstractmethod
     def loss(
@@ -103,28 +97,14 @@ class Task(abc.ABC):
         """Return the mean loss of a device's batch, new statistics and scalars."""
 
     @abc.abstractmethod
-    def evaluate(
-        self,
-        variables: Any,
-        batch: Batch,
-        rng: jax.Array,
-        num_slots: int,
-        num_iterations: int,
-    ) -> dict[str, jax.Array]:
+    def evaluate(self, variables, batch, rng, num_slots, num_iterations):
         """Return the measures of each example, `{name: [B, ...]}`.
 
         See `forward` for the arguments.
         """
 
     @abc.abstractmethod
-    def predict(
-        self,
-        variables: Any,
-        batch: Batch,
-        rng: jax.Array,
-        num_slots: int,
-        num_iterations: int,
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables, batch, rng, num_slots, num_iterations):
         """Return the predictions shown in figures, `{name: [B, ...]}`.
 
         They include `segmentation` `[B, H, W]` and `masks` `[B, K, H, W]`. Their names
@@ -171,8 +151,8 @@ class Task(abc.ABC):
                 num_slots=num_slots,
                 num_iterations=num_iterations,
             )
-        if self.merge_threshold:
-            out = merging.merge_slots(out, self.merge_threshold)
+        if self.config.merge_threshold:
+            out = merging.merge_slots(out, self.config.merge_threshold)
         return out
 
     def train_forward(

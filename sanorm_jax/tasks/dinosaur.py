@@ -55,7 +55,7 @@ class DinosaurTask(Task):
                 f"config.encoder={config.encoder}: its {self.num_tokens} tokens do not "
                 "form a square grid; extract the features of square images"
             )
-        knots = config.get("slot_share_penalty", 0.0)  # absent in earlier runs
+        knots = config.slot_share_penalty
         self.share_penalty = optimizers.piecewise_linear(knots)
         self.is_penalized = bool(np.any(np.atleast_1d(knots)[..., -1]))
         self.model = Dinosaur(

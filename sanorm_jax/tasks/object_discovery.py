@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sanorm_jax import optimizers
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import check_name
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.models.autoencoder import Autoencoder
 from sanorm_jax.tasks.base import Task, occupancy_measures
@@ -56,11 +56,7 @@ class ObjectDiscoveryTask(Task):
         super().__init__(config, dataset, axis_name)
         self.image_size = self.square_image_size()
         for name in config.augmentations:
-            if name not in AUGMENTATIONS:
-                raise UserError(
-                    f"config.augmentations: {name} is unknown; choose from "
-                    f"{', '.join(AUGMENTATIONS)}"
-                )
+            check_name("config.augmentations", name, AUGMENTATIONS)
         self.evaluation_fields = ("image", "num_objects", *self.label_fields)
         self.loss_weight = optimizers.piecewise_linear(config.loss_weight)
         self.model = Autoencoder(

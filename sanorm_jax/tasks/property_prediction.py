@@ -7,7 +7,7 @@ Krimmel et al. (TMLR 2024).
 import jax.numpy as jnp
 import numpy as np
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import check_name
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.metrics.average_precision import (
     THRESHOLDS,
@@ -34,11 +34,7 @@ class PropertyPredictionTask(Task):
     def __init__(self, config, dataset, axis_name=None):
         super().__init__(config, dataset, axis_name)
         self.image_size = self.square_image_size()
-        if config.z_range not in Z_RANGES:
-            raise UserError(
-                f"config.z_range={config.z_range}: is unknown; use one of "
-                f"{', '.join(Z_RANGES)}"
-            )
+        check_name("config.z_range", config.z_range, Z_RANGES)
         self.has_segmentation = "segmentation" in dataset.fields
         from_features = "features" in dataset.fields
         if from_features:

@@ -123,7 +123,7 @@ def test_other_images_are_projected_like_those_of_a_run(data_dir, tmp_path):
     root = extract(data_dir, "random", "patches", OPTIONS)
     store, workdir = Store.open(root), tmp_path / "run"
     workdir.mkdir()
-    run_data.note(workdir, 16, store.settings, root / PROJECTION)
+    run_data.write(workdir, 16, store.settings, root / PROJECTION)
     stores.write_source(tmp_path / "mine", {"test": 8})
     shutil.rmtree(root)  # The run's own copy is enough.
     like = Options(patch_size=4)
@@ -202,7 +202,7 @@ def test_a_run_is_evaluated_on_its_own_projection_alone(data_dir, tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()
     run_data.check_projection(workdir, store.settings)
-    run_data.note(workdir, 16, store.settings, store.root / PROJECTION)
+    run_data.write(workdir, 16, store.settings, store.root / PROJECTION)
     run_data.check_projection(workdir, store.settings)
     other = {"projection": store.settings["projection"] | {"sha256": "0"}}
     for settings in (other, {}, None):

@@ -17,6 +17,7 @@ def _config(**changes):
             "warmup_steps": 10,
             "warmup_start": 0.01,
             "half_life_steps": 20,
+            "cosine_steps": 0,
             "epsilon": 1e-8,
             "clip_norm": 0.0,
         }
@@ -97,16 +98,8 @@ def test_wrong_knots(knots):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"name": "lion"}, "config.optimizer.name=lion"),
-        ({"learning_rate": 0.0}, "config.optimizer.learning_rate=0.0"),
-        ({"epsilon": -1.0}, "config.optimizer.epsilon=-1.0"),
-        ({"warmup_steps": -1}, "config.optimizer.warmup_steps=-1"),
-        ({"clip_norm": -1.0}, "config.optimizer.clip_norm=-1.0"),
-    ],
+    ("name", "value"), [("name", "lion"), ("learning_rate", 0.0), ("warmup_steps", -1)]
 )
-def test_options_out_of_range(changes, words):
-    with pytest.raises(UserError) as caught:
-        optimizers.create(_config(**changes))
-    assert words in str(caught.value)
+def test_options_out_of_range(name, value):
+    with pytest.raises(UserError, match=f"config.optimizer.{name}={value!r}: "):
+        optimizers.create(_config(**{name: value}))

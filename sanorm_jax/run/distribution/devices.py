@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, check_name
 from sanorm_jax.run.distribution.hosts import Hosts
 
 AXIS = "devices"
@@ -40,11 +40,7 @@ class Devices:
     """
 
     def __init__(self, parallelism: str = "auto"):
-        if parallelism not in PARALLELISMS:
-            raise UserError(
-                f"config.parallelism={parallelism}: is unknown; use one of "
-                f"{', '.join(PARALLELISMS)}"
-            )
+        check_name("config.parallelism", parallelism, PARALLELISMS)
         several = jax.device_count() > 1
         self.pmapped = parallelism == "pmap" or (parallelism == "auto" and several)
         self.axis_name = AXIS if self.pmapped else None

@@ -152,8 +152,8 @@ def _open_folder(run: TrainingRun, state: Any, stack: contextlib.ExitStack) -> A
     elif config.init_from:
         state = init_from(state, config, run.task)
     step = int(state.step)
-    workdir_lib.note_start(path, step)
-    run_data.note(
+    workdir_lib.record_start(path, step)
+    run_data.write(
         path,
         dataset.settings["image_size"],
         dataset.feature_settings,

@@ -11,6 +11,7 @@ from typing import IO, Any
 import ml_collections
 from absl import logging
 
+from sanorm_jax.configs import common
 from sanorm_jax.core import files
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.core.locks import LocksUnsupportedError, try_lock
@@ -37,17 +38,6 @@ FREE_FIELDS = frozenset(
         "wandb",
     }
 )
-
-# Fields that the configs of earlier runs lack, with what those runs were trained with.
-_ADDED = {
-    "keep_penalty": [[0, 0.0]],
-    "merge_threshold": 0.0,
-    "model.adaptive": False,
-    "model.attention": "softmax",
-    "model.num_heads": 1,
-    "model.slot_init": "gaussian",
-    "slot_share_penalty": [[0, 0.0]],
-}
 
 
 def check_writable(folder: pathlib.Path):
@@ -82,6 +72,8 @@ def fixed_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """Return the config recorded in `workdir`, locked.
 
+    Fields that were added since have the values of `configs/common.py`.
+
     Raises:
       UserError: There is no run in `workdir`, or its config is damaged.
     """
@@ -97,7 +89,15 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         raise UserError(
             f"{path}: is not JSON; restore a backup, or choose another --workdir"
         ) from None
-    return ml_collections.ConfigDict(recorded).lock()
+    return _complete(recorded).lock()
+
+
+def _complete(fields: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """Return a config with the fields, and those of `configs/common.py` it lacks."""
+    config = common.get_config()
+    with config.ignore_type():
+        config.update(fields)
+    return config
 
 
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
@@ -109,9 +109,8 @@ def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
             f"--workdir={workdir}: has checkpoints but no {CONFIG_FILE}; choose "
             "another --workdir"
         )
-    recorded, given = (
-        _ADDED | files.flatten(fixed_fields(c)) for c in (load_config(workdir), config)
-    )
+    recorded = fixed_fields(load_config(workdir))
+    given = fixed_fields(_complete(config_to_dict(config)))
     if parts := files.differences(recorded, given):
         raise UserError(
             f"--workdir={workdir}: holds a run of another config ({'; '.join(parts)}); "
@@ -175,7 +174,7 @@ def _lock(file: IO, workdir: pathlib.Path) -> bool:
         return True
 
 
-def note_start(workdir: pathlib.Path, step: int):
+def record_start(workdir: pathlib.Path, step: int):
     """Append the time and the step of this start to `starts.jsonl`."""
     path = workdir / STARTS_FILE
     # Rewrite the file: a line appended to an incomplete last line would be lost.

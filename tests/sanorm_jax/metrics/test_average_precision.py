@@ -112,7 +112,7 @@ def test_splits_without_objects_or_predictions():
 
 def test_bad_arguments_are_refused():
     predictions, targets = random_split(np.random.default_rng(0), 3, 4, 5)
-    with pytest.raises(UserError, match="z_range: 'right' is none of reference"):
+    with pytest.raises(UserError, match="z_range='right': is unknown"):
         ap.average_precision(predictions, targets, z_range="right")
     with pytest.raises(ValueError, match="do not agree"):
         ap.average_precision(predictions[:2], targets)

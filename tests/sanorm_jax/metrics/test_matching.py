@@ -23,11 +23,11 @@ def check_optimal(costs, valid, target):
     """Assert that each matching is one to one, of valid targets, and optimal."""
     for cost, real, chosen in zip(costs, valid, target, strict=True):
         slots = np.flatnonzero(chosen >= 0)
-        count, least = plain.matching_cost(cost, real)
+        count, minimum = plain.matching_cost(cost, real)
         assert len(slots) == count == len(set(chosen[slots].tolist()))
         assert real[chosen[slots]].all()
         total = cost[slots, chosen[slots]].astype(np.float64).sum()
-        assert total == pytest.approx(least, abs=2e-6 * (1 + float(abs(cost).max())))
+        assert total == pytest.approx(minimum, abs=2e-6 * (1 + float(abs(cost).max())))
 
 
 @pytest.mark.parametrize("shape", [(4, 7), (6, 6), (7, 4), (1, 3), (3, 1)])
@@ -112,16 +112,6 @@ def test_vmap_over_seeds_and_half_precision():
     half = loss(predictions[0].astype(jax.numpy.bfloat16), targets)
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, together[0], rtol=0.02)
-
-
-def test_more_padding_changes_nothing():
-    rng = np.random.default_rng(0)
-    predictions = rng.random((8, 3, 19)).astype(np.float32)
-    targets = rng.random((8, 2, 19)).astype(np.float32)
-    padded = np.pad(targets, ((0, 0), (0, 6), (0, 0)))
-    np.testing.assert_allclose(
-        loss(predictions, targets), loss(predictions, padded), rtol=1e-6
-    )
 
 
 def test_objects_cannot_be_escaped_by_matching_padding():

@@ -26,8 +26,10 @@ def test_without_locks_a_run_begins_with_a_warning(
     assert "perhaps running" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("nfs")
-def test_a_run_on_nfs_is_one_process(tmp_path):
+@pytest.mark.parametrize("file_system", ["local", "nfs"])
+def test_a_run_is_one_process(file_system, tmp_path, request):
+    if file_system == "nfs":
+        request.getfixturevalue("nfs")
     config = tiny.config(tmp_path)
     assert not workdir.is_locked(tmp_path)
     with workdir.claim(tmp_path, config):
@@ -44,6 +46,7 @@ def test_a_run_from_before_a_field_was_added_resumes_with_its_default(tmp_path):
     recorded = json.loads((tmp_path / workdir.CONFIG_FILE).read_text())
     del recorded["slot_share_penalty"], recorded["model"]["attention"]
     (tmp_path / workdir.CONFIG_FILE).write_text(json.dumps(recorded))
+    assert workdir.load_config(tmp_path).slot_share_penalty == ((0, 0.0),)
     workdir.check_config(tmp_path, config)
     changed = tiny.config(tmp_path, model__attention="sinkhorn")
     with pytest.raises(UserError, match="attention: 'softmax' recorded, 'sinkhorn'"):
