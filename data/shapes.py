@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from . import properties
-from .sources.base import Example
+from .sources.base import Example, pad
 
 RADIUS = {"small": 0.35, "large": 0.7}
 _LINEAR = (np.array(properties.RGB) / 255.0) ** 2.2
@@ -330,22 +330,15 @@ def render(
 def _example(scene, labels, image, camera, num_rows) -> Example:
     """Number the objects from 1 and pad the per-object columns."""
     size, count = len(labels), len(scene.radius)
-
-    def column(values, fill, dtype):
-        values = np.asarray(values)
-        full = np.full((num_rows, *values.shape[1:]), fill, dtype)
-        full[:count] = values
-        return full
-
     across, above, depth = np.moveaxis(_project(camera, scene.centre), -1, 0)
     pixel = np.stack([(across + 1) * size / 2, (1 - above) * size / 2, depth], -1)
-    kinds = {name: column(v, -1, np.int8) for name, v in scene.kinds.items()}
+    kinds = {n: pad(v, num_rows, -1, "int8") for n, v in scene.kinds.items()}
     return kinds | {
         "image": image,
         "segmentation": np.maximum(labels + 1, 0).astype(np.uint8),
         "num_objects": np.array(count, np.int32),
-        "position": column(scene.centre, 0, np.float32),
-        "pixel_coords": column(pixel, 0, np.float32),
-        "rotation": column(scene.angle, 0, np.float32),
-        "visibility": column(np.ones(count), 0, np.float32),
+        "position": pad(scene.centre, num_rows, 0, "float32"),
+        "pixel_coords": pad(pixel, num_rows, 0, "float32"),
+        "rotation": pad(scene.angle, num_rows, 0, "float32"),
+        "visibility": pad(np.ones(count), num_rows, 0, "float32"),
     }

@@ -18,8 +18,8 @@ def columns(rng: np.random.Generator, count: int, size: int) -> dict[str, np.nda
     num_objects = rng.integers(1, M + 1, count).astype(np.int32)
     real = np.arange(M) < num_objects[:, None]
     kinds = {
-        name: np.where(real, rng.integers(0, most, (count, M)), -1).astype(np.int8)
-        for name, most in (("shape", 3), ("size", 2), ("material", 2), ("color", 8))
+        name: np.where(real, rng.integers(0, n, (count, M)), -1).astype(np.int8)
+        for name, n in (("shape", 3), ("size", 2), ("material", 2), ("color", 8))
     }
     labels = rng.integers(0, num_objects[:, None, None] + 1, (count, size, size))
     return kinds | {

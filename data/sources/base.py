@@ -34,11 +34,22 @@ def read_text(path: pathlib.Path, hint: str) -> str:
         raise SourceError(f"{path}: unreadable ({error}); download it again") from None
 
 
+def pad(values: np.ndarray, count: int, fill: float, dtype: str) -> np.ndarray:
+    """Return values `[n, ...]` padded to `[count, ...]`."""
+    column = np.full((count, *values.shape[1:]), fill, dtype)
+    column[: len(values)] = values
+    return column
+
+
+_SCENES = ("shapes", "blocks", "tabletop")
 # Options that only some datasets have.
 _OWNERS = {
-    "objects": ("shapes", "blocks", "tabletop"),
-    "background": ("images",),
+    "min_objects": _SCENES,
+    "max_objects": _SCENES,
+    "objects": _SCENES,
+    "seed": _SCENES,
     "frames": ("tabletop",),
+    "background": ("images",),
 }
 
 
@@ -66,12 +77,49 @@ class Options:
     data_dir: pathlib.Path = pathlib.Path("datasets")
     dataset: str | None = None
 
-    def refuse(self, dataset: str, *names: str):
+    def reject(self, dataset: str, *names: str):
         """Raise `UserError` if an option is set that the dataset does not use."""
         others = [name for name, owners in _OWNERS.items() if dataset not in owners]
         for name in (*names, *others):
             if getattr(self, name) is not None:
                 raise UserError(f"--{name}: not used by --dataset={dataset}; remove it")
+
+    def check_image_size(self, default: int, low: int, high: int) -> int:
+        """Return the side of the images; raise `UserError` if it is out of range."""
+        size = default if self.image_size is None else self.image_size
+        if not low <= size <= high:
+            raise UserError(
+                f"--image_size={size}: out of range; choose {low} to {high}"
+            )
+        return size
+
+    def check_splits(self, dataset: str, sizes: Mapping[str, int | None]):
+        """Raise `UserError` if a split does not exist or is too small.
+
+        Args:
+          dataset: Name of the dataset.
+          sizes: Number of examples by split; None for no limit.
+        """
+        for name, count in (self.splits or {}).items():
+            if name not in sizes:
+                raise UserError(
+                    f"--splits={name}: not a split of {dataset}; choose from "
+                    f"{', '.join(sizes)}"
+                )
+            limit = sizes[name]
+            if limit is not None and count > limit:
+                raise UserError(
+                    f"--splits={name}:{count}: too many; choose at most {limit}"
+                )
+
+    def check_videos(self, num_frames: int):
+        """Raise `UserError` unless the splits consist of whole videos."""
+        for name, count in (self.splits or {}).items():
+            if count % num_frames:
+                raise UserError(
+                    f"--splits={name}:{count}: videos cannot be split; choose a "
+                    f"multiple of their {num_frames} frames"
+                )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,8 +17,7 @@ from sanorm_jax.core.errors import UserError
 
 from .. import properties
 from . import files
-from .base import Example, Options, Source, SourceError, object_fields
-from .records import pad
+from .base import Example, Options, Source, SourceError, object_fields, pad
 
 MAX_OBJECTS = 10
 _CROP = 192
@@ -167,38 +166,26 @@ def build(options: Options) -> Source:
       UserError: An option is out of range, or the source is not given.
       SourceError: The scenes are missing, truncated or not CLEVR's.
     """
-    options.refuse("clevr", "min_objects", "max_objects", "seed")
-    size = 128 if options.image_size is None else options.image_size
-    if not 16 <= size <= _CROP:
-        raise UserError(
-            f"--image_size={size}: out of range; choose 16 to {_CROP}, the crop size"
-        )
+    options.reject("clevr")
+    size = options.check_image_size(128, 16, _CROP)
     if options.source is None:
         raise UserError(
             "--source: required for --dataset=clevr; pass CLEVR_v1.0.zip or its folder "
             "(https://cs.stanford.edu/people/jcjohns/clevr)"
         )
     archive = _Archive(options.source)
-    wanted = options.splits or dict.fromkeys(_FOLDERS)
-    if unknown := [name for name in wanted if name not in _FOLDERS]:
-        raise UserError(
-            f"--splits: clevr has no scenes for {unknown[0]}; choose from "
-            f"{', '.join(_FOLDERS)}"
-        )
-    scenes = {name: _Split(archive, name) for name in wanted}
-    for name, count in wanted.items():
-        if count is not None and count > len(scenes[name]):
-            raise UserError(
-                f"--splits={name}:{count}: too many; choose at most {len(scenes[name])}"
-            )
-    splits = {n: len(scenes[n]) if k is None else k for n, k in wanted.items()}
+    options.check_splits("clevr", dict.fromkeys(_FOLDERS))
+    scenes = {name: _Split(archive, name) for name in options.splits or _FOLDERS}
+    published = {name: len(split) for name, split in scenes.items()}
+    options.check_splits("clevr", published)
+    splits = dict(options.splits or published)
     fields = object_fields(size, MAX_OBJECTS)
     del fields["segmentation"]
     return Source(
         dataset="clevr",
         source={
             "version": "CLEVR v1.0",
-            "scenes": {name: len(split) for name, split in scenes.items()},
+            "scenes": published,
         },
         settings={
             "image_size": size,

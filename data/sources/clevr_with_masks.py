@@ -14,11 +14,9 @@ import functools
 
 import numpy as np
 
-from sanorm_jax.core.errors import UserError
-
 from .. import properties
 from . import records
-from .base import Example, Options, Source, object_fields
+from .base import Example, Options, Source, object_fields, pad
 
 MAX_OBJECTS = 10
 _ENTITIES = MAX_OBJECTS + 1
@@ -78,7 +76,7 @@ def convert(values: dict[str, np.ndarray], size: int) -> Example:
         if len(codes) and (codes.min() < 1 or codes.max() > len(indices)):
             raise ValueError(f"{name} codes {codes.tolist()}")
         column = np.array(indices)[codes - 1]
-        example[name] = records.pad(column, MAX_OBJECTS, -1, "int8")
+        example[name] = pad(column, MAX_OBJECTS, -1, "int8")
     offset, scale = np.array([_LEFT, _TOP, 0]), np.array([size / _CROP] * 2 + [1])
     floats = {
         "position": np.stack([values[axis] for axis in "xyz"], -1),
@@ -87,7 +85,7 @@ def convert(values: dict[str, np.ndarray], size: int) -> Example:
         "visibility": values["visibility"],
     }
     for name, column in floats.items():
-        example[name] = records.pad(column[visible], MAX_OBJECTS, 0, "float32")
+        example[name] = pad(column[visible], MAX_OBJECTS, 0, "float32")
     return example
 
 
@@ -98,12 +96,8 @@ def build(options: Options) -> Source:
       UserError: An option is out of range, or the file is missing or of another
         dataset.
     """
-    options.refuse("clevr_with_masks", "min_objects", "max_objects", "seed")
-    size = 128 if options.image_size is None else options.image_size
-    if not 16 <= size <= _CROP:
-        raise UserError(
-            f"--image_size={size}: out of range; choose 16 to {_CROP}, the crop size"
-        )
+    options.reject("clevr_with_masks")
+    size = options.check_image_size(128, 16, _CROP)
     return records.source(
         options,
         "clevr_with_masks",

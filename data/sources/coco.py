@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 
 from sanorm_jax.core.errors import UserError
 
-from . import photographs
+from . import natural_images
 from .base import Options, Source, SourceError, read_text
 
 YEAR = 2017
@@ -71,9 +71,9 @@ class _Annotations:
         self.num_images = len(content["images"])
         self._images = content["images"][:count]
 
-    def split(self) -> photographs.Split:
+    def split(self) -> natural_images.Split:
         """Return the selected images."""
-        return photographs.Split(
+        return natural_images.Split(
             num_published=self.num_images,
             num_objects=[
                 sum(not annotation["iscrowd"] for annotation in self._of(image))
@@ -109,8 +109,9 @@ class _Annotations:
             if not annotation["iscrowd"]:
                 category.append(self._index[annotation["category_id"]])
                 labels[inside > 0] = len(category)
-        labels[claims > 1] = photographs.IGNORED
-        pixels = photographs.read_image(self.folder / image["file_name"], width, height)
+        labels[claims > 1] = natural_images.IGNORED
+        path = self.folder / image["file_name"]
+        pixels = natural_images.read_image(path, width, height)
         return pixels, labels, category, image["id"]
 
 
@@ -287,7 +288,7 @@ def build(options: Options) -> Source:
       UserError: An option is out of range, or the source is not given.
       SourceError: Annotations or images are missing, truncated or malformed.
     """
-    size = photographs.check_options(options, "coco", tuple(_FOLDERS))
+    size = natural_images.check_options(options, "coco", tuple(_FOLDERS))
     if options.source is None:
         raise UserError(
             "--source: required for --dataset=coco; pass the folder that holds "
@@ -307,7 +308,7 @@ def build(options: Options) -> Source:
                 f"{annotations.path}: categories differ from those of the other split; "
                 "download both annotation files again"
             )
-    return photographs.source(
+    return natural_images.source(
         options,
         "coco",
         {name: each.split() for name, each in found.items()},

@@ -48,15 +48,13 @@ def build(options: Options) -> Source:
     Raises:
       UserError: An option is out of range, or the folder contains no images.
     """
-    options.refuse("images", "splits", "min_objects", "max_objects", "seed")
+    options.reject("images", "splits")
     folder = options.source
     if folder is None:
         raise UserError("--source: required for --dataset=images; pass a folder")
     if not folder.is_dir():
         raise UserError(f"--source={folder}: not a folder; pass a folder of images")
-    size = 224 if options.image_size is None else options.image_size
-    if not 16 <= size <= 4096:
-        raise UserError(f"--image_size={size}: out of range; choose 16 to 4096")
+    size = options.check_image_size(224, 16, 4096)
     background = _color(options.background or "white")
     known = files.suffixes()
     found = sorted(path for path in folder.rglob("*") if path.is_file())

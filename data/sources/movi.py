@@ -16,8 +16,7 @@ import tensorflow_datasets as tfds
 
 from sanorm_jax.core.errors import UserError
 
-from .base import Example, Options, Source, SourceError, class_fields
-from .records import pad
+from .base import Example, Options, Source, SourceError, class_fields, pad
 
 BUCKET = "kubric-public/tfds"
 # MOVi-C drops 3 to 10 objects; MOVi-D and E drop 1 to 3 among 10 to 20 static ones.
@@ -172,7 +171,7 @@ def build(options: Options) -> Source:
       SourceError: The folder is damaged or of another dataset.
     """
     dataset = options.dataset
-    options.refuse(dataset, "min_objects", "max_objects", "seed")
+    options.reject(dataset)
     wanted = options.image_size
     if wanted not in (None, *_SIZES):
         raise UserError(
@@ -190,18 +189,9 @@ def build(options: Options) -> Source:
         name: split.num_examples * num_frames
         for name, split in builder.info.splits.items()
     }
+    options.check_splits(dataset, published)
+    options.check_videos(num_frames)
     splits = dict(options.splits or published)
-    for name, count in splits.items():
-        if count > published.get(name, 0):
-            raise UserError(
-                f"--splits={name}:{count}: too many; {folder} has "
-                f"{published.get(name, 0)} frames"
-            )
-        if count % num_frames:
-            raise UserError(
-                f"--splits={name}:{count}: videos cannot be split; choose a multiple "
-                f"of their {num_frames} frames"
-            )
     max_objects = MAX_OBJECTS[dataset]
     return Source(
         dataset=dataset,

@@ -225,13 +225,6 @@ def offsets(splits: Mapping[str, int]) -> dict[str, int]:
     return dict(zip(splits, ends, strict=False))
 
 
-def pad(values: np.ndarray, count: int, fill: float, dtype: str) -> np.ndarray:
-    """Return values `[n, ...]` padded to `[count, ...]`."""
-    column = np.full((count, *values.shape[1:]), fill, dtype)
-    column[: len(values)] = values
-    return column
-
-
 def visible_objects(values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return the entities that are objects, `[M]`, and the label of each entity."""
     visible = 1 + np.flatnonzero(values["visibility"][1:] > 0.5)

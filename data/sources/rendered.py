@@ -41,7 +41,8 @@ def source(
     Raises:
       UserError: An option is out of range.
     """
-    options.refuse(dataset, "source")
+    options.reject(dataset, "source")
+    options.check_splits(dataset, dict.fromkeys(splits))
     settings = _settings(options, splits, default, limit)
     settings |= {"renderer": renderer, "image_size": image_size}
     return Source(
@@ -60,11 +61,6 @@ def _settings(options: Options, splits, default, limit: int) -> dict:
     seed = 0 if options.seed is None else options.seed
     if seed < 0:
         raise UserError(f"--seed={seed}: negative; choose 0 or more")
-    for split in options.splits or splits:
-        if split not in splits:
-            raise UserError(
-                f"--splits={split}: unknown; choose from {', '.join(splits)}"
-            )
     if options.objects is not None:
         return {"seed": seed} | _ranges(options, options.splits or splits, limit)
     low = default[0] if options.min_objects is None else options.min_objects

@@ -2,8 +2,6 @@
 
 import functools
 
-from sanorm_jax.core.errors import UserError
-
 from .. import shapes
 from . import rendered
 from .base import Example, Options, Source, object_fields
@@ -29,9 +27,7 @@ def build(options: Options) -> Source:
     Raises:
       UserError: An option is out of range.
     """
-    image_size = options.image_size or 128
-    if not 16 <= image_size <= 1024:
-        raise UserError(f"--image_size={image_size}: out of range; choose 16 to 1024")
+    image_size = options.check_image_size(128, 16, 1024)
     return rendered.source(
         options,
         dataset="shapes",

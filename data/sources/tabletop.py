@@ -64,9 +64,7 @@ def build(options: Options) -> Source:
             f"--source={options.source}: not a folder; pass the folder of the wheels "
             "with tabletop's objects"
         )
-    image_size = options.image_size or 128
-    if not 16 <= image_size <= 512:
-        raise UserError(f"--image_size={image_size}: out of range; choose 16 to 512")
+    image_size = options.check_image_size(128, 16, 512)
     videos = options.frames is not None
     if videos:
         _check_frames(options)
@@ -113,9 +111,4 @@ def _check_frames(options: Options):
         raise UserError(
             "--splits: required with --frames; pass the number of frames per split"
         )
-    for name, count in options.splits.items():
-        if count % options.frames:
-            raise UserError(
-                f"--splits={name}:{count}: videos cannot be split; choose a multiple "
-                f"of their {options.frames} frames"
-            )
+    options.check_videos(options.frames)

@@ -10,7 +10,7 @@ import numpy as np
 from sanorm_jax.core.errors import UserError
 
 from . import records
-from .base import Example, Options, Source
+from .base import Example, Options, Source, pad
 
 MAX_OBJECTS = 3
 _ENTITIES = MAX_OBJECTS + 1
@@ -62,7 +62,7 @@ def example(
         "segmentation": segmentation,
         "num_objects": np.array(len(shape), np.int32),
     } | {
-        name: records.pad(column, max_objects, fill, dtype)
+        name: pad(column, max_objects, fill, dtype)
         for name, (column, fill, dtype) in columns.items()
     }
 
@@ -103,7 +103,7 @@ def build(options: Options) -> Source:
       UserError: An option is out of range, or the file is missing or of another
         dataset.
     """
-    options.refuse("tetrominoes", "min_objects", "max_objects", "seed")
+    options.reject("tetrominoes")
     if options.image_size not in (None, SIZE):
         raise UserError(
             f"--image_size={options.image_size}: tetrominoes has a fixed size; choose "

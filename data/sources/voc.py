@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from sanorm_jax.core import progress
 from sanorm_jax.core.errors import UserError
 
-from . import files, photographs
+from . import files, natural_images
 from .base import Options, Source, SourceError, read_text
 
 CATEGORIES = (
@@ -131,7 +131,7 @@ class _Objects:
                 f"{class_path}: differs in size from {path}; download both again"
             )
         category = []
-        labels = np.where(objects == _BORDER, photographs.IGNORED, 0)
+        labels = np.where(objects == _BORDER, natural_images.IGNORED, 0)
         for value in sorted(set(np.unique(objects)) - {0, _BORDER}):
             inside = objects == value
             found = classes[inside & (classes > 0) & (classes != _BORDER)]
@@ -184,7 +184,7 @@ def _folders(source: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
 
 def _read_split(
     split: str, count: int | None, voc: pathlib.Path, sbd: pathlib.Path | None
-) -> photographs.Split:
+) -> natural_images.Split:
     lists = voc / "ImageSets" / "Segmentation"
     hint = "pass VOCdevkit, its VOC2012 or the folder above as --source"
     names = _names(lists / f"{_LISTS[split]}.txt", hint)
@@ -204,7 +204,7 @@ def _read_split(
         name = names[index]
         labels, category = objects.load(name)
         height, width = labels.shape
-        image = photographs.read_image(objects.image(name), width, height)
+        image = natural_images.read_image(objects.image(name), width, height)
         return image, labels, category, int(name.replace("_", ""))
 
     def load_labels(index):
@@ -218,7 +218,7 @@ def _read_split(
                 bar.advance(1)
         for path in needed:
             digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-    return photographs.Split(
+    return natural_images.Split(
         num_published=num_published,
         num_objects=counts,
         missing=missing,
@@ -234,7 +234,7 @@ def build(options: Options) -> Source:
       UserError: An option is out of range, or the source is not given.
       SourceError: Lists, images or labels are missing or not VOC's.
     """
-    size = photographs.check_options(options, "voc", tuple(_LISTS))
+    size = natural_images.check_options(options, "voc", tuple(_LISTS))
     if options.source is None:
         raise UserError(
             "--source: required for --dataset=voc; pass the folder VOCdevkit of VOC "
@@ -243,7 +243,7 @@ def build(options: Options) -> Source:
     voc, sbd = _folders(options.source)
     wanted = options.splits or dict.fromkeys(_LISTS)
     splits = {n: _read_split(n, count, voc, sbd) for n, count in wanted.items()}
-    return photographs.source(
+    return natural_images.source(
         options,
         "voc",
         splits,

@@ -6,8 +6,7 @@ import pathlib
 
 import numpy as np
 
-from ..sources.base import Example
-from ..sources.records import pad
+from ..sources.base import Example, pad
 from . import catalogue
 from .physics import Drop, Poses
 from .pictures import Camera, Floor, Light, Renderer
@@ -180,15 +179,7 @@ def _sample(
 
 def _camera(rng: np.random.Generator, points: np.ndarray) -> Camera | None:
     """Return a random camera that sees all points; None if it would be too far away."""
-    azimuth = rng.uniform(0, 2 * np.pi)
-    elevation = np.radians(rng.uniform(28, 58))
-    away = np.array(
-        [
-            np.cos(elevation) * np.cos(azimuth),
-            np.cos(elevation) * np.sin(azimuth),
-            np.sin(elevation),
-        ]
-    )
+    away = _direction(rng, 28, 58)
     target = (points.min(0) + points.max(0)) / 2
     camera = Camera(target + away, target, fov=rng.uniform(38, 44))
     right, up, _ = camera.axes()
@@ -201,16 +192,21 @@ def _camera(rng: np.random.Generator, points: np.ndarray) -> Camera | None:
     return dataclasses.replace(camera, origin=target + distance * away)
 
 
-def _light(rng: np.random.Generator) -> Light:
+def _direction(rng: np.random.Generator, low: float, high: float) -> np.ndarray:
+    """Return a random direction `[3]` whose elevation is between two angles."""
     azimuth = rng.uniform(0, 2 * np.pi)
-    elevation = np.radians(rng.uniform(35, 70))
-    sun = -np.array(
+    elevation = np.radians(rng.uniform(low, high))
+    return np.array(
         [
             np.cos(elevation) * np.cos(azimuth),
             np.cos(elevation) * np.sin(azimuth),
             np.sin(elevation),
         ]
     )
+
+
+def _light(rng: np.random.Generator) -> Light:
+    sun = -_direction(rng, 35, 70)
     warmth = rng.uniform(0, 0.12)
     return Light(
         sun=sun,

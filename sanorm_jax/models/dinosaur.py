@@ -102,8 +102,8 @@ class MLPDecoder(nn.Module):
 def _in_chunks(mix, from_positions, rows_per_token: int):
     """Apply `mix` to a few tokens at a time, recomputing for the gradient."""
     num_tokens = from_positions.shape[0]
-    most = max(1, REMAT_ROWS // rows_per_token)
-    size = max(n for n in range(1, num_tokens + 1) if num_tokens % n == 0 and n <= most)
+    limit = min(num_tokens, max(1, REMAT_ROWS // rows_per_token))
+    size = max(n for n in range(1, limit + 1) if num_tokens % n == 0)
     chunks = from_positions.reshape(num_tokens // size, size, -1)
     # [chunks, B, n, H] and [chunks, B, K, n]
     mixed, masks = jax.lax.map(jax.checkpoint(mix), chunks)

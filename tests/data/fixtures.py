@@ -65,7 +65,7 @@ def clevr_scene(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
     values |= {axis: rng.uniform(-3, 3, 11) * real for axis in "xy"}
     kinds = (("size", 2), ("material", 2), ("shape", 3), ("color", 8))
     # Codes from 1 on; 0 is the background and what fills up.
-    return values | {n: rng.integers(1, most + 1, 11) * real for n, most in kinds}
+    return values | {n: rng.integers(1, m + 1, 11) * real for n, m in kinds}
 
 
 def write_scenes(path: pathlib.Path, scenes: list[dict], repeats: int = 1):

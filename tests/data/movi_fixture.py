@@ -126,10 +126,10 @@ def _object(rng, is_dynamic: bool) -> dict:
     return values | ({"is_dynamic": True} if is_dynamic else {})
 
 
-def video(split: str, number: int, most: int, is_dynamic: bool) -> dict:
-    """Return the features of a video with 1 to `most` objects."""
+def video(split: str, number: int, max_objects: int, is_dynamic: bool) -> dict:
+    """Return the features of a video with 1 to `max_objects` objects."""
     rng = np.random.default_rng([list(COUNTS).index(split), number])
-    count = int(rng.integers(max(1, most - 3), most + 1))
+    count = int(rng.integers(max(1, max_objects - 3), max_objects + 1))
 
     def layer(channels, dtype, high):
         # Blocks of 8 pixels: noise of single pixels would not compress.
@@ -183,7 +183,7 @@ class _Movi(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="128x128")]  # noqa: RUF012
     # Nothing is downloaded; to look for checksums takes a package tfds does not need.
     url_infos = {}  # noqa: RUF012
-    most, is_dynamic = 10, False
+    max_objects, is_dynamic = 10, False
 
     def _info(self):
         return tfds.core.DatasetInfo(builder=self, features=_features(self.is_dynamic))
@@ -193,7 +193,7 @@ class _Movi(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split):
         for number in range(COUNTS[split]):
-            yield number, video(split, number, self.most, self.is_dynamic)
+            yield number, video(split, number, self.max_objects, self.is_dynamic)
 
 
 class MoviC(_Movi, skip_registration=True):
@@ -203,13 +203,13 @@ class MoviC(_Movi, skip_registration=True):
 class MoviD(_Movi, skip_registration=True):
     """MOVi-D."""
 
-    most, is_dynamic = 23, True
+    max_objects, is_dynamic = 23, True
 
 
 class MoviE(_Movi, skip_registration=True):
     """MOVi-E."""
 
-    most, is_dynamic = 23, True
+    max_objects, is_dynamic = 23, True
 
 
 BUILDERS = {"movi_c": MoviC, "movi_d": MoviD, "movi_e": MoviE}

@@ -228,7 +228,7 @@ def test_of_jobs_that_begin_a_store_at_once_the_first_decides(tmp_path, monkeypa
     assert Store.open(root).manifest["settings"]["seed"] == 1
     shutil.rmtree(root)
     monkeypatch.setattr(store, "create_manifest", beaten)
-    assert _create(root).complete
+    assert _create(root).finish()
     assert not list(root.glob(".*"))
 
 

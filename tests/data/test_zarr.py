@@ -46,7 +46,7 @@ def test_groups_appear_when_the_store_is_complete(root):
     path.unlink()
     Store.open(root / "random").shard_file("train", "image", 0).unlink()
     source = stores.write_source(root / "random", {"train": 20, "validation": 5})
-    assert source.complete
+    assert source.finish()
     assert json.loads(path.read_text())["node_type"] == "group"
 
 
@@ -59,5 +59,5 @@ def test_a_complete_store_that_is_only_read_is_left_as_it_is(root, monkeypatch):
 
     monkeypatch.setattr(arrays.files, "write", refuse)
     source = stores.write_source(root / "random", {"train": 20, "validation": 5})
-    assert source.complete
+    assert source.finish()
     assert not path.exists()

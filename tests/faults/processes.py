@@ -40,9 +40,9 @@ class Entered:
     cannot end before what is to be done to it.
     """
 
-    def __init__(self, most_steps: int):
+    def __init__(self, max_steps: int):
         self._counts = mmap.mmap(-1, 4 * len(PHASES) + 4)
-        self.allow(most_steps)
+        self.allow(max_steps)
 
     def allow(self, steps: int):
         """Let the process take so many steps in all."""
@@ -137,7 +137,7 @@ def start(
     path: pathlib.Path,
     hosts: tuple[str, int, int] | None = None,
     before: Callable[[], None] = lambda: None,
-    most_steps: int = ANY,
+    max_steps: int = ANY,
 ) -> Process:
     """Start training in a process of its own.
 
@@ -146,9 +146,9 @@ def start(
       path: folder of the run.
       hosts: coordinator, number of processes, index of this one.
       before: called in the process before it begins.
-      most_steps: that it takes before it waits for a signal.
+      max_steps: that it takes before it waits for a signal.
     """
-    entered = Entered(most_steps)
+    entered = Entered(max_steps)
     name = f"{path.name}.{hosts[2] if hosts else 0}.log"
     process = Process(0, entered, path.parent / name)
     process.log.parent.mkdir(parents=True, exist_ok=True)
@@ -200,14 +200,14 @@ def run_apart(function: Callable[[], object]):
 
 
 def start_hosts(
-    config, path, count: int, before=lambda: None, most_steps: int = ANY
+    config, path, count: int, before=lambda: None, max_steps: int = ANY
 ) -> list[Process]:
     """Start the processes of one run of several hosts."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     return [
-        start(config, path, (address, count, i), before, most_steps)
+        start(config, path, (address, count, i), before, max_steps)
         for i in range(count)
     ]
 

@@ -23,7 +23,7 @@ from tests.faults.processes import PHASES, Process
 # How long after entering a phase a process may be killed.
 DELAYS_S = {"compile": 1.0, "step": 0.01, "evaluation": 0.3, "checkpoint": 0.1}
 # How many steps it may take for each time it enters the phase.
-_MOST_STEPS = {"compile": 4, "step": 2, "evaluation": 8, "checkpoint": 4}
+_MAX_STEPS = {"compile": 4, "step": 2, "evaluation": 8, "checkpoint": 4}
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -73,13 +73,13 @@ class Scenarios:
             self._seconds[name] = time.monotonic() - started
         return path
 
-    def _wait(self, process: Process, phase: str, most: int = 3) -> str:
+    def _wait(self, process: Process, phase: str, max_count: int = 3) -> str:
         """Wait for a random moment of a phase; returns what moment it is.
 
-        The process then is at most `_MOST_STEPS[phase] * most` steps further.
+        The process then is at most `_MAX_STEPS[phase] * max_count` steps further.
         """
-        count = 1 if phase == "compile" else self.random.randint(1, most)
-        process.entered.allow(_MOST_STEPS[phase] * count)
+        count = 1 if phase == "compile" else self.random.randint(1, max_count)
+        process.entered.allow(_MAX_STEPS[phase] * count)
         if not process.wait_for(phase, count):
             raise RuntimeError(f"ended before {phase} {count}:\n{process.said()}")
         delay = self.random.uniform(0, DELAYS_S[phase])
@@ -95,7 +95,7 @@ class Scenarios:
         moments = {phase: [] for phase in PHASES}
         for phase in itertools.islice(itertools.cycle(PHASES), count):
             before = _compile_anew if phase == "compile" else lambda: None
-            process = processes.start(config, path, before=before, most_steps=0)
+            process = processes.start(config, path, before=before, max_steps=0)
             moment = self._wait(process, phase)
             process.send(signal.SIGKILL)
             if process.wait() != -signal.SIGKILL:
@@ -111,7 +111,7 @@ class Scenarios:
         config, path = self.config(), self.folder / "signals"
         told = {}
         for number in numbers:
-            process = processes.start(config, path, most_steps=0)
+            process = processes.start(config, path, max_steps=0)
             moment = self._wait(process, "step", 8)
             process.send(number)
             code = process.wait()
@@ -190,7 +190,7 @@ class Scenarios:
         config = self.config()
         # What the process says lies beside the folder, and so not on that disk.
         with harm.small_disk(self.folder / "full_disk") as path:
-            process = processes.start(config, path, most_steps=17)
+            process = processes.start(config, path, max_steps=17)
             process.wait_for("checkpoint", 4)
             harm.fill(path / "filler")
             kept = saved_steps(path)
@@ -251,10 +251,10 @@ class Scenarios:
         faults = []
         for victim in victims:
             # The others wait for the victim, which takes no more than these.
-            phase, most = self.random.choice(
+            phase, max_steps = self.random.choice(
                 (("step", 4), ("evaluation", 9), ("checkpoint", 5))
             )
-            hosts = processes.start_hosts(config, path, count, _be_impatient, most)
+            hosts = processes.start_hosts(config, path, count, _be_impatient, max_steps)
             watched = hosts[0 if phase == "checkpoint" else victim]
             if not watched.wait_for(phase):
                 raise RuntimeError(f"ended before {phase}:\n{watched.said()}")
@@ -270,7 +270,7 @@ class Scenarios:
             clear = all(_END_OF_ANOTHER.search(host.said()) for host in left)
             if {0, preemption.EXIT_CODE} & set(codes) or not clear:
                 faults[-1].problem = "\n".join(host.said() for host in hosts)
-        hosts = processes.start_hosts(config, path, count, most_steps=4)
+        hosts = processes.start_hosts(config, path, count, max_steps=4)
         hosts[-1].wait_for("step")
         hosts[-1].send(signal.SIGTERM)
         for host in hosts:
@@ -318,7 +318,7 @@ def _finish(config, path: pathlib.Path, hosts: int = 1):
 
 
 def _stop_by_signal(config, path: pathlib.Path, steps: int) -> Process:
-    process = processes.start(config, path, most_steps=steps + 1)
+    process = processes.start(config, path, max_steps=steps + 1)
     process.wait_for("step", steps)
     process.send(signal.SIGTERM)
     process.wait()

@@ -118,7 +118,7 @@ class Scheduler:
         script: pathlib.Path,
         arguments: list[str],
         during: Callable[[int, subprocess.Popen], None] | None = None,
-        most: int = 10,
+        max_starts: int = 10,
     ) -> tuple[list[int], str]:
         """Run a batch file until it does not ask to be requeued.
 
@@ -126,14 +126,14 @@ class Scheduler:
           script: the file; a copy is run, as Slurm does.
           arguments: of the script.
           during: called with the number of the start, from 0, and the process.
-          most: starts.
+          max_starts: Maximum number of starts.
 
         Returns:
           the exit codes and all output.
         """
         self._spool.write_text(script.read_text())
         codes, output = [], ""
-        while len(codes) < most:
+        while len(codes) < max_starts:
             before = len(self.requeued())
             job = self.start(["bash", self._spool, *arguments])
             try:

@@ -155,7 +155,7 @@ def test_bad_options_are_refused(clevr, tmp_path):
         (None, {}, "--source: required"),
         (tmp_path / "absent", {}, "absent: not found; pass CLEVR_v1.0.zip"),
         (tmp_path, {}, "train_scenes.json: missing"),
-        (clevr[0], {"splits": {"test": 1}}, "clevr has no scenes for test"),
+        (clevr[0], {"splits": {"test": 1}}, "--splits=test: not a split of clevr"),
         (
             clevr[0],
             {"splits": {"train": 9}},

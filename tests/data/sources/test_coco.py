@@ -12,12 +12,12 @@ from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources import coco as coco_source
-from sanorm_jax.data.sources import photographs
+from sanorm_jax.data.sources import natural_images
 from sanorm_jax.data.sources.base import Options, SourceError
 from sanorm_jax.data.store import Store
-from tests.data import photograph_fixtures as fixtures
-from tests.data.sources import photographs_shared as shared
-from tests.data.sources.photographs_shared import SIZE
+from tests.data import natural_image_fixtures as fixtures
+from tests.data.sources import natural_images_shared as shared
+from tests.data.sources.natural_images_shared import SIZE
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_what_other_tools_write_is_read_alike(coco, copy, tmp_path):
 
 
 def test_a_damaged_image_costs_no_finished_shard(copy, tmp_path, monkeypatch):
-    monkeypatch.setattr(photographs, "_PER_SHARD", 2)
+    monkeypatch.setattr(natural_images, "_PER_SHARD", 2)
     last = copy / "train2017" / "000000006035.jpg"
     content = last.read_bytes()
     shared.truncate(last)
@@ -253,7 +253,7 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(seed):
     [
         ("coco", {"source": None}, "--source: required for --dataset=coco"),
         ("voc", {"source": None}, "--source: required for --dataset=voc"),
-        ("coco", {"splits": {"test": 2}}, "coco has no split test"),
+        ("coco", {"splits": {"test": 2}}, "--splits=test: not a split of coco"),
         ("coco", {"splits": {"train": 9}}, "--splits=train:9: too many; .* at most 6"),
         ("coco", {"image_size": 8}, "--image_size=8"),
         ("coco", {"max_objects": 5}, "--max_objects: not used by --dataset=coco"),
@@ -267,6 +267,6 @@ def test_bad_options_are_named(coco, tmp_path, dataset, options, message):
 
 
 def test_an_image_of_too_many_objects_is_refused(coco, monkeypatch, tmp_path):
-    monkeypatch.setattr(photographs, "MOST_OBJECTS", 1)
+    monkeypatch.setattr(natural_images, "MAX_OBJECTS", 1)
     with pytest.raises(SourceError, match="has 2 objects, but label maps hold 1"):
         shared.write_store("coco", coco, tmp_path)

@@ -12,8 +12,8 @@ from PIL import Image
 from sanorm_jax.data.sources import voc
 from sanorm_jax.data.sources.base import SourceError
 from sanorm_jax.data.store import Store
-from tests.data import photograph_fixtures as fixtures
-from tests.data.sources import photographs_shared as shared
+from tests.data import natural_image_fixtures as fixtures
+from tests.data.sources import natural_images_shared as shared
 
 
 def test_voc_becomes_a_store(tmp_path):

@@ -83,14 +83,14 @@ def check(config) -> str:
         assert devices.num_devices == (8 if name == "pmap" else 1)
         spread = run(config, devices)
         assert alone.keys() == spread.keys()
-        most = 0.0
+        maximum = 0.0
         for key, expected in alone.items():
             np.testing.assert_allclose(
                 spread[key], expected, TOLERANCE, TOLERANCE, err_msg=f"{name} {key}"
             )
             difference = np.abs(spread[key].astype(float) - expected)
-            most = max(most, float(difference.max(initial=0.0)))
-        worst += f" {name} {most:.1e}"
+            maximum = max(maximum, float(difference.max(initial=0.0)))
+        worst += f" {name} {maximum:.1e}"
     return worst
 
 

@@ -1,4 +1,4 @@
-"""Photographs through the whole path, and their measures with ignored pixels."""
+"""Natural images through the whole path, and their measures with ignored pixels."""
 
 import json
 
@@ -17,7 +17,7 @@ from sanorm_jax.feature_extraction import features
 from sanorm_jax.feature_extraction.options import Options as EncoderOptions
 from sanorm_jax.metrics import segmentation
 from sanorm_jax.report import run_report
-from tests.data import photograph_fixtures as fixtures
+from tests.data import natural_image_fixtures as fixtures
 from tests.sanorm_jax.metrics import plain
 
 SIZE = 32
@@ -75,7 +75,7 @@ def test_measures_of_an_evaluation_are_the_plain_ones(stores, name):
     rows = range(dataset.num_examples("validation"))
     batch = {f: dataset.read("validation", f, rows) for f in task.label_fields}
     assert "category" in batch and (batch["segmentation"] < 0).any()
-    num_slots, most = 4, dataset.settings["max_objects"]
+    num_slots, max_objects = 4, dataset.settings["max_objects"]
     rng = np.random.default_rng(0)
     predicted = rng.integers(0, num_slots, (len(rows), SIZE, SIZE))
     values = task.segmentation_measures(batch, SIZE, predicted, num_slots)
@@ -87,8 +87,8 @@ def test_measures_of_an_evaluation_are_the_plain_ones(stores, name):
         expected = {
             "ari": adjusted_rand_score(true, segments),
             "fg_ari": plain.fg_ari(true, segments),
-            "mbo": plain.mean_best_overlap(true, segments, most + 1, num_slots),
-            "miou": plain.mean_iou(true, segments, most + 1, num_slots),
+            "mbo": plain.mean_best_overlap(true, segments, max_objects + 1, num_slots),
+            "miou": plain.mean_iou(true, segments, max_objects + 1, num_slots),
             "mbo_class": plain.mean_best_overlap(classes, segments, 91, num_slots),
             "miou_class": plain.mean_iou(classes, segments, 91, num_slots),
         }

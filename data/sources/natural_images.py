@@ -14,17 +14,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sanorm_jax.core.errors import UserError
-
 from . import files
-from .base import Example, Options, Source, SourceError, class_fields
-from .records import pad
+from .base import Example, Options, Source, SourceError, class_fields, pad
 
 IGNORED = -1
 # Resolution of the evaluations that published mBO values use (SPOT, CVPR 2024).
 DEFAULT_SIZE = 320
 # Labels are int8.
-MOST_OBJECTS = 127
+MAX_OBJECTS = 127
 _PER_SHARD = 64
 
 
@@ -138,17 +135,9 @@ def check_options(options: Options, dataset: str, splits: Sequence[str]) -> int:
     Raises:
       UserError: An option is out of range or not used by the dataset.
     """
-    options.refuse(dataset, "min_objects", "max_objects", "seed")
-    size = DEFAULT_SIZE if options.image_size is None else options.image_size
-    if not 16 <= size <= 1024:
-        raise UserError(f"--image_size={size}: out of range; choose 16 to 1024")
-    for name in options.splits or ():
-        if name not in splits:
-            raise UserError(
-                f"--splits: {dataset} has no split {name}; choose from "
-                f"{', '.join(splits)}"
-            )
-    return size
+    options.reject(dataset)
+    options.check_splits(dataset, dict.fromkeys(splits))
+    return options.check_image_size(DEFAULT_SIZE, 16, 1024)
 
 
 def source(
@@ -177,12 +166,8 @@ def source(
       SourceError: A file is missing, or an image has more objects than labels can
         represent.
     """
+    options.check_splits(dataset, {n: s.num_published for n, s in splits.items()})
     for name, split in splits.items():
-        if (options.splits or {}).get(name, 0) > split.num_published:
-            raise UserError(
-                f"--splits={name}:{options.splits[name]}: too many; choose at most "
-                f"{split.num_published}"
-            )
         if split.missing:
             raise SourceError(
                 f"{split.missing}: missing, although split {name} lists it; download "
@@ -190,10 +175,10 @@ def source(
             )
     all_counts = [count for split in splits.values() for count in split.num_objects]
     max_objects = max([1, *all_counts])
-    if max_objects > MOST_OBJECTS:
+    if max_objects > MAX_OBJECTS:
         raise SourceError(
             f"--source={options.source}: an image has {max_objects} objects, but label "
-            f"maps hold {MOST_OBJECTS}; remove it from the annotations"
+            f"maps hold {MAX_OBJECTS}; remove it from the annotations"
         )
     counts = {name: len(split.num_objects) for name, split in splits.items()}
     return Source(
