@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.dataset = "blocks"
     config.batch_size = 8
     config.num_slots = 4
-    config.max_objects = 3
+    config.max_objects = config.evaluation_max_objects = 3
     config.augmentations = ()
     config.model.feature_dim = 32
     config.model.encoder_kernel_size = 3
@@ -29,7 +29,6 @@ def get_config() -> ml_collections.ConfigDict:
     common.train_for_minutes(config, 45_000, learning_rate=5e-4, warmup_steps=500)
     config.optimizer.cosine_steps = 30_000
 
-    config.evaluation_max_objects = 3
     config.evaluation_resolution = 35
     config.evaluations = ml_collections.ConfigDict()
     config.evaluations.default = {"num_slots": 4, "num_iterations": 3}

@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = dinosaur.get_config()
     config.dataset = "coco"
     config.encoder = "vit_base_patch16_224.dino"  # (1) 196 tokens of 768
-    config.num_slots = 7  # (1)
+    config.num_slots = config.evaluations.default.num_slots = 7  # (1)
 
     config.model.slot_dim = 256  # (1) `object_dim`
     config.model.hidden_dim = 1024  # (1) four times the slots' dimension
@@ -35,5 +35,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.name = "adam"  # (1) PyTorch's, 4e-4, 10,000 steps of warm-up
 
     config.evaluation_resolution = 320  # (2)
-    config.evaluations.default = {"num_slots": 7, "num_iterations": 3}
     return config

@@ -25,7 +25,6 @@ from sanorm_jax.configs import dinosaur_coco
 def get_config() -> ml_collections.ConfigDict:
     config = dinosaur_coco.get_config()
     config.dataset = "voc"
-    config.num_slots = 6  # (1)
+    config.num_slots = config.evaluations.default.num_slots = 6  # (1)
     config.num_train_steps = 300_000  # (1)
-    config.evaluations.default = {"num_slots": 6, "num_iterations": 3}
     return config

@@ -19,9 +19,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.dataset = "shapes"
     config.encoder = "vit_small_patch14_dinov2.lvd142m"
     config.batch_size = 16
-    config.min_objects = 3
-    config.max_objects = 6
-    config.num_slots = 7
+    config.min_objects = config.evaluation_min_objects = 3
+    config.max_objects = config.evaluation_max_objects = 6
+    config.num_slots = config.evaluations.default.num_slots = 7
     config.update_normalization = "batch_norm"
     config.remat = False
 
@@ -34,10 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.slot_share_penalty = ((800, 0.0), (1_200, 0.01))
     common.train_for_minutes(config, 4_000, learning_rate=1e-3, warmup_steps=200)
 
-    config.evaluation_min_objects = 3
-    config.evaluation_max_objects = 6
     config.evaluation_resolution = 128
-    config.evaluations.default = {"num_slots": 7, "num_iterations": 3}
     config.evaluate_every_steps = 1_000
     config.checkpoint_every_steps = 500
     return config

@@ -18,7 +18,8 @@ def get_config() -> ml_collections.ConfigDict:
     config = object_discovery.get_config()
     config.dataset = "shapes_32"
     config.batch_size = 8
-    config.min_objects = 3
+    config.min_objects = config.evaluation_min_objects = 3
+    config.evaluation_max_objects = 6
 
     config.model.feature_dim = 32
     config.model.encoder_kernel_size = 3
@@ -26,8 +27,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.implicit = True
     common.train_for_minutes(config, 30_000, learning_rate=1e-3, warmup_steps=500)
 
-    config.evaluation_min_objects = 3
-    config.evaluation_max_objects = 6
     config.evaluation_resolution = 32
     config.evaluate_every_steps = 3_000
     config.checkpoint_every_steps = 1_000

@@ -20,9 +20,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.dataset = "scenes"
     config.encoder = "vit_small_patch14_dinov2.lvd142m"
     config.batch_size = 16
-    config.max_objects = 6
-    config.evaluation_max_objects = 6
-    config.num_slots = 7
+    config.max_objects = config.evaluation_max_objects = 6
+    config.num_slots = config.evaluations.default.num_slots = 7
+    config.evaluations.more_slots.num_slots = 14
     config.z_range = "correct"
 
     config.model.feature_dim = 128
@@ -31,8 +31,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     common.train_for_minutes(config, 20_000, learning_rate=1e-3, warmup_steps=300)
 
-    config.evaluations.default = {"num_slots": 7, "num_iterations": 3}
-    config.evaluations.more_slots = {"num_slots": 14, "num_iterations": 3}
     config.evaluate_every_steps = 2_000
     config.checkpoint_every_steps = 1_000
     config.num_figure_examples = 6

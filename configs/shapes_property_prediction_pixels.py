@@ -11,26 +11,19 @@ within one unit, at 4 slots; see docs/results.md.
 
 import ml_collections
 
-from sanorm_jax.configs import common, property_prediction
+from sanorm_jax.configs import shapes_property_prediction
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = property_prediction.get_config()
+    config = shapes_property_prediction.get_config()
     config.dataset = "scenes_64"
-    config.batch_size = 16
-    config.max_objects = 3
-    config.evaluation_max_objects = 3
-    config.num_slots = 4
-    config.z_range = "correct"
+    config.encoder = ""
+    config.max_objects = config.evaluation_max_objects = 3
+    config.num_slots = config.evaluations.default.num_slots = 4
+    config.evaluations.more_slots.num_slots = 8
+    config.evaluation_resolution = 64
 
     config.model.feature_dim = 32
-    config.model.implicit = True
-    common.train_for_minutes(config, 20_000, learning_rate=1e-3, warmup_steps=500)
-
-    config.evaluation_resolution = 64
-    config.evaluations.default = {"num_slots": 4, "num_iterations": 3}
-    config.evaluations.more_slots = {"num_slots": 8, "num_iterations": 3}
-    config.evaluate_every_steps = 2_000
-    config.checkpoint_every_steps = 1_000
-    config.num_figure_examples = 6
+    del config.model.encoder_position
+    config.optimizer.warmup_steps = 500
     return config
