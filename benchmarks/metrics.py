@@ -13,12 +13,11 @@ import time
 
 import jax
 import numpy as np
-import rich.console
-import rich.table
 import sklearn
 from absl import flags
 from sklearn.metrics import adjusted_rand_score
 
+from benchmarks import tables
 from sanorm_jax.core import commands
 from sanorm_jax.metrics import average_precision, segmentation
 from tests.sanorm_jax.metrics import plain
@@ -112,14 +111,12 @@ def main():
             lambda: [plain.mean_iou(t, p, **sizes) for t, p in pairs],
         ),
     }
-    table = rich.table.Table(
-        title=f"{count:,} images of {SIDE.value} x {SIDE.value} pixels, {num_labels} "
-        f"labels; {jax.devices()[0].device_kind}; scikit-learn {sklearn.__version__}"
+    table = tables.make(
+        f"{count:,} images of {SIDE.value} x {SIDE.value} pixels, {num_labels} labels; "
+        f"{jax.devices()[0].device_kind}; scikit-learn {sklearn.__version__}",
+        *("metric", "ours s", "compile s", "scikit-learn s", "loop s"),
+        *("x scikit-learn", "x loop", "largest difference"),
     )
-    for name in ("metric", "ours s", "compile s", "scikit-learn s", "loop s"):
-        table.add_column(name, justify="left" if name == "metric" else "right")
-    for name in ("x scikit-learn", "x loop", "largest difference"):
-        table.add_column(name, justify="right")
 
     on_device = jax.device_put((true, predicted))
     for name, (metric, library, loop) in implementations.items():
@@ -146,7 +143,7 @@ def main():
         lambda: [plain.average_precision(*split, t) for t in thresholds]
     )
     add(table, "AP x 5", seconds, None, None, loop_s, np.abs(ours - expected).max())
-    rich.console.Console(width=110).print(table)
+    tables.show(table)
 
 
 def pairs_ari(true, predicted, num_true, num_predicted):

@@ -14,10 +14,8 @@ import sys
 import tempfile
 
 from absl import flags
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks import tables
 from benchmarks.train_step_cases import PAPER, Case
 from sanorm_jax.core import commands
 from sanorm_jax.run.folder import workdir as workdir_lib
@@ -69,10 +67,8 @@ def train(
 
 def main():
     """Print the table."""
-    table = Table(box=box.MARKDOWN)
-    table.add_column("first step after, s")
-    for name in (*(f"{name} cache" for name, _ in STARTS), "waited for data"):
-        table.add_column(name, justify="right")
+    columns = (*(f"{name} cache" for name, _ in STARTS), "waited for data")
+    table = tables.make(None, "first step after, s", *columns)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         source = stores.write_source(folder / "random", SPLITS, size=128)
@@ -89,7 +85,7 @@ def main():
                 *(f"{run['time/to_first_step_s']:.1f}" for run in runs),
                 f"{runs[-1]['time/data_wait_share']:.1%}",
             )
-    Console(width=120).print(table)
+    tables.show(table)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import gc
 import os
 import pathlib
 import re
+import sys
 import tempfile
 import threading
 import time
@@ -30,9 +31,8 @@ import h5py
 import jax
 import numpy as np
 from absl import flags
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks import tables
 from sanorm_jax.core import commands
 from sanorm_jax.data import arrays, pipeline
 from sanorm_jax.data.store import Store, StoreWriter
@@ -255,15 +255,13 @@ def main():
         results = measure(folder)
     batch = _BATCH_SIZE.value * bytes_per_video / FRAMES_PER_VIDEO
     ceiling = np.median(results["memory map"].rates)
-    table = Table(
-        title=f"{'cold' if _COLD.value else 'warm'}, batches of {batch / 1e6:.0f} MB "
+    table = tables.make(
+        f"{'cold' if _COLD.value else 'warm'}, batches of {batch / 1e6:.0f} MB "
         f"of {num_videos * bytes_per_video / 1e9:.1f} GB, {_ROUNDS.value} turns of "
-        f"{_BATCHES.value} batches each, {len(os.sched_getaffinity(0))} cores"
+        f"{_BATCHES.value} batches each, {len(os.sched_getaffinity(0))} cores",
+        *("reader", "GB/s, median", "minimum", "maximum", "of the map", "CPU s/GB"),
+        "memory, batches",
     )
-    table.add_column("reader")
-    for column in ("GB/s, median", "minimum", "maximum", "of the map", "CPU s/GB"):
-        table.add_column(column, justify="right")
-    table.add_column("memory, batches", justify="right")
     for name, result in results.items():
         table.add_row(
             name,
@@ -272,12 +270,11 @@ def main():
             f"{np.median(result.cpu) * 1e9:.2f}",
             f"{result.peak / batch:.1f}",
         )
-    console = Console(width=100, highlight=False)
-    console.print(table)
+    tables.show(table)
     bound = pipeline.PARALLEL_READS + pipeline.PREFETCHED + 3
-    console.print(
+    sys.stdout.write(
         f"The pipeline holds at most {bound} batches: {pipeline.PARALLEL_READS} being "
-        f"read, {pipeline.PREFETCHED} queued, one in use, and two being copied."
+        f"read, {pipeline.PREFETCHED} queued, one in use, and two being copied.\n"
     )
 
 

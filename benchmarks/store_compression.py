@@ -11,6 +11,7 @@ PyTorch and timm without `--store`.
 
 import copy
 import pathlib
+import sys
 import tempfile
 import time
 from typing import Any
@@ -18,9 +19,8 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 from absl import flags
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks import tables
 from sanorm_jax.core import commands
 from sanorm_jax.data import arrays
 from sanorm_jax.data.sources.base import Options as SourceOptions
@@ -104,7 +104,6 @@ def measure(features: np.ndarray, codec: dict[str, Any] | None, reads: int):
 
 def main():
     """Print the table."""
-    console = Console(width=100, highlight=False)
     if _STORE.value:
         store = Store.open(_STORE.value, allow_incomplete=True)
         split = next(iter(store.splits))
@@ -113,16 +112,18 @@ def main():
     else:
         features, clock, cpu = random_features(_MODEL.value, _FRAMES.value)
         clock, cpu = clock / len(features), cpu / len(features)
-        console.print(f"encoded in {clock:.2f} s per frame, {cpu:.2f} s of CPU time")
+        sys.stdout.write(
+            f"encoded in {clock:.2f} s per frame, {cpu:.2f} s of CPU time\n"
+        )
         what = f"{_MODEL.value}, random weights, rendered scenes"
-    table = Table(title=f"{what}: {list(features.shape)} float16")
-    table.add_column("codec")
-    for column in ("bytes of the array", "read by tensorstore, CPU s/GB"):
-        table.add_column(column, justify="right")
+    table = tables.make(
+        f"{what}: {list(features.shape)} float16",
+        *("codec", "bytes of the array", "read by tensorstore, CPU s/GB"),
+    )
     for name, codec in CODECS.items():
         ratio, cost = measure(features, codec, _READS.value)
         table.add_row(name, f"{ratio:.1%}", f"{cost * 1e9:.2f}")
-    console.print(table)
+    tables.show(table)
 
 
 if __name__ == "__main__":

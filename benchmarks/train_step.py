@@ -27,11 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from absl import flags
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks import torch_models
+from benchmarks import tables, torch_models
 from benchmarks import train_step_cases as cases
 from benchmarks.train_step_cases import Case
 from sanorm_jax.core import commands
@@ -149,36 +146,18 @@ def bounds_row(case: Case, m: dict[str, float]) -> list[str]:
     ]
 
 
-def make_table(title: str, *columns: str) -> Table:
-    """Return an empty table of cases."""
-    table = Table(title=title, box=box.MARKDOWN)
-    table.add_column("case")
-    for name in columns:
-        table.add_column(name, justify="right")
-    return table
-
-
 def main():
     """Print the tables."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    times = make_table(
+    times = tables.make(
         f"Median of {_REPEATS.value} training steps, float32",
-        "sanorm_jax, s",
-        "torch, s",
-        "torch/sanorm_jax",
-        "sanorm_jax, GB",
-        "torch, GB",
-        "compile, s",
+        *("case", "sanorm_jax, s", "torch, s", "torch/sanorm_jax"),
+        *("sanorm_jax, GB", "torch, GB", "compile, s"),
     )
-    bounds = make_table(
+    bounds = tables.make(
         "Time of the step's operations and bytes at the measured rates, as a share of "
         "the step time",
-        "GFLOP",
-        "GFLOP/s",
-        "share",
-        "GB",
-        "GB/s",
-        "share",
+        *("case", "GFLOP", "GFLOP/s", "share", "GB", "GB/s", "share"),
     )
     for case in cases.CASES[_CASES.value]:
         if case.task in _TASKS.value:
@@ -187,8 +166,7 @@ def main():
             m = measure(case, _REPEATS.value, _TORCH.value)
             times.add_row(*times_row(case, m))
             bounds.add_row(*bounds_row(case, m))
-    for table in (times, bounds):
-        Console(width=120).print(table)
+    tables.show(times, bounds)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,9 @@ import dataclasses
 
 import jax
 from absl import flags
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks import tables
 from benchmarks import train_step_cases as cases
 from benchmarks.train_step_cases import Case
 from sanorm_jax.core import commands
@@ -51,9 +50,8 @@ def lower(case: Case) -> jax.stages.Lowered:
 
 def memory_table() -> Table:
     """Return the table of the memory of compiled steps."""
-    table = Table(box=box.MARKDOWN)
-    for name in ("case", "state and inputs, GB", "temporary, GB", "remat, GB", "ratio"):
-        table.add_column(name, justify="left" if name == "case" else "right")
+    columns = ("state and inputs, GB", "temporary, GB", "remat, GB", "ratio")
+    table = tables.make(None, "case", *columns)
     for case in MEMORY_CASES:
         plain, remat = (
             lower(dataclasses.replace(case, remat=remat))
@@ -74,9 +72,8 @@ def memory_table() -> Table:
 def gpu_table() -> Table:
     """Return the table of minimum step times by the data sheets."""
     convolution.tuned_for_cpu = lambda: False  # as on GPUs
-    table = Table(box=box.MARKDOWN)
-    for name in ("step", "TFLOP", "GB", "GPU", "TF32, ms", "bfloat16, ms", "bytes, ms"):
-        table.add_column(name, justify="left" if name in ("step", "GPU") else "right")
+    columns = ("TFLOP", "GB", "GPU", "TF32, ms", "bfloat16, ms", "bytes, ms")
+    table = tables.make(None, "step", *columns)
     for case in cases.PAPER:
         batch_size = cases.PUBLISHED_BATCH_SIZES[case.task]
         factor = batch_size / case.batch_size
@@ -98,8 +95,7 @@ def gpu_table() -> Table:
 
 def main():
     """Print the chosen table."""
-    table = memory_table() if _WHAT.value == "memory" else gpu_table()
-    Console(width=120).print(table)
+    tables.show(memory_table() if _WHAT.value == "memory" else gpu_table())
 
 
 if __name__ == "__main__":

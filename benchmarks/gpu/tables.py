@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
+
+from benchmarks.tables import make as _table
 
 # Implementations of a step: sanorm_jax, and PyTorch, eager and with torch.compile.
 SIDES = ("ours", "eager", "compile")
@@ -40,13 +41,6 @@ def make(results: dict[str, dict[str, Any]]) -> Iterator[Table]:
     if rest.row_count:
         yield rest
     yield _parts(results)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=box.MARKDOWN)
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i else "left")
-    return table
 
 
 def _card(card) -> Table:
