@@ -180,13 +180,6 @@ class StoreWriter(_Layout):
             )
         return cls(root, recorded)
 
-    @property
-    def complete(self) -> bool:
-        """Whether the store is marked complete and no shard is missing."""
-        return self.manifest["complete"] and not any(
-            self.missing_shards(split) for split in self.splits
-        )
-
     def _array(self, split: str, field: str) -> ts.TensorStore:
         shape, dtype = self.fields[field]
         count = self.num_examples(split)

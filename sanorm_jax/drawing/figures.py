@@ -262,7 +262,6 @@ def heat_maps(
     ylabel: str,
     xlabel: str,
     label: str,
-    limits: tuple[float, float] | None = None,
 ) -> Figure:
     """Show a metric over two settings, such as slots x objects, with its numbers.
 
@@ -275,7 +274,6 @@ def heat_maps(
       ylabel: Label of the rows.
       xlabel: Label of the columns.
       label: Label of the values.
-      limits: Ends of the color scale; by default those of the values.
 
     Raises:
       ValueError: The values do not fit the names.
@@ -289,7 +287,7 @@ def heat_maps(
             names = f"{len(rows)} x {len(columns)} names"
             raise ValueError(f"{values.shape} values, {names}")
     stacked = np.ma.stack(list(panels.values()))
-    low, high = limits or (stacked.min(), stacked.max())
+    low, high = stacked.min(), stacked.max()
     across = min(len(panels), 2)
     down = -(-len(panels) // across)
     size = (1.6 + 0.42 * len(columns) * across, 0.9 + (0.3 * len(rows) + 0.3) * down)

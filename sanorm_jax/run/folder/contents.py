@@ -40,10 +40,10 @@ def _params_first(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (name.startswith("opt_state/"), name))
 
 
-def list_some(names: list[str], maximum: int = 4) -> str:
-    """Return the first names and the number of remaining ones."""
-    shown = ", ".join(names[:maximum])
-    hidden = len(names) - maximum
+def list_some(names: list[str]) -> str:
+    """Return the first four names and the number of remaining ones."""
+    shown = ", ".join(names[:4])
+    hidden = len(names) - 4
     return f"{shown} and {hidden} more" if hidden > 0 else shown
 
 

@@ -57,11 +57,8 @@ def merge(
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Return the rows of a `results.json`.
-
-    Rows without a method are from before there were baselines, and are of the model.
-    """
-    return [{"method": MODEL} | row for row in json.loads(path.read_text())]
+    """Return the rows of a `results.json`."""
+    return json.loads(path.read_text())
 
 
 def _setting(row: dict[str, Any]) -> tuple:
