@@ -63,9 +63,13 @@ def define_config(description: str) -> flags.FlagHolder:
     Args:
       description: Help text.
     """
-    config = config_flags.DEFINE_config_file(
-        "config", None, description, flag_values=flags.FLAGS
-    )
+    try:
+        # This reads the files of `--flagfile`.
+        config = config_flags.DEFINE_config_file(
+            "config", None, description, flag_values=flags.FLAGS
+        )
+    except flags.Error as error:
+        commands.exit_for(error)
     flags.FLAGS["config"].parser = _ConfigFile("config")
     return config
 

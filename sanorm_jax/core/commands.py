@@ -7,7 +7,7 @@ import pathlib
 import sys
 import typing
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from absl import app, flags
 
@@ -132,8 +132,14 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        # absl says "flag --num_workers=many: invalid literal for int()".
-        sys.exit(fail(" ".join(str(error).split()).removeprefix("flag ")))
+        exit_for(error)
+
+
+def exit_for(error: flags.Error) -> NoReturn:
+    """Print an error of absl as one line and exit."""
+    # absl says "flag --num_workers=many: invalid literal for int()".
+    text = " ".join(str(error).split()).removeprefix("flag ")
+    sys.exit(fail(text.replace("ERROR:: Unable to open flagfile", "--flagfile")))
 
 
 def main(
