@@ -19,7 +19,7 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, list_some
 
 from . import layouts, weights
 
@@ -176,7 +176,7 @@ def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
         m[1] for n in graph.names if (m := re.search(r"encoder\.layer\.(\d+)\.", n))
     }
     if len(starts) != 1 or not layers:
-        found = weights.summary(n for n in graph.names if "::" not in n)
+        found = list_some(n for n in graph.names if "::" not in n)
         raise UserError(
             f"{path}: contains {found or 'no named tensors'}; export Hugging Face's "
             "Dinov2"

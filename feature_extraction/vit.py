@@ -15,7 +15,7 @@ from absl import logging
 from torch import nn
 from torch.nn import functional
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, list_some
 
 from . import layouts, weights
 from .options import Options
@@ -282,8 +282,8 @@ def _fit(name: str, model: nn.Module, state: Mapping[str, torch.Tensor], where: 
         missing = [key for key in missing if not key.startswith(_HEADS)]
         if missing or unknown:
             raise ValueError(
-                f"{len(missing)} missing: {weights.summary(missing)}; "
-                f"{len(unknown)} unknown: {weights.summary(unknown)}"
+                f"{len(missing)} missing: {list_some(missing)}; "
+                f"{len(unknown)} unknown: {list_some(unknown)}"
             )
     except Exception as error:
         reason = " ".join(str(error).split())[:300]

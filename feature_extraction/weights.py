@@ -2,7 +2,7 @@
 
 import pathlib
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import safetensors
@@ -11,7 +11,7 @@ import torch
 from absl import logging
 
 from sanorm_jax.core import commands, files
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, list_some
 
 Tensors = Mapping[str, torch.Tensor]
 # Keys under which training programs save the model's state, in order of precedence.
@@ -109,10 +109,10 @@ def find_state(path: pathlib.Path, content: Any) -> dict[str, torch.Tensor]:
         found = (inner.get(name) for name in _STATE_NAMES)
         state = next((value for value in found if isinstance(value, Mapping)), None)
         if state is None:
-            keys = map(str, content) if isinstance(content, Mapping) else []
+            keys = content if isinstance(content, Mapping) else []
             raise UserError(
                 f"{path}: contains no state dict of a model but "
-                f"{summary(keys) or type(content).__name__}; save it under one of "
+                f"{list_some(keys) or type(content).__name__}; save it under one of "
                 f"{', '.join(_STATE_NAMES)}"
             )
     for prefix in _PREFIXES * 2:
@@ -127,13 +127,6 @@ def _is_state(content: Any) -> bool:
         and bool(content)
         and all(isinstance(value, torch.Tensor) for value in content.values())
     )
-
-
-def summary(names: Iterable[str]) -> str:
-    """Return the first five names and the number of the others."""
-    names = list(names)
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 def convert(

@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, list_some
 from sanorm_jax.run.folder import contents
 from sanorm_jax.run.folder.workdir import CHECKPOINTS
 
@@ -148,7 +148,7 @@ def _newest(manager, directory, template, step, part):
         if step not in steps:
             raise UserError(
                 f"{directory}: no checkpoint of step {step}; there are "
-                f"{contents.list_some([str(s) for s in steps]) or 'none'}"
+                f"{list_some(steps) or 'none'}"
             )
         steps = [step]
     reason = ""
@@ -168,7 +168,7 @@ def _newest(manager, directory, template, step, part):
         return None
     raise UserError(
         f"{directory}: no checkpoint can be read, of steps "
-        f"{contents.list_some([str(s) for s in steps[::-1]])} ({reason}); restore them "
+        f"{list_some(steps[::-1])} ({reason}); restore them "
         "from a backup, or choose another --workdir"
     )
 
@@ -192,5 +192,5 @@ def _read(manager, step: int, template: Any, part: bool):
         # Orbax does not store empty collections.
         state = {name: state.get(name) or {} for name in template}
     if damaged := contents.damaged(state, leaves):
-        raise ValueError(f"wrong checksum of {contents.list_some(damaged)}")
+        raise ValueError(f"wrong checksum of {list_some(damaged)}")
     return state, meta | {"step": step}

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, list_some
 
 # Shape, dtype and checksum of each array, by path.
 Description = dict[str, dict[str, Any]]
@@ -38,13 +38,6 @@ def describe(tree: Any) -> Description:
 def _params_first(names: Iterable[str]) -> list[str]:
     # Only a few names are shown, and those of the optimizer repeat the parameters.
     return sorted(names, key=lambda name: (name.startswith("opt_state/"), name))
-
-
-def list_some(names: list[str]) -> str:
-    """Return the first four names and the number of remaining ones."""
-    shown = ", ".join(names[:4])
-    hidden = len(names) - 4
-    return f"{shown} and {hidden} more" if hidden > 0 else shown
 
 
 def compare(saved: Description, template: Any, where: str):
