@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sanorm_jax.core.errors import UserError, check_name
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.models import layers
 
 
@@ -109,13 +109,3 @@ INITIAL_SLOTS = {
     # Bi-level optimization: `SlotAttention` passes the gradient on to the queries.
     "bo_qsa": learned,
 }
-
-
-def make(name: str):
-    """Return an entry of `INITIAL_SLOTS`.
-
-    Raises:
-      UserError: The name is unknown.
-    """
-    check_name("slot_init", name, INITIAL_SLOTS)
-    return INITIAL_SLOTS[name]

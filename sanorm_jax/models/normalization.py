@@ -200,9 +200,8 @@ def canonical_name(name: str) -> str:
     Raises:
       UserError: The name is unknown.
     """
-    canonical = ALIASES.get(name, name)
     check_name("update_normalization", name, [*NORMALIZATIONS, *ALIASES])
-    return canonical
+    return ALIASES.get(name, name)
 
 
 def make(name: str, num_train_slots: int, axis_name: str | None = None):

@@ -12,11 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, check_name
 from sanorm_jax.models import attention as attention_lib
-from sanorm_jax.models import initial_slots as initial_slots_lib
 from sanorm_jax.models import layers, masking, normalization
 from sanorm_jax.models.adaptive import KeepHead
+from sanorm_jax.models.initial_slots import INITIAL_SLOTS
 from sanorm_jax.models.position_embedding import SoftPositionEmbedding
 
 
@@ -167,7 +167,8 @@ class SlotAttention(nn.Module):
             )
         if mask is not None:
             masking.check(mask, *shape[:2])
-        draw = initial_slots_lib.make(self.slot_init)
+        check_name("slot_init", self.slot_init, INITIAL_SLOTS)
+        draw = INITIAL_SLOTS[self.slot_init]
         if initial_slots is not None:
             if self.is_initializing():
                 draw(self, tokens, jnp.zeros(shape), mask)
