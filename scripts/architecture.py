@@ -9,7 +9,6 @@ implies are omitted.
 
 import ast
 import collections
-import graphlib
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -56,15 +55,6 @@ def _imported(path: pathlib.Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return {_module(name) for name in names if name.startswith("sanorm_jax.")}
-
-
-def cycle(dependencies: dict[str, set[str]]) -> list[str]:
-    """Return modules that depend on each other in a cycle; empty if there is none."""
-    try:
-        graphlib.TopologicalSorter(dependencies).prepare()
-    except graphlib.CycleError as error:
-        return error.args[1]
-    return []
 
 
 def reduced(dependencies: dict[str, set[str]]) -> list[tuple[str, str]]:

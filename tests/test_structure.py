@@ -1,6 +1,7 @@
 """The dependencies between packages, and links between pages."""
 
 import ast
+import graphlib
 import importlib
 import pathlib
 import re
@@ -104,10 +105,8 @@ def test_every_module_is_of_a_room(architecture):
 
 def test_dependencies_are_acyclic(architecture):
     arrows = architecture.imports()
-    assert architecture.cycle(arrows) == []
     assert {"study", "train"} <= arrows.keys()
-    arrows["models"] = {"study"}
-    assert set(architecture.cycle(arrows)) >= {"models", "study"}
+    graphlib.TopologicalSorter(arrows).prepare()  # raises for a cycle
 
 
 def test_pages_link_to_what_there_is():

@@ -177,13 +177,6 @@ def test_features_of_another_encoder_are_refused(tmp_path):
     assert str(tmp_path / "random-patches") in str(e.value)
 
 
-def test_an_incomplete_store_is_rejected(tmp_path):
-    dataset = stores.random_dataset(tmp_path, SPLITS)
-    dataset._stores["features"].shard_file("train", "features", 1).unlink()
-    with pytest.raises(UserError, match="missing shards: train 1 of 5"):
-        pipeline.open_dataset(tmp_path, "random", encoder="random")
-
-
 def test_a_missing_store_and_field_are_named(tmp_path, dataset):
     with pytest.raises(UserError, match="not a store"):
         pipeline.open_dataset(tmp_path, "absent")

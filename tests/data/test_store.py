@@ -285,24 +285,3 @@ def test_the_fingerprint_is_a_function_of_the_content(root, tmp_path):
     same = _create(tmp_path / "elsewhere", examples_per_shard=5)
     other = _create(tmp_path / "other", settings={"image_size": 20, "seed": 3})
     assert Store.open(root).fingerprint == same.fingerprint != other.fingerprint
-
-
-def test_a_source_may_be_written_in_any_order_by_two_writers(tmp_path):
-    source = stores.write_source(tmp_path / "a", {"train": 20})
-    one = StoreWriter.create(
-        tmp_path / "b",
-        **{
-            key: source.manifest[key]
-            for key in ("dataset", "source", "settings", "examples_per_shard")
-        },
-        fields=source.fields,
-        splits=source.splits,
-    )
-    two = StoreWriter(one.root, one.manifest)
-    store = Store.open(tmp_path / "a")
-    for writer, shard in ((two, 2), (one, 0), (two, 1), (one, 1)):
-        indices = np.arange(*writer.shard_range("train", shard))
-        columns = {f: store.read("train", f, indices) for f in store.fields}
-        writer.write_shard("train", shard, columns)
-    assert one.finish()
-    assert stores.files(tmp_path / "b") == stores.files(tmp_path / "a")

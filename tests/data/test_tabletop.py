@@ -1,8 +1,5 @@
 import dataclasses
 import importlib.util
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +10,7 @@ from sanorm_jax.data.sources import tabletop
 from sanorm_jax.data.sources.base import Options
 from sanorm_jax.data.store import Store
 from sanorm_jax.data.tabletop import assets, catalogue
+from tests import commands
 from tests.data import tabletop_fixture
 
 if any(importlib.util.find_spec(name) is None for name in tabletop._NEEDED):
@@ -21,7 +19,6 @@ if any(importlib.util.find_spec(name) is None for name in tabletop._NEEDED):
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data.tabletop import physics, pictures, scenes
 
-ROOT = pathlib.Path(__file__).parents[2]
 SIZE = 48
 
 
@@ -308,17 +305,16 @@ def test_the_command_names_a_damaged_asset(data_dir, tmp_path):
     cache = assets.folder(tmp_path)
     cache.parent.mkdir(parents=True)
     cache.symlink_to(assets.folder(data_dir))
-    command = [
-        *(sys.executable, "-m", "data.prepare", "--dataset=tabletop"),
-        *("--splits=train:33", "--image_size=16", "--max_objects=3"),
-        *(f"--data_dir={tmp_path}", "--num_workers=1"),
-    ]
+    flags = (
+        *("--dataset=tabletop", "--splits=train:33", "--image_size=16"),
+        *("--max_objects=3", f"--data_dir={tmp_path}", "--num_workers=1"),
+    )
     paths = [assets.floor_path(cache, name) for name in catalogue.SEEN_FLOORS]
     contents = [path.read_bytes() for path in paths]
     for path in paths:
         path.write_bytes(b"no")
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = commands.run("data.prepare", *flags)
     finally:
         for path, content in zip(paths, contents, strict=True):
             path.write_bytes(content)
@@ -327,7 +323,7 @@ def test_the_command_names_a_damaged_asset(data_dir, tmp_path):
     assert line.startswith("error: ")
     assert ".npz: missing or damaged" in line
     assert "Traceback" not in done.stderr
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = commands.run("data.prepare", *flags)
     assert done.returncode == 0, done.stderr
     assert Store.open(tmp_path / "tabletop").splits == {"train": 33}
 
@@ -344,11 +340,6 @@ def test_the_command_names_a_damaged_asset(data_dir, tmp_path):
 def test_bad_options_are_named(changes, message):
     with pytest.raises(UserError, match=message):
         tabletop.build(dataclasses.replace(Options(), **changes))
-
-
-def test_frames_are_for_tabletop_alone():
-    with pytest.raises(UserError, match="--frames: not used by --dataset=shapes"):
-        prepare.prepare("shapes", Options(frames=3))
 
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch):

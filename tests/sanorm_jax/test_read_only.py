@@ -2,17 +2,13 @@
 
 import contextlib
 import os
-import pathlib
 import subprocess
-import sys
 
 import pytest
 
 from sanorm_jax import evaluate, train
-from tests import tiny
+from tests import commands, tiny
 from tests.faults import harm
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +18,6 @@ def run(data_dir, tmp_path_factory):
     assert train.train(config, path) == 0
     evaluate.evaluate(config, path, num_slots=[4])
     return path
-
-
-def _command(*arguments, **options):
-    command = [sys.executable, "-m", "sanorm_jax", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, **options
-    )
 
 
 def _error(done) -> str:
@@ -55,7 +44,7 @@ def _read_only(folder, place):
 @pytest.mark.parametrize("verb", ["evaluate", "segment", "report"])
 def test_a_read_only_run_is_refused_before_the_work(verb, run, tmp_path):
     with _read_only(run, tmp_path / "run") as place:
-        done = _command(verb, f"--workdir={place}")
+        done = commands.run("sanorm_jax", verb, f"--workdir={place}")
     line = _error(done)
     assert str(place) in line and "not writable (Read-only file system)" in line
     # Nothing was done before.
@@ -68,7 +57,8 @@ def test_a_file_in_the_way_is_named(run, tmp_path):
         if path.name != "evaluations":
             (tmp_path / "run" / path.name).symlink_to(path)
     (tmp_path / "run/evaluations").write_text("in the way")
-    line = _error(_command("evaluate", f"--workdir={tmp_path / 'run'}"))
+    workdir = f"--workdir={tmp_path / 'run'}"
+    line = _error(commands.run("sanorm_jax", "evaluate", workdir))
     assert "run/evaluations: not writable (Not a directory)" in line
 
 
@@ -81,5 +71,5 @@ def test_a_full_disk_is_one_line(run, tmp_path):
                 (disk / "run" / path.name).symlink_to(path)
         harm.fill(disk / "filler")
         flags = ("evaluate", f"--workdir={disk / 'run'}")
-        line = _error(_command(*flags, env=os.environ | {"TMPDIR": str(tmp_path)}))
+        line = _error(commands.run("sanorm_jax", *flags, TMPDIR=str(tmp_path)))
     assert f"{disk / 'run'}" in line and "No space left on device" in line

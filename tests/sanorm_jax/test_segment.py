@@ -15,9 +15,8 @@ from sanorm_jax.data import pipeline
 from sanorm_jax.data.prepare import prepare
 from sanorm_jax.data.sources.base import Options
 from sanorm_jax.run.parameters.init_from import load_variables
-from tests import stores, tiny
+from tests import commands, stores, tiny
 
-ROOT = pathlib.Path(__file__).parents[2]
 SIZE = 16
 FLAGS = ("--encoder=patches", "--patch_size=4")
 NAMES = ["a.jpg", "a.png", "deep/frame_0001.png", "z.jpeg"]
@@ -45,13 +44,8 @@ def data(tmp_path_factory):
 
 
 def _extract(data_dir, name, dataset, *flags):
-    command = [sys.executable, "-m", "feature_extraction.extract", f"--name={name}"]
-    return subprocess.run(
-        [*command, f"--data_dir={data_dir}", f"--dataset={dataset}", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    options = (f"--name={name}", f"--data_dir={data_dir}", f"--dataset={dataset}")
+    return commands.run("feature_extraction.extract", *options, *flags)
 
 
 def _train(data, path, name="dinosaur", **changes):
@@ -70,7 +64,7 @@ def _make(*arguments):
     binaries = pathlib.Path(sys.executable).parent
     return subprocess.run(
         ["make", "-o", ".venv/.run", "segment", f"BIN={binaries}", *arguments],
-        cwd=ROOT,
+        cwd=commands.ROOT,
         capture_output=True,
         text=True,
         env=os.environ | {"MAKEFLAGS": ""},
@@ -184,8 +178,6 @@ def test_bad_input_is_named(run, tmp_path):
     config, workdir = run
     with pytest.raises(UserError, match="--num_slots=257: label maps hold at most 256"):
         segment.segment(config, workdir, num_slots=[257])
-    with pytest.raises(UserError, match="--num_slots=0"):
-        segment.segment(config, workdir, num_slots=[0])
     with pytest.raises(UserError, match=r"data\.json: missing"):
         segment.segment(config, tmp_path)
     (tmp_path / "data.json").write_text("{")

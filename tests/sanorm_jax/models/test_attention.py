@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sanorm_jax.core.errors import UserError
 from sanorm_jax.models import attention
 from sanorm_jax.models.slot_attention import SlotAttention
 from tests.sanorm_jax.models.variables import random_variables
@@ -73,16 +72,3 @@ def test_attention_of_several_heads_sums_to_one(name):
     slots, maps = model.apply(variables, INPUTS, train=False, noise=NOISE)
     assert slots.shape == (2, 4, 8)
     np.testing.assert_allclose(maps.sum(1), np.ones((2, 10)), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"attention": "emd"}, "attention='emd': is unknown; use one of softmax"),
-        ({"num_heads": 3}, "num_heads=3: does not divide the common dimension 8"),
-    ],
-)
-def test_wrong_options_are_errors(options, words):
-    with pytest.raises(UserError) as caught:
-        random_variables(SlotAttention(4, 8, **options), INPUTS, train=True)
-    assert words in str(caught.value)

@@ -14,25 +14,19 @@ from tests.sanorm_jax.models.variables import random_variables, with_dtype
 SLOTS = SlotAttention(num_slots=3, slot_dim=8, hidden_dim=16)
 IMAGES = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3), minval=-1)
 FEATURES = jax.random.normal(jax.random.key(0), (2, 12, 10))
-# Of the gradient's length; 8 bits of a product are 0.4 %.
-MOST = 0.1
+DINOSAUR_REMAT = Dinosaur(SLOTS, decoder_hidden_dim=16, remat=True)
+PROPERTIES = "predicted_properties"
+# Share of the gradient's length; 8 bits of a product are 0.4 %.
+MAX_ERROR = 0.1
 
 
 @pytest.mark.parametrize(
     ("model", "inputs", "output"),
     [
         (Autoencoder(SLOTS, feature_dim=6, image_size=16), IMAGES, "reconstruction"),
-        (
-            SetPredictor(SLOTS, feature_dim=6, image_size=16),
-            IMAGES,
-            "predicted_properties",
-        ),
+        (SetPredictor(SLOTS, feature_dim=6, image_size=16), IMAGES, PROPERTIES),
         (Dinosaur(SLOTS, decoder_hidden_dim=16), FEATURES, "reconstruction"),
-        (
-            Dinosaur(SLOTS, decoder_hidden_dim=16, remat=True),
-            FEATURES,
-            "reconstruction",
-        ),
+        (DINOSAUR_REMAT, FEATURES, "reconstruction"),
     ],
     ids=["autoencoder", "set_predictor", "dinosaur", "dinosaur_remat"],
 )
@@ -45,6 +39,7 @@ def test_gradients_in_bfloat16_are_near_those_in_float32(model, inputs, output):
             out = with_dtype(model, dtype).apply(
                 {"params": params}, inputs, train=True, noise=noise
             )
+            assert all(value.dtype == jnp.float32 for value in out.values())
             return jnp.mean(jnp.square(out[output] - 1))
 
         return jax.tree.leaves(jax.jit(jax.grad(loss))(params))
@@ -57,4 +52,4 @@ def test_gradients_in_bfloat16_are_near_those_in_float32(model, inputs, output):
     )
     error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
     # Not zero: else the dtype would have been passed over.
-    assert 1e-4 < error < MOST
+    assert 1e-4 < error < MAX_ERROR

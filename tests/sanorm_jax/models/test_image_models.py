@@ -1,7 +1,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,11 +8,10 @@ from sanorm_jax.core.errors import UserError
 from sanorm_jax.models.autoencoder import Autoencoder, SubPixelDecoder
 from sanorm_jax.models.set_predictor import SetPredictor
 from sanorm_jax.models.slot_attention import SlotAttention
-from tests.sanorm_jax.models.variables import random_variables, with_dtype
+from tests.sanorm_jax.models.variables import random_variables
 
 RNGS = {"params": jax.random.key(1), "slots": jax.random.key(2)}
 SLOTS = SlotAttention(num_slots=3, slot_dim=8, hidden_dim=16)
-BATCH_NORM = SLOTS.clone(update_normalization="batch_norm")
 
 
 def _images(size):
@@ -110,35 +108,6 @@ def test_set_predictor_reads_features_in_place_of_images():
     assert np.abs(moved - out["predicted_properties"]).max() > 1e-4
     with pytest.raises(UserError, match="8 tokens are no square"):
         predict(features[:, :8])
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        Autoencoder(BATCH_NORM, image_size=16, feature_dim=6),
-        SetPredictor(BATCH_NORM, image_size=16, feature_dim=6),
-    ],
-    ids=["autoencoder", "set_predictor"],
-)
-def test_bfloat16_is_near_float32(model):
-    variables = random_variables(model, _images(16), train=True)
-    noise = jax.random.normal(jax.random.key(3), (2, 3, 8))
-
-    def run(dtype):
-        low = with_dtype(model, dtype)
-        apply = jax.jit(
-            lambda v: low.apply(
-                v, _images(16), train=True, noise=noise, mutable=["batch_stats"]
-            )[0]
-        )
-        return apply(variables)
-
-    exact, rounded = run(jnp.float32), run(jnp.bfloat16)
-    for name, value in exact.items():
-        assert rounded[name].dtype == value.dtype == jnp.float32
-        np.testing.assert_allclose(
-            rounded[name], value, atol=0.05 * np.abs(value).max(), err_msg=name
-        )
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,3 @@ def test_bo_qsa_and_learned_queries_compute_the_same_slots():
         m.apply(variables, INPUTS, train=True, noise=NOISE)[0] for m in (model, learned)
     )
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
-def test_unknown_initial_slots_are_an_error():
-    with pytest.raises(UserError, match="slot_init='zeros': is unknown; use one of"):
-        _init(slot_init="zeros")

@@ -41,15 +41,12 @@ def test_jit_vmap_over_seeds_and_bfloat16(name):
     seeds = [random_variables(exact, inputs, train=True, seed=i) for i in range(3)]
     variables = jax.tree.map(lambda *leaves: np.stack(leaves), *seeds)
 
+    options = {"train": True, "noise": noise, "mutable": ["batch_stats"]}
+
     def step(model, variables):
         def loss(params):
-            out, updated = model.apply(
-                {**variables, "params": params},
-                inputs,
-                train=True,
-                noise=noise,
-                mutable=["batch_stats"],
-            )
+            given = {**variables, "params": params}
+            out, updated = model.apply(given, inputs, **options)
             return jnp.square(out[0]).mean(), (out, updated)
 
         grads, (out, updated) = jax.grad(loss, has_aux=True)(variables["params"])

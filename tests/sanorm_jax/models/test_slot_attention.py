@@ -214,7 +214,13 @@ def test_wrong_arguments(options, words):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"gru": "lstm"}, "gru='lstm'"), ({"common_dim": 0}, "common_dim=0")],
+    [
+        ({"gru": "lstm"}, "gru='lstm': is unknown; use one of tf"),
+        ({"attention": "emd"}, "attention='emd': is unknown; use one of softmax"),
+        ({"slot_init": "zeros"}, "slot_init='zeros': is unknown; use one of"),
+        ({"common_dim": 0}, "common_dim=0"),
+        ({"num_heads": 3}, "num_heads=3: does not divide the common dimension 8"),
+    ],
 )
 def test_wrong_options(options, words):
     with pytest.raises(UserError) as caught:

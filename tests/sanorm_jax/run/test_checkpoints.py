@@ -29,9 +29,8 @@ def test_a_full_disk_is_logged_and_the_next_checkpoint_tried(disk, caplog):
     checkpoints = Checkpoints(disk, num_checkpoints=2)
     assert checkpoints.save(100, state, {}, wait=True)
     with _full(disk):
-        checkpoints.save(
-            101, state, {}
-        )  # Fails in the background; the next save logs it.
+        # Fails in the background; the next save logs it.
+        checkpoints.save(101, state, {})
         assert not checkpoints.save(102, state, {}, wait=True)
     assert "checkpoint of step 101 not saved" in caplog.text
     assert "checkpoint of step 102 not saved" in caplog.text

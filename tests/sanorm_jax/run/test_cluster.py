@@ -141,14 +141,6 @@ def test_each_task_of_a_node_takes_its_own_gpus(changes, devices, monkeypatch):
     assert cluster.find_local_devices() == devices
 
 
-def test_no_gpu_is_taken_twice(monkeypatch):
-    taken = []
-    for index in range(4):
-        _node(monkeypatch, SLURM_LOCALID=str(index))
-        taken += cluster.find_local_devices()
-    assert sorted(taken) == list(range(8))
-
-
 @pytest.mark.parametrize(("tasks", "count"), [("3(x2)", 3), ("16", 16)])
 def test_tasks_that_cannot_divide_the_gpus_are_named(tasks, count, monkeypatch):
     _node(monkeypatch, SLURM_STEP_TASKS_PER_NODE=tasks)

@@ -16,6 +16,11 @@ POSITION = {"concat": True, "normalize": True, "weight": 0.5}
 LEARNED = {"learnable_dim": 5}
 TOKENS, IMAGES = (1, 7, 5), (1, 16, 16, 3)
 
+
+def _autoencoder(**options):
+    return Autoencoder(SLOTS, feature_dim=4, image_size=16, **options), IMAGES
+
+
 MODELS = {
     "mean": (SlotAttention(**SMALL), TOKENS),
     "layer_norm": (SlotAttention(**SMALL, update_normalization="layer_norm"), TOKENS),
@@ -23,23 +28,14 @@ MODELS = {
     "batch_norm": (SlotAttention(**SMALL, update_normalization="batch_norm"), TOKENS),
     "torch_gru": (SlotAttention(**SMALL, gru="torch", common_dim=8), TOKENS),
     "dinosaur": (Dinosaur(SLOTS, decoder_num_hidden_layers=2), TOKENS),
-    "expanding": (Autoencoder(SLOTS, feature_dim=4, image_size=16), IMAGES),
-    "stationary": (
-        Autoencoder(
-            SLOTS,
-            feature_dim=4,
-            image_size=16,
-            decoder="stationary",
-            encoder_kernel_size=3,
-            encoder_position=POSITION,
-            decoder_position=LEARNED,
-        ),
-        IMAGES,
+    "expanding": _autoencoder(),
+    "stationary": _autoencoder(
+        decoder="stationary",
+        encoder_kernel_size=3,
+        encoder_position=POSITION,
+        decoder_position=LEARNED,
     ),
-    "up_convolve": (
-        Autoencoder(SLOTS, feature_dim=4, image_size=16, decoder="up_convolve"),
-        IMAGES,
-    ),
+    "up_convolve": _autoencoder(decoder="up_convolve"),
     "set_predictor": (SetPredictor(SLOTS, feature_dim=4, image_size=16), IMAGES),
 }
 
