@@ -1,6 +1,5 @@
 """Pages in a real browser: headless Chromium, driven by its DevTools protocol."""
 
-import base64
 import contextlib
 import itertools
 import json
@@ -125,11 +124,6 @@ class Browser:
         point = [{"x": x, "y": y}]
         self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=point)
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-
-    def screenshot(self, path: pathlib.Path):
-        """Write a picture of the window as PNG."""
-        picture = self.call("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(picture["data"]))
 
     def close(self):
         """Close the browser with all its processes."""
