@@ -20,7 +20,7 @@ ENCODER := vit_small_patch14_dinov2.lvd142m
 VIT := $(DATA_DIR)/weights/$(ENCODER).safetensors
 
 .PHONY: demo study properties pixels blocks discovery tabletop paper segment test lint
-.PHONY: clean study_tabletop
+.PHONY: clean study_tabletop slot_count
 .PHONY: weights shapes scenes small_scenes scanned tetrominoes small_shapes
 
 # Train CONFIG in the folder RUN, evaluate it over GRID, and write a report.
@@ -108,6 +108,10 @@ tabletop: scanned
 
 study_tabletop: scanned
 	$(BIN)/python -m sanorm_jax.study --config=configs/study_tabletop.py \
+		--workdir=$(RUN) --config.base.data_dir=$(DATA_DIR)
+
+slot_count: scanned
+	$(BIN)/python -m sanorm_jax.study --config=configs/study_slot_count.py \
 		--workdir=$(RUN) --config.base.data_dir=$(DATA_DIR)
 
 tetrominoes: $(VENV)/.run

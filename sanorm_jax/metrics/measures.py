@@ -49,7 +49,7 @@ def label(measure: str) -> str:
     return f"{kind} ({place})" if place else kind
 
 
-def normalization(name: str) -> str:
+def variant(name: str) -> str:
     """Return how a normalization is written: `batch_norm` as batch norm."""
     if name == "none":
         return "no normalization"

@@ -109,6 +109,8 @@ INITIAL_SLOTS = {
     # Bi-level optimization: `SlotAttention` passes the gradient on to the queries.
     "bo_qsa": learned,
 }
+# Entries with one query per slot, which need as many slots as in training.
+ONE_COUNT = ("learned", "bo_qsa")
 
 
 def make(name: str):

@@ -85,7 +85,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
             "Settings", code=(workdir / workdir_lib.CONFIG_FILE).read_text()
         )
     )
-    name = measures.normalization(config.update_normalization)
+    name = measures.variant(config.update_normalization)
     path = html_page.write_report(
         workdir / FILE,
         f"{_TASKS.get(config.task, config.task)} on {config.dataset}: {name}",

@@ -23,7 +23,7 @@ def test_names_in_words(name, label):
 
 def test_normalizations_have_one_name_in_words():
     names = ("batch_norm", "scalar_batch_norm_single", "constant", "weighted_sum")
-    assert [measures.normalization(name) for name in names] == [
+    assert [measures.variant(name) for name in names] == [
         "batch norm",
         "batch norm",
         "weighted sum",

@@ -26,9 +26,7 @@ def test_rows_count_the_images_of_their_range(study, collected):
     _, (job, _), _ = study
     data, rows = collected
     table, _ = jobs.read_arrays(job.table_path("random", 5))
-    mine = results.select(
-        rows, normalization="weighted_mean", num_slots=5, min_objects=2
-    )
+    mine = results.select(rows, variant="weighted_mean", num_slots=5, min_objects=2)
     assert {row["max_objects"] for row in mine} >= {4, 7, 6}
     for row in mine:
         part = (table["num_objects"] >= 2) & (
@@ -68,7 +66,7 @@ def test_baselines_are_those_of_the_images_in_the_range(study, collected):
 
 def test_summary_is_mean_and_spread_over_seeds():
     place = {"dataset": "d", "num_slots": 7, "min_objects": 1, "max_objects": 6}
-    place |= {"train_setting": "t", "normalization": "n", "resolution": 8}
+    place |= {"train_setting": "t", "variant": "n", "resolution": 8}
     rows = [place | {"num_examples": 4, "seed": s, "m": v} for s, v in ((0, 1), (1, 2))]
     (line,) = results.summarize(rows, ["m"])
     assert line["m_mean"] == 1.5 and line["num_seeds"] == 2
@@ -94,7 +92,7 @@ def test_the_page_and_its_files(study):
     models = results.select(rows, method="model")
     assert len(models) < len(rows)
     cell = results.select(
-        models, normalization="weighted_sum", num_slots=5, min_objects=2, max_objects=6
+        models, variant="weighted_sum", num_slots=5, min_objects=2, max_objects=6
     )[0]
     assert f"<td>{cell['fg_ari_attention_refined']:.3f}</td>" in text
     pictures = {p.name for p in folder.glob("*.png")}
