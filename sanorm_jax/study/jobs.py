@@ -30,7 +30,7 @@ from sanorm_jax import evaluate as evaluate_lib
 from sanorm_jax.core import files
 from sanorm_jax.core.errors import UserError, check_name
 from sanorm_jax.drawing import predictions
-from sanorm_jax.models import initial_slots, normalization
+from sanorm_jax.models import initial_slots, merging, normalization
 from sanorm_jax.run.distribution import preemption
 from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.folder import training_run, writers
@@ -127,6 +127,8 @@ def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]
     for name in ("variants", "seeds", "train_settings"):
         if not len(study[name]):
             raise UserError(f"config.{name}: is empty; set at least one")
+    for threshold in study.merge_thresholds:
+        merging.check_threshold("config.merge_thresholds", threshold)
     for result, name in study.merged.items():
         check_name(f"config.merged.{result}", name, study.variants)
     rates = study.learning_rates or (None,)
