@@ -28,7 +28,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.mechanisms.adaptive = {
         "update_normalization": "weighted_mean",
         "model": {"adaptive": True},
-        "keep_penalty": ((400, 0.0), (600, 0.01)),
+        # Before slots bind to objects, the penalty makes a single slot win.
+        "keep_penalty": ((1_000, 0.0), (1_500, 0.01)),
     }
     config.mechanisms.sinkhorn = {
         "update_normalization": "weighted_mean",
