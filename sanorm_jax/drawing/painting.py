@@ -31,7 +31,7 @@ _SEGMENTS = np.array([to_rgb(color) for color in OKABE_ITO + TOL_MUTED])
 BACKGROUND = np.array(to_rgb("#D0D0D0"))
 IGNORED = np.ones(3)  # pixels without a true label
 # Yellow is too faint for a line on white, so black replaces it.
-_LINES = (*OKABE_ITO[:6], "#000000")
+_LINES = (*OKABE_ITO[:6], "#000000", *TOL_MUTED)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
