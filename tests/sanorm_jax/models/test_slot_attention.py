@@ -202,7 +202,7 @@ def test_initial_parameters():
         ({"num_iterations": 0}, "num_iterations=0"),
         ({"num_slots": 5, "noise": _noise(4)}, "(2, 5, 8)"),
         ({"noise": _noise(4)[:1]}, "(1, 4, 8)"),
-        ({"noise": _noise(4), "initial_slots": _noise(4)}, "exclude"),
+        ({"noise": _noise(4), "initial_slots": _noise(4)}, "given together"),
     ],
 )
 def test_invalid_arguments_are_rejected(options, words):
