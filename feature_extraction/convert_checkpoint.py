@@ -19,8 +19,8 @@ from . import weights
 
 # Keys of the model in checkpoints of DINOSAUR, property prediction, object discovery.
 _MODEL_NAMES = ("model", "set_predictor", "auto_encoder")
-# Prefix of DINOSAUR's frozen ViT, and of a name that only a ViT has: the autoencoder's
-# `encoder` is a CNN.
+# Prefix of DINOSAUR's frozen ViT, and a prefix that only a ViT has, because the
+# `encoder` of the autoencoder is a CNN.
 _VIT, _VIT_MARK = "encoder.", "encoder.patch_embed."
 
 

@@ -104,7 +104,8 @@ def _take_steps(run: TrainingRun, train_step: Callable, evaluate: Callable):
 
     with hosts.agree():
         batches = run.devices.prefetch(_batches(run))
-        # This does not check for requests to stop, so each start takes at least a step.
+        # No check for requests to stop here, so that each start takes at least one
+        # step.
         batch = next(batches, None)
     rates, note = Rates(step), ""
     title = f"training {run.workdir.name}"

@@ -77,7 +77,7 @@ def test_the_wheel_holds_every_module_within_one_package(wheel):
     assert {path.relative_to(ROOT).as_posix() for path in templates} <= set(names)
 
 
-def test_the_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):
+def test_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):
     (tmp_path / "sdist").mkdir()
     archive = _build(source, "sdist", tmp_path / "sdist")
     with tarfile.open(archive) as file:

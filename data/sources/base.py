@@ -34,7 +34,7 @@ def read_text(path: pathlib.Path, hint: str) -> str:
         raise SourceError(f"{path}: unreadable ({error}); download it again") from None
 
 
-# Options that only some datasets have.
+# Options that only some datasets use.
 _OWNERS = {
     "objects": ("shapes", "blocks", "tabletop"),
     "background": ("images",),

@@ -91,7 +91,7 @@ class Task(abc.ABC):
                 f"config.matmul_precision={config.matmul_precision}: is unknown; use "
                 f"one of {', '.join(MATMUL_PRECISIONS)}"
             )
-        # Runs before these fields lack them.
+        # Configs of earlier runs lack these fields.
         self.keep_weight = optimizers.piecewise_linear(config.get("keep_penalty", 0.0))
         self.merge_threshold = config.get("merge_threshold", 0.0)
         merging.check_threshold("config.merge_threshold", self.merge_threshold)
@@ -151,7 +151,7 @@ class Task(abc.ABC):
         num_slots: int,
         num_iterations: int,
     ) -> dict[str, jax.Array]:
-        """Return the model's outputs, in evaluation; similar slots are merged.
+        """Return the model's outputs in evaluation, with similar slots merged.
 
         Args:
           variables: Variables of the model.
@@ -211,10 +211,10 @@ class Task(abc.ABC):
     def keep_penalty(
         self, out: dict[str, jax.Array], step: Any
     ) -> tuple[jax.Array | float, dict[str, jax.Array]]:
-        """Return the penalty on kept slots of an adaptive model, and its scalars.
+        """Return the penalty on kept slots of an adaptive model, and scalars to log.
 
-        It is the expected number of slots kept, times `config.keep_penalty` (AdaSlot,
-        Fan et al., CVPR 2024). For other models it is 0.
+        The penalty is the expected number of kept slots times `config.keep_penalty`
+        (AdaSlot, Fan et al., CVPR 2024). For other models, it is 0.
 
         Args:
           out: Outputs of the model.
@@ -273,7 +273,7 @@ class Task(abc.ABC):
     def segmentation_measures(
         self, batch: Batch, size: int, predicted: jax.Array, num_predicted: int
     ) -> dict[str, jax.Array]:
-        """Return the measures [B] of predicted label maps, see docs/evaluation.md.
+        """Return the measures `[B]` of predicted label maps, see docs/evaluation.md.
 
         If the dataset has classes (`category`), include mBO and mIoU of classes.
 

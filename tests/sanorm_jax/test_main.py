@@ -36,7 +36,7 @@ def _verb(*arguments):
         (["--mode=evaluate"], "Unknown command line flag 'mode'"),
     ],
 )
-def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
+def test_bad_flag_is_reported_without_a_traceback(arguments, message, tmp_path):
     result = _run(*arguments, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 2
     assert message in result.stderr.splitlines()[0]
@@ -80,7 +80,7 @@ def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
         (["report", "--step=3"], "flag 'step'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message):
+def test_bad_input_is_a_one_line_error(arguments, message):
     result = _verb(*arguments)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
@@ -100,7 +100,7 @@ _FLAGS = {
 
 
 @pytest.mark.parametrize("verb", _FLAGS)
-def test_help_lists_the_flags_of_the_verb_alone(verb):
+def test_help_lists_only_the_flags_of_the_verb(verb):
     result = _verb(verb, "--help")
     listed = {
         line.split(":")[0].strip().removeprefix("--")
@@ -124,7 +124,7 @@ print(sorted(sys.modules.keys() & {{"jax", "tensorflow", "torch"}}))
 @pytest.mark.parametrize(
     "argv", [["--help"], ["status", "--help"], ["evaluate", "--help"], ["status"]]
 )
-def test_what_only_reads_imports_no_large_library(argv):
+def test_read_only_verbs_import_no_large_library(argv):
     code = _HELP.format(argv=["sanorm", *argv])
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
@@ -138,7 +138,7 @@ def test_every_verb_can_be_chosen(verb):
     assert "--helpfull" in result.stdout, result.stderr
 
 
-def test_a_scheduler_that_starts_again_on_124_reaches_the_end(data_dir, tmp_path):
+def test_restarting_on_exit_code_124_completes_the_run(data_dir, tmp_path):
     # The time of the first start is over before it has done anything; the second has
     # no limit.
     config = tiny.config(data_dir)

@@ -46,7 +46,7 @@ def test_cosine_falls_to_a_tenth_at_its_end():
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
-def test_every_optimizer_finds_a_minimum_at_the_scheduled_rate(name):
+def test_every_optimizer_reaches_a_minimum_at_the_scheduled_rate(name):
     config = _config(name=name, warmup_steps=0, half_life_steps=30)
     tx, _ = optimizers.create(config)
     params = jnp.array([1.0, -2.0])
@@ -91,7 +91,7 @@ def test_piecewise_linear():
 @pytest.mark.parametrize(
     "knots", [(), "soon", ((0, 1.0), (0, 2.0)), ((5, 1.0), (0, 2.0)), ((0, 1, 2),)]
 )
-def test_wrong_knots(knots):
+def test_invalid_knots_are_rejected(knots):
     with pytest.raises(UserError, match="steps rising"):
         optimizers.piecewise_linear(knots)
 
@@ -106,7 +106,7 @@ def test_wrong_knots(knots):
         ({"clip_norm": -1.0}, "config.optimizer.clip_norm=-1.0"),
     ],
 )
-def test_options_out_of_range(changes, words):
+def test_options_out_of_range_are_rejected(changes, words):
     with pytest.raises(UserError) as caught:
         optimizers.create(_config(**changes))
     assert words in str(caught.value)

@@ -53,7 +53,7 @@ def _read_only(folder, place):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
 @pytest.mark.parametrize("verb", ["evaluate", "segment", "report"])
-def test_a_read_only_run_is_refused_before_the_work(verb, run, tmp_path):
+def test_read_only_run_is_rejected_before_work_starts(verb, run, tmp_path):
     with _read_only(run, tmp_path / "run") as place:
         done = _command(verb, f"--workdir={place}")
     line = _error(done)
@@ -62,7 +62,7 @@ def test_a_read_only_run_is_refused_before_the_work(verb, run, tmp_path):
     assert done.stderr.splitlines() == [line]
 
 
-def test_a_file_in_the_way_is_named(run, tmp_path):
+def test_file_in_place_of_a_folder_is_reported(run, tmp_path):
     (tmp_path / "run").mkdir()
     for path in run.iterdir():
         if path.name != "evaluations":
@@ -73,7 +73,7 @@ def test_a_file_in_the_way_is_named(run, tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may mount a small disk")
-def test_a_full_disk_is_one_line(run, tmp_path):
+def test_full_disk_is_a_one_line_error(run, tmp_path):
     with harm.small_disk(tmp_path / "disk", "1M") as disk:
         (disk / "run").mkdir()
         for path in run.iterdir():

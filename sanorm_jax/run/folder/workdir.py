@@ -38,7 +38,7 @@ FREE_FIELDS = frozenset(
     }
 )
 
-# Fields that the configs of earlier runs lack, with what those runs were trained with.
+# Fields that configs of earlier runs lack, with the values that those runs used.
 _ADDED = {
     "keep_penalty": [[0, 0.0]],
     "merge_threshold": 0.0,
@@ -167,8 +167,8 @@ def _lock(file: IO, workdir: pathlib.Path) -> bool:
         return try_lock(file)
     except LocksUnsupportedError as error:
         logging.warning(
-            "--workdir=%s: the file system does not support locks (%s); do not train "
-            "there twice at the same time",
+            "--workdir=%s: the file system does not support locks (%s); do not start a "
+            "second training there",
             workdir,
             error.strerror,
         )

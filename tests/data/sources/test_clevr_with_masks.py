@@ -27,7 +27,7 @@ def test_the_files_are_those_that_the_published_reader_reads(scenes):
 
 
 @pytest.mark.parametrize("size", [64, 192])
-def test_other_sizes_take_the_pixels_that_the_settings_name(size):
+def test_resizing_samples_the_recorded_pixels(size):
     scene = fixtures.clevr_scene(np.random.default_rng(3), 10)
     values = scene | {"mask": scene["mask"][..., 0]}
     example = clevr_with_masks.convert(values, size)
@@ -41,7 +41,7 @@ def test_other_sizes_take_the_pixels_that_the_settings_name(size):
     np.testing.assert_allclose(example["pixel_coords"][:, :2], expected, rtol=1e-5)
 
 
-def test_options_out_of_range_are_refused(scenes, tmp_path):
+def test_options_out_of_range_are_rejected(scenes, tmp_path):
     path, _ = scenes
     for image_size, source, message in (
         (200, path, "--image_size=200: out of range; choose 16 to 192"),

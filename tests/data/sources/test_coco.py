@@ -62,7 +62,7 @@ def test_coco_becomes_a_store(coco, tmp_path):
         assert store.column(split, "image_id").tolist() == numbers
 
 
-def test_images_can_be_chosen_by_their_number_of_objects(coco, tmp_path):
+def test_images_can_be_selected_by_number_of_objects(coco, tmp_path):
     shared.write_store("coco", coco, tmp_path)
     dataset = pipeline.open_dataset(tmp_path, "coco")
     assert pipeline.select(dataset, "train", min_objects=1).tolist() == [0, 1, 3, 4, 5]
@@ -186,7 +186,7 @@ def _image(**changes):
         ("train2017", shutil.rmtree, "train2017: missing"),
     ],
 )
-def test_what_is_wrong_with_coco_is_named_and_leaves_no_store(
+def test_malformed_coco_is_reported_and_leaves_no_store(
     copy, tmp_path, file, harm, message
 ):
     harm(copy / file)
@@ -196,7 +196,7 @@ def test_what_is_wrong_with_coco_is_named_and_leaves_no_store(
     assert not (tmp_path / "coco").exists()
 
 
-def test_what_other_tools_write_is_read_alike(coco, copy, tmp_path):
+def test_variants_written_by_other_tools_are_read(coco, copy, tmp_path):
     """Without `iscrowd`, with whole numbers as floats and a polygon of two points."""
 
     def change(content):
@@ -216,7 +216,7 @@ def test_what_other_tools_write_is_read_alike(coco, copy, tmp_path):
     assert found.manifest["source"]["splits"]["train"]["polygons_left_out"] == 1
 
 
-def test_a_damaged_image_costs_no_finished_shard(copy, tmp_path, monkeypatch):
+def test_damaged_image_does_not_remove_finished_shards(copy, tmp_path, monkeypatch):
     monkeypatch.setattr(photographs, "_PER_SHARD", 2)
     last = copy / "train2017" / "000000006035.jpg"
     content = last.read_bytes()
@@ -259,14 +259,14 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(seed):
         ("coco", {"max_objects": 5}, "--max_objects: not used by --dataset=coco"),
     ],
 )
-def test_bad_options_are_named(coco, tmp_path, dataset, options, message):
+def test_bad_options_are_rejected(coco, tmp_path, dataset, options, message):
     options = {"source": coco, "data_dir": tmp_path} | options
     with pytest.raises(UserError, match=message):
         prepare(dataset, Options(**options))
     assert not list(tmp_path.iterdir())
 
 
-def test_an_image_of_too_many_objects_is_refused(coco, monkeypatch, tmp_path):
+def test_image_with_too_many_objects_is_rejected(coco, monkeypatch, tmp_path):
     monkeypatch.setattr(photographs, "MOST_OBJECTS", 1)
     with pytest.raises(SourceError, match="has 2 objects, but label maps hold 1"):
         shared.write_store("coco", coco, tmp_path)

@@ -94,7 +94,7 @@ def test_tetrominoes_are_those_of_the_file(tetrominoes, tmp_path):
         np.testing.assert_allclose(row["pixel_coords"][:, 0], image["x"][1:], rtol=1e-6)
 
 
-def test_lost_shards_are_written_again_alike(tetrominoes, tmp_path):
+def test_lost_shards_are_rewritten_identically(tetrominoes, tmp_path):
     path, _ = tetrominoes
     splits = {"train": 5, "validation": 3}
     store = _prepare("tetrominoes", path, tmp_path, splits=splits)
@@ -132,7 +132,7 @@ def _empty(path, target):
 @pytest.mark.parametrize(
     "damage", [_truncated, _no_gzip, _no_records, _flipped, _empty]
 )
-def test_damaged_files_are_named_and_leave_nothing(damage, tetrominoes, tmp_path):
+def test_damaged_files_are_reported_and_leave_no_store(damage, tetrominoes, tmp_path):
     path, _ = tetrominoes
     bad = tmp_path / "bad.tfrecords"
     damage(path, bad)
@@ -142,7 +142,7 @@ def test_damaged_files_are_named_and_leave_nothing(damage, tetrominoes, tmp_path
     assert not (tmp_path / "tetrominoes").exists()
 
 
-def test_a_damaged_file_costs_no_finished_store(tetrominoes, tmp_path):
+def test_damaged_file_does_not_remove_a_finished_store(tetrominoes, tmp_path):
     path, _ = tetrominoes
     there = _prepare("tetrominoes", path, tmp_path, splits={"train": 9})
     bad = tmp_path / path.name
@@ -152,7 +152,7 @@ def test_a_damaged_file_costs_no_finished_store(tetrominoes, tmp_path):
     assert Store.open(there.root).manifest["complete"]
 
 
-def test_another_datasets_file_is_refused(tetrominoes, scenes, tmp_path):
+def test_file_of_another_dataset_is_rejected(tetrominoes, scenes, tmp_path):
     message = r"%s_train.*: record 0 .*; pass the file of the dataset"
     with pytest.raises(UserError, match=message % "tetrominoes"):
         _prepare("clevr_with_masks", tetrominoes[0], tmp_path)
@@ -161,7 +161,7 @@ def test_another_datasets_file_is_refused(tetrominoes, scenes, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_more_examples_than_records_are_refused(tetrominoes, tmp_path):
+def test_requesting_too_many_examples_is_an_error(tetrominoes, tmp_path):
     path, _ = tetrominoes
     with pytest.raises(UserError, match=r"has 9 records, but the splits need 12"):
         _prepare("tetrominoes", path, tmp_path, splits={"train": 8, "test": 4})
@@ -176,12 +176,12 @@ def test_more_examples_than_records_are_refused(tetrominoes, tmp_path):
         ({"seed": 2}, "--seed"),
     ],
 )
-def test_options_without_meaning_are_refused(options, message, tetrominoes, tmp_path):
+def test_unused_options_are_rejected(options, message, tetrominoes, tmp_path):
     with pytest.raises(UserError, match=message):
         _prepare("tetrominoes", tetrominoes[0], tmp_path, **options)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"nowhere.*not found"):
         _prepare("tetrominoes", tmp_path / "nowhere.tfrecords", tmp_path)
 

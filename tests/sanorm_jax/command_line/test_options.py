@@ -27,7 +27,7 @@ def _run(*arguments, config="configs/shapes.py"):
     )
 
 
-def test_values_are_read_as_people_type_them():
+def test_values_are_parsed_as_users_write_them():
     result = _run(
         "--config.num_train_steps=1e3",
         "--config.batch_size=1.6e+1",
@@ -82,7 +82,7 @@ def test_named_evaluations_of_a_run_and_of_a_study_s_runs_can_be_set():
         ("--seeds=3", "Unknown command line flag 'seeds'"),
     ],
 )
-def test_what_is_wrong_is_one_line(argument, message):
+def test_errors_are_one_line(argument, message):
     result = _run(argument)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()

@@ -38,7 +38,7 @@ def label_maps(num_labels):
 
 @settings(max_examples=150, deadline=None)
 @given(label_maps(NUM_TRUE), label_maps(NUM_PREDICTED))
-def test_metrics_equal_the_plain_ones(true, predicted):
+def test_metrics_match_plain_implementations(true, predicted):
     result = jax.device_get(all_metrics(true, predicted))
     for b in range(BATCH):
         pair = true[b], predicted[b]
@@ -61,7 +61,9 @@ def test_metrics_equal_the_plain_ones(true, predicted):
     st.permutations(range(1, NUM_TRUE)),
     st.permutations(range(NUM_PREDICTED)),
 )
-def test_names_of_labels_do_not_matter(true, predicted, true_names, predicted_names):
+def test_metrics_are_invariant_to_label_permutations(
+    true, predicted, true_names, predicted_names
+):
     result = all_metrics(true, predicted)
     renamed = all_metrics(
         np.array([0, *true_names])[true], np.array(predicted_names)[predicted]
@@ -91,7 +93,7 @@ def test_ari_of_large_images_is_exact(side, case):
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_vmap_over_seeds_equals_one_after_the_other():
+def test_vmap_over_seeds_equals_a_loop():
     rng = np.random.default_rng(0)
     true = rng.integers(0, NUM_TRUE, (3, BATCH, PIXELS))
     predicted = rng.integers(0, NUM_PREDICTED, (3, BATCH, PIXELS))
@@ -110,7 +112,7 @@ def test_image_without_foreground_has_no_overlap():
     assert result["ari"] == adjusted_rand_score(true.ravel(), predicted.ravel()) == 0
 
 
-def test_pixels_of_unknown_label_are_left_out():
+def test_pixels_without_a_true_label_are_ignored():
     rng = np.random.default_rng(0)
     true = rng.integers(0, NUM_TRUE, (1, 64))
     predicted = rng.integers(0, NUM_PREDICTED, (1, 64))
@@ -133,13 +135,13 @@ def test_pixels_that_no_segment_claims_lower_the_overlap(true, predicted, unclai
             assert result[name][b] == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
-def test_an_object_of_which_a_quarter_is_claimed_overlaps_by_a_quarter():
+def test_object_with_a_quarter_claimed_has_iou_of_a_quarter():
     result = all_metrics(np.array([[1, 1, 1, 1]]), np.array([[0, -1, -1, -1]]))
     assert result["mbo"] == result["miou"] == 0.25
 
 
-def test_different_numbers_of_pixels_are_refused():
-    with pytest.raises(ValueError, match="against"):
+def test_different_numbers_of_pixels_are_rejected():
+    with pytest.raises(ValueError, match="true labels, but"):
         all_metrics(np.zeros((1, 64), int), np.zeros((1, 32), int))
 
 
@@ -194,18 +196,18 @@ def test_grid_of_tokens_need_not_be_square():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"size": 8}, "grid: 6 tokens do not fill 2 x 2"),
-        ({"size": 8, "grid": (2, 3), "method": "nearest"}, "method: 'nearest'"),
-        ({"size": 0, "grid": (2, 3)}, "size: 0"),
+        ({"size": 8}, "grid: 6 tokens are not 2 x 2"),
+        ({"size": 8, "grid": (2, 3), "method": "nearest"}, "method='nearest': is"),
+        ({"size": 0, "grid": (2, 3)}, "size=0: is not positive"),
     ],
 )
-def test_impossible_upscaling_is_refused(kwargs, message):
+def test_impossible_upscaling_is_rejected(kwargs, message):
     with pytest.raises(UserError, match=message):
         segmentation.upscale_segmentation(np.zeros((1, 2, 6)), **kwargs)
 
 
 @pytest.mark.parametrize("num_slots", [1, 2, 3, 7, 11, 20])
-def test_blocks_are_as_many_as_slots_and_of_like_size(num_slots):
+def test_blocks_have_similar_sizes(num_slots):
     labels, counts = np.unique(
         baselines.block_segmentation(120, num_slots), return_counts=True
     )
@@ -213,7 +215,7 @@ def test_blocks_are_as_many_as_slots_and_of_like_size(num_slots):
     assert counts.max() <= 2 * counts.min()
 
 
-def test_oracle_takes_the_majority_of_each_token():
+def test_oracle_is_the_majority_label_of_each_token():
     labels = np.zeros((1, 8, 8), np.int32)
     labels[0, :4, 4:] = 2
     labels[0, 4:, :3] = 1

@@ -40,7 +40,7 @@ def assert_equal(table, expected):
     st.lists(st.integers(1, N - 1), max_size=8, unique=True),
     st.integers(0, 3),
 )
-def test_batches_hosts_and_order_change_nothing(order, cuts, padding):
+def test_results_do_not_depend_on_batches_hosts_or_order(order, cuts, padding):
     batches = np.split(np.array(order), sorted(cuts))
     tables = [filled(batch, padding) for batch in batches]
     merged = functools.reduce(Table.merge, tables)
@@ -58,7 +58,7 @@ def test_means_are_float64_over_examples():
     assert result["fg_ari"] == VALUES["fg_ari"].astype(np.float64).mean()
 
 
-def test_images_without_objects_are_left_out_of_overlaps_alone():
+def test_images_without_objects_are_excluded_only_from_object_metrics():
     columns = {
         "mbo_masks": np.array([0.2, np.nan, 0.6], np.float32),
         "pair_recall_masks": np.array([0.2, np.nan, 0.6], np.float32),
@@ -75,7 +75,7 @@ def test_images_without_objects_are_left_out_of_overlaps_alone():
     assert np.isnan(metrics.mean("miou_masks", np.array([np.nan])))
 
 
-def test_groups_hold_each_example_once():
+def test_groups_contain_each_example_once():
     groups = filled(np.arange(N)[::-1]).by("num_objects")
     assert list(groups) == [2, 3, 4]
     for count, columns in groups.items():
@@ -84,7 +84,7 @@ def test_groups_hold_each_example_once():
         assert (columns["num_objects"] == count).all()
 
 
-def test_example_counted_twice_is_refused():
+def test_example_counted_twice_is_rejected():
     table = filled(np.arange(5))
     with pytest.raises(ValueError, match="example 104 was counted twice"):
         table.merge(filled(np.array([4, 7])))
@@ -93,7 +93,7 @@ def test_example_counted_twice_is_refused():
     assert len(table) == 5
 
 
-def test_masked_rows_do_not_count_as_twice():
+def test_padding_does_not_count_as_a_repetition():
     table = Table()
     table.add([3, 3], [True, False], {"mse": [1.0, 100.0]})
     table.add([3], [False], {"mse": [100.0]})
@@ -107,7 +107,7 @@ def test_empty_tables():
     assert_equal(table.merge(filled(np.arange(3))), filled(np.arange(3)))
 
 
-def test_rows_that_do_not_fit_are_refused():
+def test_rows_of_the_wrong_shape_are_rejected():
     table = Table()
     table.add([0], [True], {"mse": [1.0]})
     with pytest.raises(ValueError, match="do not fit"):

@@ -42,7 +42,7 @@ def _slurm(monkeypatch, **changes):
         ("n1.a.b,n[2-3].a.b", "n1.a.b"),
     ],
 )
-def test_a_slurm_step_of_several_tasks_is_found(nodes, first, monkeypatch):
+def test_slurm_step_with_several_tasks_is_detected(nodes, first, monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NODELIST=nodes)
     assert cluster.find_hosts() == (f"{first}:24567", 4, 2)
 
@@ -52,7 +52,7 @@ def test_a_slurm_step_of_one_task_is_one_process(monkeypatch):
     assert cluster.find_hosts() is None
 
 
-def test_flags_go_before_the_environment_and_that_before_slurm(monkeypatch):
+def test_flags_override_environment_and_environment_overrides_slurm(monkeypatch):
     _slurm(monkeypatch)
     for name, value in (
         ("JAX_COORDINATOR_ADDRESS", "there:1"),
@@ -73,14 +73,14 @@ def test_flags_go_before_the_environment_and_that_before_slurm(monkeypatch):
         (("here", 2, 0), "--coordinator_address=here"),
     ],
 )
-def test_hosts_that_are_half_given_are_an_error(given, message, monkeypatch):
+def test_partial_host_flags_are_an_error(given, message, monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NUM_TASKS="1")
     with pytest.raises(UserError, match=message):
         cluster.find_hosts(*given)
 
 
 @pytest.mark.parametrize("nodes", ["", "gpu[1-2", "gpu1-2]", "a b", ",a", "gpu[a-b]"])
-def test_what_is_no_list_of_hosts_is_named(nodes, monkeypatch):
+def test_invalid_nodelist_is_reported(nodes, monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NODELIST=nodes)
     with pytest.raises(UserError, match=r"SLURM_STEP_NODELIST=.*not a list of"):
         cluster.find_hosts()
@@ -94,9 +94,7 @@ def test_what_is_no_list_of_hosts_is_named(nodes, monkeypatch):
         ("echo n9; exit 1", "n7"),
     ],
 )
-def test_scontrol_is_asked_and_believed_if_it_names_a_host(
-    script, first, monkeypatch, tmp_path
-):
+def test_scontrol_is_used_if_it_returns_a_host(script, first, monkeypatch, tmp_path):
     (tmp_path / "scontrol").write_text(
         f'#!/bin/bash\n[ "$*" = "show hostnames n[7-8]" ] || exit 2\n{script}\n'
     )
@@ -141,7 +139,7 @@ def test_each_task_of_a_node_takes_its_own_gpus(changes, devices, monkeypatch):
     assert cluster.find_local_devices() == devices
 
 
-def test_no_gpu_is_taken_twice(monkeypatch):
+def test_no_gpu_is_assigned_twice(monkeypatch):
     taken = []
     for index in range(4):
         _node(monkeypatch, SLURM_LOCALID=str(index))
@@ -150,14 +148,14 @@ def test_no_gpu_is_taken_twice(monkeypatch):
 
 
 @pytest.mark.parametrize(("tasks", "count"), [("3(x2)", 3), ("16", 16)])
-def test_tasks_that_cannot_divide_the_gpus_are_named(tasks, count, monkeypatch):
+def test_tasks_that_do_not_divide_the_gpus_are_rejected(tasks, count, monkeypatch):
     _node(monkeypatch, SLURM_STEP_TASKS_PER_NODE=tasks)
     with pytest.raises(UserError, match=f"--ntasks-per-node={count}: must divide the"):
         cluster.find_local_devices()
 
 
 @pytest.mark.parametrize("given", [["x"], ["0", "0"], ["8"], ["-1"]])
-def test_devices_that_there_are_not_are_named(given, monkeypatch):
+def test_missing_devices_are_rejected(given, monkeypatch):
     _node(monkeypatch)
     with pytest.raises(UserError, match=f"--local_device_ids={','.join(given)}"):
         cluster.find_local_devices(given)
@@ -333,7 +331,7 @@ def test_missing_processes_are_reported_after_the_timeout(index, port):
         ("evaluate", signal.SIGTERM, -signal.SIGTERM),
     ],
 )
-def test_a_process_that_waits_for_others_obeys_signals(mode, number, code, port):
+def test_waiting_process_responds_to_signals(mode, number, code, port):
     process = _start("-c", _ALONE, _free(port), 0, 300, mode)
     assert "waits at" in process.stderr.readline()
     process.send_signal(number)
@@ -342,7 +340,7 @@ def test_a_process_that_waits_for_others_obeys_signals(mode, number, code, port)
     assert "Traceback" not in stderr
 
 
-def test_a_port_that_is_in_use_is_named(port):
+def test_port_in_use_is_reported(port):
     address = f"localhost:{port.getsockname()[1]}"
     process = _start("-c", _ALONE, address, 0, 300, "train")
     (line,) = process.communicate(timeout=300)[1].splitlines()
@@ -351,7 +349,7 @@ def test_a_port_that_is_in_use_is_named(port):
 
 
 @pytest.mark.parametrize("platform", ["cuda", "unheard_of"])
-def test_an_unavailable_platform_is_one_line(platform, tmp_path):
+def test_unavailable_platform_is_a_one_line_error(platform, tmp_path):
     if platform == "cuda" and cluster.num_gpus():
         pytest.skip("there is a GPU")
     options = ["--config=configs/shapes.py", f"--workdir={tmp_path}"]

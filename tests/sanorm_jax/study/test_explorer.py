@@ -183,7 +183,7 @@ def test_the_page_loads_nothing(tab, report):
     assert not tab.errors
 
 
-def test_without_scripts_the_pictures_are_there(tab, report):
+def test_page_without_scripts_shows_the_images(tab, report):
     path, _ = report
     tab.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
@@ -197,7 +197,7 @@ def test_without_scripts_the_pictures_are_there(tab, report):
     assert loaded >= path.read_text().count("<figcaption>Held-out images") > 0
 
 
-def test_evaluations_without_label_maps_give_the_rest_of_the_page(study):
+def test_page_works_without_label_maps(study):
     config, created, workdir = study
     lost = created[1].samples_path("random", 3)
     lost.unlink()

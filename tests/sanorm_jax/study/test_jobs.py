@@ -38,7 +38,7 @@ def test_all_variants_of_the_first_seed_come_first(data_dir, tmp_path):
         ({"train_settings": {"few": {"num_slots": "x"}}}, "few"),
     ],
 )
-def test_what_there_is_not_is_named(changes, message, data_dir, tmp_path):
+def test_unknown_names_are_rejected(changes, message, data_dir, tmp_path):
     config = study_config(data_dir)
     for field, value in changes.items():
         with config.ignore_type():
@@ -48,7 +48,7 @@ def test_what_there_is_not_is_named(changes, message, data_dir, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_table_has_what_an_evaluation_of_the_run_gives(study):
+def test_table_matches_an_evaluation_of_the_run(study):
     _, (job, _), _ = study
     folder = evaluate.evaluate(job.config, job.workdir, num_slots=[5])
     (whole, *_) = json.loads((folder / "results.json").read_text())
@@ -60,7 +60,7 @@ def test_a_table_has_what_an_evaluation_of_the_run_gives(study):
     assert columns["slot_mass_attention"].shape == (whole["num_examples"], 5)
 
 
-def test_only_what_is_missing_is_done_again(study):
+def test_only_missing_jobs_are_repeated(study):
     config, (job, _), _ = study
     assert jobs.is_finished(job, config)
     kept, lost = job.table_path("random", 3), job.table_path("random", 5)
@@ -76,7 +76,7 @@ def test_only_what_is_missing_is_done_again(study):
         np.testing.assert_array_equal(column, content[name])
 
 
-def test_other_settings_of_the_evaluation_ask_for_new_tables(study):
+def test_changed_evaluation_settings_require_new_tables(study):
     config, (job, _), _ = study
     for field, value in (("num_iterations", 3), ("num_slots", (3, 7))):
         changed = config.copy_and_resolve_references()
@@ -84,7 +84,7 @@ def test_other_settings_of_the_evaluation_ask_for_new_tables(study):
         assert not jobs.is_finished(job, changed)
 
 
-def test_samples_go_from_few_objects_to_many(study):
+def test_samples_are_sorted_by_number_of_objects(study):
     _, (job, other), _ = study
     columns, _ = jobs.read_arrays(job.samples_path("random", 5))
     same, _ = jobs.read_arrays(other.samples_path("random", 5))

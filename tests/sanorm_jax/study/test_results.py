@@ -40,7 +40,7 @@ def test_rows_count_the_images_of_their_range(study, collected):
     assert least == most == data.num_objects.max()
 
 
-def test_range_of_more_objects_than_trained_is_there(collected):
+def test_range_with_more_objects_than_in_training_is_included(collected):
     data, _ = collected
     most = int(data.num_objects.max())
     assert (2, 6) in data.ranges(6) and (7, most) in data.ranges(6)
@@ -113,7 +113,7 @@ def test_the_page_and_its_files(study):
     assert record["settings"]["base"]["num_train_steps"] == 2
 
 
-def test_a_job_that_is_not_done_is_named(study, tmp_path):
+def test_unfinished_job_is_listed(study, tmp_path):
     config, created, _ = study
     changed = config.copy_and_resolve_references()
     changed.seeds = (0, 1)
@@ -124,7 +124,7 @@ def test_a_job_that_is_not_done_is_named(study, tmp_path):
         page.write(changed, more[2:], tmp_path)
 
 
-def test_a_measure_that_there_is_not_is_named(study, tmp_path):
+def test_unknown_measure_is_rejected(study, tmp_path):
     config, created, _ = study
     changed = config.copy_and_resolve_references()
     changed.measures = ("fg_ari_masks",)
@@ -140,7 +140,7 @@ def test_the_page_needs_no_data(study):
     assert "constant segmentation" in page.write(config, created, workdir).read_text()
 
 
-def test_tables_of_other_data_are_named(study):
+def test_tables_of_other_data_are_rejected(study):
     config, (job, *_), _ = study
     path = job.baselines_path("random")
     columns, settings = jobs.read_arrays(path)

@@ -44,7 +44,7 @@ def _run(command):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_failed_job_is_named_and_the_others_go_on(command, tmp_path):
+def test_failed_job_is_reported_and_others_continue(command, tmp_path):
     workdir = tmp_path / "study"
     failing = workdir / "runs" / "few_weighted_mean_seed_0"
     failing.mkdir(parents=True)
@@ -61,7 +61,7 @@ def test_a_failed_job_is_named_and_the_others_go_on(command, tmp_path):
 
 
 @pytest.mark.long
-def test_jobs_end_with_the_study_and_it_goes_on(command, data_dir, tmp_path):
+def test_jobs_stop_with_the_study_and_it_resumes(command, data_dir, tmp_path):
     workdir = tmp_path / "study"
     many = "--config.base.num_train_steps=100000"
     study = subprocess.Popen(command(many), stderr=subprocess.DEVNULL)

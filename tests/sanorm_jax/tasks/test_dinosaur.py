@@ -28,7 +28,7 @@ def _loss(config, step):
     return value, scalars, grads
 
 
-def test_equal_shares_cost_more_than_one_slot_that_takes_all():
+def test_equal_shares_cost_more_than_a_single_slot():
     one_token_each = jnp.eye(4)[None]
     one_slot = jnp.zeros((1, 4, 4)).at[:, 0].set(1.0)
     unequal = jnp.array([[[1.0, 1, 1, 0], [0, 0, 0, 1]]])
@@ -58,7 +58,7 @@ def test_share_penalty_is_ramped_in(data_dir):
     assert 0.7 < scalars["slot_diversity"] <= 0.75
 
 
-def test_without_share_penalty_the_loss_is_the_error_alone(data_dir):
+def test_without_share_penalty_the_loss_is_the_mse(data_dir):
     config = tiny.config(data_dir)
     loss, scalars, _ = _loss(config, step=5)
     assert scalars == {}
