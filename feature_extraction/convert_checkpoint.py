@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from sanorm_jax.core import commands
 from sanorm_jax.core.errors import UserError
 
 from . import weights
@@ -89,4 +90,4 @@ def _metadata(content: Any) -> dict[str, str]:
 convert = functools.partial(weights.convert, read=read)
 
 if __name__ == "__main__":
-    weights.run_conversion("step_N.pkl", convert)
+    commands.main(convert, arguments=("step_N.pkl", "out.safetensors"))

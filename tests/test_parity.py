@@ -172,9 +172,8 @@ def test_agrees_with_plain_pytorch_in_float64():
 
 
 def _exit_code(folder):
-    with flagsaver.flagsaver(vectors=str(folder)), pytest.raises(SystemExit) as caught:
-        parity.main([])
-    return caught.value.code
+    with flagsaver.flagsaver(vectors=folder):
+        return parity.commands.run(parity.main)
 
 
 def test_exit_code_reports_the_outcome(tmp_path, capsys):

@@ -145,8 +145,8 @@ def main(
     """Parse the command line, do the work and exit.
 
     Args:
-      work: Function that takes the arguments that are not flags, and returns an exit
-        code, or None for 0.
+      work: Function that takes the arguments that are not flags as paths (see
+        `expand`), and returns an exit code, or None for 0.
       arguments: Names of these arguments.
       parse: Parser of the command line, which ends the process on invalid flags.
     """
@@ -154,7 +154,7 @@ def main(
     def start(argv: Sequence[str]) -> int:
         values = argv[1:]
         if len(values) == len(arguments):
-            return run(lambda: work(*values))
+            return run(lambda: work(*map(expand, values)))
         if arguments:
             return fail(f"usage: {pathlib.Path(argv[0]).stem} {' '.join(arguments)}")
         return fail(f"unknown argument {values[0]}; flags are --name=value")

@@ -62,6 +62,21 @@ def test_read_only_run_is_rejected_before_work_starts(verb, run, tmp_path):
     assert done.stderr.splitlines() == [line]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
+@pytest.mark.parametrize("options", [(), ("--report",)], ids=["jobs", "report"])
+@pytest.mark.parametrize("verb", ["study", "paper"])
+def test_read_only_study_is_rejected_before_the_work(verb, options, tmp_path):
+    (tmp_path / "kept").mkdir()
+    config = {"study": "study_shapes", "paper": "paper"}[verb]
+    with _read_only(tmp_path / "kept", tmp_path / "studies") as place:
+        flags = f"--config=configs/{config}.py", f"--workdir={place}"
+        done = _command(verb, *flags, *options)
+    line = _error(done)
+    assert str(place) in line and "not writable (Read-only file system)" in line
+    assert done.stderr.splitlines()[-1] == line
+    assert "runs" not in done.stderr and not list((tmp_path / "kept").iterdir())
+
+
 def test_file_in_place_of_a_folder_is_reported(run, tmp_path):
     (tmp_path / "run").mkdir()
     for path in run.iterdir():

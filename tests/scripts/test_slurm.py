@@ -161,19 +161,22 @@ def test_no_process_of_several_is_killed_while_it_saves(name, tmp_path):
 
 
 def test_extraction_that_times_out_is_requeued(tmp_path):
-    # The first start has no time; later ones end by themselves.
+    # The first start has no time; later ones have enough and end by themselves.
     python = tmp_path / "python"
-    python.write_text(
-        f"#!/bin/bash\n[ -e {tmp_path}/again ] && exit 0\n"
-        f"touch {tmp_path}/again\nexec sleep {TIMEOUT_S}\n"
-    )
-    python.chmod(0o755)
+    text = f'[ "$EXTRACT_TIME" = 1h ] && exit 0\nexec sleep {TIMEOUT_S}'
+    _program(python, text)
     scheduler = Scheduler(
         tmp_path,
         array_task=(3, 16),
         environment={"PYTHON": str(python), "EXTRACT_TIME": "1"},
     )
-    codes, _ = scheduler.run(SLURM / "extract_array.sbatch", ["--dataset=movi_c"])
+
+    def give_time(number, job):
+        scheduler.environment["EXTRACT_TIME"] = "1h"
+
+    codes, _ = scheduler.run(
+        SLURM / "extract_array.sbatch", ["--dataset=movi_c"], give_time
+    )
     assert codes == [124, 0]
     command = scheduler.step()["command"]
     assert command[1:] == [

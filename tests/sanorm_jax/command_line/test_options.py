@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from sanorm_jax.core import fields
+
 _COMMAND = """
 from sanorm_jax.command_line import options
 config = options.define_config("")
@@ -90,7 +92,7 @@ def test_errors_are_one_line(argument, message):
     assert not result.stdout
 
 
-@pytest.mark.parametrize("field", ["data_dir", "init_from"])
+@pytest.mark.parametrize("field", sorted(fields.PATHS))
 def test_the_home_folder_is_written_as_in_a_shell(field):
     result = _run(f"--config.{field}=~/somewhere")
     found = json.loads(result.stdout)[field]

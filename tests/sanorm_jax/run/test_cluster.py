@@ -1,5 +1,6 @@
 """Processes of a run and the GPUs that each of them uses."""
 
+import contextlib
 import json
 import os
 import signal
@@ -220,7 +221,7 @@ def test_two_tasks_of_a_node_share_a_run_and_no_gpu():
         XLA_FLAGS=os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2",
     )
     # Gloo writes to standard output as well.
-    lines = [task.communicate(timeout=300)[0].splitlines()[-1] for task in tasks]
+    lines = [task.communicate(timeout=1200)[0].splitlines()[-1] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0]
     assert [*map(json.loads, lines)] == [["0,1", 0, 2, 4], ["2,3", 1, 2, 4]]
 
@@ -242,7 +243,7 @@ def test_two_runs_in_one_step_are_an_error_that_names_the_difference(
     runs = f"{tmp_path}/runs"
     tasks = _slurm_tasks("-m", "sanorm_jax", verb, f"--workdir={runs}/{{}}", *options)
     for task in tasks:
-        line = _error(task.communicate(timeout=300)[1])
+        line = _error(task.communicate(timeout=1200)[1])
         assert task.returncode not in (0, 124)
         assert difference in line
         assert f"--workdir: {runs}/0 in process 0, {runs}/1 in process 1" in line
@@ -251,8 +252,17 @@ def test_two_runs_in_one_step_are_an_error_that_names_the_difference(
 
 @pytest.fixture
 def port():
-    """Return a socket on a port, which stays reserved until it is closed."""
-    with socket.create_server(("", 0)) as taken:
+    """Return a socket on a port, which stays reserved until it is closed.
+
+    The port is below those that the system gives to other programs, so that none has it
+    when the process under test opens it, seconds later.
+    """
+    first = 30_000 + os.getpid() % 2000
+    for number in range(first, first + 700):
+        with contextlib.suppress(OSError):
+            taken = socket.create_server(("", number))
+            break
+    with taken:
         yield taken
 
 
@@ -286,7 +296,7 @@ def test_processes_with_different_data_are_an_error(data_dir, tmp_path, port):
         for index, data in enumerate([data_dir, tmp_path / "other"])
     ]
     for task in tasks:
-        line = _error(task.communicate(timeout=300)[1])
+        line = _error(task.communicate(timeout=1200)[1])
         assert line.startswith("error: config.data_dir: {'source': ")
     assert not run.exists()
 
@@ -313,7 +323,7 @@ except UserError as error:
 def test_missing_processes_are_reported_after_the_timeout(index, port):
     address = _free(port)
     process = _start("-c", _ALONE, address, index, 1, "train")
-    out, stderr = process.communicate(timeout=300)
+    out, stderr = process.communicate(timeout=1200)
     waits, line = stderr.splitlines()
     assert (process.returncode, out) == (1, "")
     assert f"process {index} of 2 waits at {address} for the others" in waits
@@ -335,7 +345,7 @@ def test_waiting_process_responds_to_signals(mode, number, code, port):
     process = _start("-c", _ALONE, _free(port), 0, 300, mode)
     assert "waits at" in process.stderr.readline()
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=300)
+    _, stderr = process.communicate(timeout=1200)
     assert process.returncode == code, stderr
     assert "Traceback" not in stderr
 
@@ -343,7 +353,7 @@ def test_waiting_process_responds_to_signals(mode, number, code, port):
 def test_port_in_use_is_reported(port):
     address = f"localhost:{port.getsockname()[1]}"
     process = _start("-c", _ALONE, address, 0, 300, "train")
-    (line,) = process.communicate(timeout=300)[1].splitlines()
+    (line,) = process.communicate(timeout=1200)[1].splitlines()
     assert line.startswith(f"error: --coordinator_address={address}: port ")
     assert "Address already in use" in line
 
@@ -354,6 +364,6 @@ def test_unavailable_platform_is_a_one_line_error(platform, tmp_path):
         pytest.skip("there is a GPU")
     options = ["--config=configs/shapes.py", f"--workdir={tmp_path}"]
     process = _start("-m", "sanorm_jax.main", *options, JAX_PLATFORMS=platform)
-    line = _error(process.communicate(timeout=300)[1])
+    line = _error(process.communicate(timeout=1200)[1])
     assert process.returncode not in (0, 124)
     assert line.startswith(f"error: JAX_PLATFORMS={platform}: ")

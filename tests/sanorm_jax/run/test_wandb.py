@@ -11,8 +11,15 @@ from tests import tiny
 wandb = pytest.importorskip("wandb")
 
 
-def test_scalars_and_figures_are_written_offline(data_dir, tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    """No network, and as much time to start as a busy machine takes."""
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1200")
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "1200")
+
+
+def test_scalars_and_figures_are_written_offline(data_dir, tmp_path, monkeypatch):
     sent = []
     log = wandb.Run.log
     monkeypatch.setattr(
@@ -36,7 +43,6 @@ def test_scalars_and_figures_are_written_offline(data_dir, tmp_path, monkeypatch
 
 
 def test_a_restart_resumes_the_run(data_dir, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
     started = []
     init = wandb.init
     monkeypatch.setattr(
@@ -52,7 +58,6 @@ def test_a_restart_resumes_the_run(data_dir, tmp_path, monkeypatch):
 
 
 def test_failed_uploads_do_not_stop_the_run(data_dir, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
 
     def fail(self, row):
         raise OSError("no network")
