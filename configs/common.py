@@ -121,7 +121,7 @@ def study(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigD
     config.mechanisms = ml_collections.ConfigDict()  # changes to `base` by name
     # Variants whose runs are evaluated again with merging, by the name of the result.
     config.merged = ml_collections.ConfigDict()
-    config.merge_thresholds = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # grid to choose from
+    config.merge_thresholds = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # grid to choose from
     config.seeds = (0, 1, 2)
     config.learning_rates = ()  # grid to choose from; empty: the rate of `base`
     config.train_settings = ml_collections.ConfigDict()

@@ -1,8 +1,9 @@
 """Selection of the threshold of merging, on training images.
 
-The threshold with the highest ARI of the decoder's masks is used. Images and numbers of
-slots of the report do not affect the selection, except that it is made at the largest
-number of slots that the study evaluates, where there is most to merge.
+The threshold with the highest mean of FG-ARI and ARI of the decoder's masks is used.
+ARI alone prefers little merging, and FG-ARI alone much. The selection is made at the
+largest number of slots that the study evaluates, where merging matters most. It does
+not use the images of the report.
 """
 
 import json
@@ -16,7 +17,7 @@ from sanorm_jax import evaluate, tasks, trained
 from sanorm_jax.core import files
 from sanorm_jax.run.distribution.devices import Devices
 
-MEASURE = "ari_masks_refined"
+MEASURES = ("fg_ari_masks_refined", "ari_masks_refined")
 SPLIT = "train"
 NUM_EXAMPLES = 240
 
@@ -43,7 +44,7 @@ def choose(
       check: Function called between batches; may raise to stop.
     """
     settings: dict[str, Any] = {
-        "measure": MEASURE,
+        "measures": list(MEASURES),
         "split": SPLIT,
         "num_examples": NUM_EXAMPLES,
         "step": config.num_train_steps,
@@ -77,8 +78,10 @@ def choose(
             num_iterations=num_iterations,
             check=check,
         )
-        scores.append(float(table.columns()[MEASURE].mean()))
-    chosen = thresholds[max(range(len(scores)), key=scores.__getitem__)]
+        columns = table.columns()
+        scores.append([float(columns[name].mean()) for name in MEASURES])
+    means = [sum(values) / len(values) for values in scores]
+    chosen = thresholds[means.index(max(means))]
     content = {"settings": settings, "scores": scores, "chosen": chosen}
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, files.to_json(content))
