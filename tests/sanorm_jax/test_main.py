@@ -73,6 +73,8 @@ def test_bad_flag_is_reported_without_a_traceback(arguments, message, tmp_path):
         (["trian"], "no verb 'trian'"),
         ([], "no verb ''"),
         (["paper", "--config.seedz=3"], 'Did you mean "seeds"'),
+        (["train", "--config=configs/study_shapes.py"], "a study, not an experiment"),
+        (["paper", "--config=configs/shapes.py"], "an experiment, not several studies"),
         # Flags of other verbs.
         (["train", "--num_slots=7"], "flag 'num_slots'"),
         (["evaluate", "--dataset=shapes"], "flag 'dataset'"),

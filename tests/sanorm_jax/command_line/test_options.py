@@ -92,6 +92,28 @@ def test_errors_are_one_line(argument, message):
     assert not result.stdout
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:\n", "SyntaxError: invalid syntax (mine.py, line 1)"),
+        ("def get_config():\n    return no\n", "name 'no' is not defined (line 2)"),
+        (
+            "def get_config():\n    raise ValueError('bad')\n",
+            "ValueError: bad (line 2)",
+        ),
+        ("x = 1\n", "has no attribute 'get_config'"),
+        ("def get_config():\n    return 3\n", "get_config returns no ConfigDict"),
+    ],
+)
+def test_an_error_in_a_config_file_is_one_line(text, message, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    result = _run(config=tmp_path / "mine.py")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: --config={tmp_path / 'mine.py'}: ")
+    assert message in line
+
+
 @pytest.mark.parametrize("field", sorted(fields.PATHS))
 def test_the_home_folder_is_written_as_in_a_shell(field):
     result = _run(f"--config.{field}=~/somewhere")
