@@ -16,6 +16,7 @@ VERBS = {
     "segment": "sanorm_jax.command_line.segment",
     "report": "sanorm_jax.command_line.report",
     "status": "sanorm_jax.command_line.status",
+    "bands": "sanorm_jax.command_line.bands",
     "study": "sanorm_jax.study",
     "paper": "sanorm_jax.paper",
 }

@@ -73,8 +73,9 @@ def test_the_wheel_holds_every_module_within_one_package(wheel):
     found = {name for name in names if name.endswith(".py")}
     assert found == set(_modules())
     assert "sanorm_jax/py.typed" in names
-    templates = (ROOT / "sanorm_jax/report/templates").iterdir()
-    assert {path.relative_to(ROOT).as_posix() for path in templates} <= set(names)
+    for folder in ("templates", "bands"):
+        shipped = (ROOT / "sanorm_jax/report" / folder).iterdir()
+        assert {path.relative_to(ROOT).as_posix() for path in shipped} <= set(names)
 
 
 def test_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):

@@ -69,6 +69,7 @@ def test_bad_flag_is_reported_without_a_traceback(arguments, message, tmp_path):
         (["report", "--workdir=/none"], "contains no run"),
         (["status", "--workdir=/none"], "contains no run"),
         (["status"], "--workdir"),
+        (["bands", "--workdir=/none"], "--workdir=/none: has no config with 3"),
         (["status", "--workdir=/none", "run"], "unknown argument run"),
         (["trian"], "no verb 'trian'"),
         ([], "no verb ''"),
@@ -98,6 +99,7 @@ _FLAGS = {
     "segment": _RUN | _GRID | {"dataset", "data_dir"},
     "report": {"workdir"},
     "status": {"workdir"},
+    "bands": {"workdir", "output"},
 }
 
 

@@ -38,8 +38,8 @@ FREE_FIELDS = frozenset(
     }
 )
 
-# Fields that configs of earlier runs lack, with the values that those runs used.
-_ADDED = {
+# Fields that the configs of earlier runs lack, with what those runs were trained with.
+ADDED = {
     "keep_penalty": [[0, 0.0]],
     "merge_threshold": 0.0,
     "model.adaptive": False,
@@ -110,7 +110,7 @@ def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
             "another --workdir"
         )
     recorded, given = (
-        _ADDED | files.flatten(fixed_fields(c)) for c in (load_config(workdir), config)
+        ADDED | files.flatten(fixed_fields(c)) for c in (load_config(workdir), config)
     )
     if parts := files.differences(recorded, given):
         raise UserError(
