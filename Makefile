@@ -142,7 +142,8 @@ paper: shapes scenes tetrominoes
 
 # Without WORKDIR, the published model that is best at natural images, and the weights of
 # its ViT. WEIGHTS: file of the ViT's weights, if the features of the run come from one.
-segment: $(VENV)/.run $(if $(WORKDIR)$(WEIGHTS),,weights)
+segment: $(VENV)/.run
+segment: $(if $(WORKDIR)$(WEIGHTS)$(wildcard $(VIT:.safetensors=.json)),,weights)
 	$(if $(IMAGES),,$(error IMAGES: not set; run make segment IMAGES=DIR))
 	$(BIN)/python -m data.prepare --dataset=images --source=$(IMAGES) --name=$(NAME) \
 		--like=$(MODEL) --data_dir=$(DATA_DIR)

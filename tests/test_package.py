@@ -75,6 +75,9 @@ def test_the_wheel_holds_every_module_within_one_package(wheel):
     assert "sanorm_jax/py.typed" in names
     templates = (ROOT / "sanorm_jax/report/templates").iterdir()
     assert {path.relative_to(ROOT).as_posix() for path in templates} <= set(names)
+    models = (ROOT / "sanorm_jax/published").glob("*/*/*")
+    assert {path.relative_to(ROOT).as_posix() for path in models} <= set(names)
+    assert "sanorm_jax/published/shapes/batch_norm/weights.safetensors" in names
 
 
 def test_the_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):

@@ -157,7 +157,9 @@ def _summary(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
 
 def _commit() -> str | None:
     """Return the commit of this code; None outside a repository."""
+    root = published.FOLDER.parents[1]
+    if not (root / ".git").exists():
+        return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="]
-    here = pathlib.Path(__file__).parent
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     return done.stdout.strip() or None

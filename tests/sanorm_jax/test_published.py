@@ -41,9 +41,17 @@ def run(data_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(run, tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "random/batch_norm"
-    publish(run, path, **CARD_FIELDS)
-    return path
+    path = tmp_path_factory.mktemp("models")
+    done = commands.run(
+        "sanorm_jax",
+        "publish",
+        run,
+        "--name=random/batch_norm",
+        *(f"--{name}={value}" for name, value in CARD_FIELDS.items()),
+        f"--output={path}",
+    )
+    assert done.returncode == 0, done.stderr
+    return path / "random/batch_norm"
 
 
 @pytest.fixture
