@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from sanorm_jax import tasks
-from sanorm_jax.core import run_data
+from sanorm_jax.core import published, run_data
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.run.distribution.devices import Devices
@@ -184,7 +184,7 @@ def open_run(
     `init_from`.
 
     Args:
-      workdir: Folder of the run.
+      workdir: Folder of the run, or name of a published model.
       step: Checkpoint to load; the newest if None.
       config: Config to use; the recorded one if None.
       dataset: Dataset to apply the run to. If None, the run's data need not exist.
@@ -193,7 +193,7 @@ def open_run(
       UserError: The run, the checkpoint or the description of its data is missing, or
         the features of `dataset` have another projection.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = published.find(workdir)
     config = config or workdir_lib.load_config(workdir)
     if dataset is None:
         task = describe_task(workdir, config)

@@ -76,6 +76,9 @@ def test_the_wheel_holds_every_module_within_one_package(wheel):
     for folder in ("templates", "bands"):
         shipped = (ROOT / "sanorm_jax/report" / folder).iterdir()
         assert {path.relative_to(ROOT).as_posix() for path in shipped} <= set(names)
+    models = (ROOT / "sanorm_jax/published").glob("*/*/*")
+    assert {path.relative_to(ROOT).as_posix() for path in models} <= set(names)
+    assert "sanorm_jax/published/shapes/batch_norm/weights.safetensors" in names
 
 
 def test_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):

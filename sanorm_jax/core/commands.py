@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from absl import app, flags
 
-from sanorm_jax.core import console
+from sanorm_jax.core import console, published
 from sanorm_jax.core.errors import UserError
 
 # The exit code of invalid input, as in argparse and shells.
@@ -43,6 +43,25 @@ class _PathParser(flags.ArgumentParser):
         if not str(argument):
             raise ValueError("must name a file or a folder")
         return expand(argument)
+
+
+class _RunParser(_PathParser):
+    """Parser of the folder of a run or the name of a published model."""
+
+    def parse(self, argument: str | pathlib.Path) -> pathlib.Path:
+        return published.find(super().parse(argument))
+
+
+def define_run(name: str, description: str) -> flags.FlagHolder:
+    """Define a flag whose value is the folder of a run or of a published model.
+
+    Args:
+      name: Name of the flag.
+      description: Help text.
+    """
+    return flags.DEFINE(
+        _RunParser(), name, None, description, serializer=flags.ArgumentSerializer()
+    )
 
 
 def define_path(

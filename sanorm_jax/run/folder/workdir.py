@@ -11,7 +11,7 @@ from typing import IO, Any
 import ml_collections
 from absl import logging
 
-from sanorm_jax.core import files
+from sanorm_jax.core import files, published
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.core.locks import LocksUnsupportedError, try_lock
 
@@ -91,7 +91,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     except FileNotFoundError:
         raise UserError(
             f"--workdir={workdir}: contains no run ({CONFIG_FILE} is missing); train "
-            "one with --config=... first"
+            f"one with --config=... first, {published.suggestion()}"
         ) from None
     except ValueError:
         raise UserError(
@@ -102,7 +102,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
 
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
     """Raise `UserError` if `workdir` holds checkpoints of another config."""
-    if not saved_steps(workdir):
+    if not saved_steps(workdir) and not published.is_published(workdir):
         return
     if not (workdir / CONFIG_FILE).exists():
         raise UserError(
