@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA_DIR ?= datasets
-WORKDIR ?= experiments/shapes
-# For `make segment`: folder of the images, and name of their store.
+# Folder of the run of `make demo` or `make segment`.
+WORKDIR ?=
+# For `make segment`: folder of the images, the run or published model, and name of the
+# store of the images.
 IMAGES ?=
-NAME ?= $(notdir $(abspath $(WORKDIR)))_$(notdir $(abspath $(IMAGES)))
+MODEL := $(or $(WORKDIR),tabletop/batch_norm_implicit)
+NAME ?= $(notdir $(abspath $(MODEL)))_$(notdir $(abspath $(IMAGES)))
 TEST_PROCESSES ?= 2
 STUDY_WORKDIR ?= experiments/study_shapes
 PAPER_WORKDIR ?= experiments/paper
@@ -20,7 +23,7 @@ ENCODER := vit_small_patch14_dinov2.lvd142m
 VIT := $(DATA_DIR)/weights/$(ENCODER).safetensors
 
 .PHONY: demo study properties pixels blocks discovery tabletop paper segment test lint
-.PHONY: clean study_tabletop
+.PHONY: clean study_tabletop slot_count
 .PHONY: weights shapes scenes small_scenes scanned tetrominoes small_shapes
 
 # Train CONFIG in the folder RUN, evaluate it over GRID, and write a report.
@@ -58,7 +61,7 @@ shapes: weights
 		--data_dir=$(DATA_DIR)
 
 demo: CONFIG := shapes
-demo: RUN := $(WORKDIR)
+demo: RUN := $(or $(WORKDIR),experiments/shapes)
 demo: GRID := --num_slots=7,11,15,20 --max_objects=6,10
 demo: shapes
 	$(train_and_show)
@@ -110,6 +113,10 @@ study_tabletop: scanned
 	$(BIN)/python -m sanorm_jax.study --config=configs/study_tabletop.py \
 		--workdir=$(RUN) --config.base.data_dir=$(DATA_DIR)
 
+slot_count: scanned
+	$(BIN)/python -m sanorm_jax.study --config=configs/study_slot_count.py \
+		--workdir=$(RUN) --config.base.data_dir=$(DATA_DIR)
+
 tetrominoes: $(VENV)/.run
 	$(BIN)/python -m data.prepare --dataset=blocks --data_dir=$(DATA_DIR) \
 		--splits=train:60000,validation:480 --objects=train:3-3,validation:3-5
@@ -137,14 +144,16 @@ paper: shapes scenes tetrominoes
 		--workdir=$(PAPER_WORKDIR) --config.data_dir=$(DATA_DIR) \
 		$(if $(SEEDS),--config.seeds="($(SEEDS),)")
 
-# WEIGHTS: file of the ViT's weights, if the features of the run come from such a file.
+# Without WORKDIR, the published model that is best at natural images, and the weights of
+# its ViT. WEIGHTS: file of the ViT's weights, if the features of the run come from one.
 segment: $(VENV)/.run
-	$(if $(IMAGES),,$(error IMAGES: not set; run make segment IMAGES=DIR WORKDIR=RUN))
+segment: $(if $(WORKDIR)$(WEIGHTS)$(wildcard $(VIT:.safetensors=.json)),,weights)
+	$(if $(IMAGES),,$(error IMAGES: not set; run make segment IMAGES=DIR))
 	$(BIN)/python -m data.prepare --dataset=images --source=$(IMAGES) --name=$(NAME) \
-		--like=$(WORKDIR) --data_dir=$(DATA_DIR)
+		--like=$(MODEL) --data_dir=$(DATA_DIR)
 	$(BIN)/python -m feature_extraction.extract --dataset=images --name=$(NAME) \
-		--like=$(WORKDIR) --data_dir=$(DATA_DIR) $(if $(WEIGHTS),--weights=$(WEIGHTS))
-	$(BIN)/python -m sanorm_jax segment --workdir=$(WORKDIR) \
+		--like=$(MODEL) --data_dir=$(DATA_DIR) $(if $(WEIGHTS),--weights=$(WEIGHTS))
+	$(BIN)/python -m sanorm_jax segment --workdir=$(MODEL) \
 		--dataset=$(NAME) --data_dir=$(DATA_DIR) \
 		$(if $(NUM_SLOTS),--num_slots=$(NUM_SLOTS))
 

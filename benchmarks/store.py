@@ -38,7 +38,7 @@ from sanorm_jax.data import arrays, pipeline
 from sanorm_jax.data.store import Store, StoreWriter
 from sanorm_jax.run.distribution.devices import Devices
 
-_FOLDER = flags.DEFINE_string(
+_FOLDER = commands.define_path(
     "folder", None, "Folder of the test files; temporary if unset."
 )
 _GIGABYTES = flags.DEFINE_float("gigabytes", 2.0, "Size of each format.", 0.1)

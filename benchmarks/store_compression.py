@@ -27,7 +27,9 @@ from sanorm_jax.data.sources.base import Options as SourceOptions
 from sanorm_jax.data.sources.shapes import build
 from sanorm_jax.data.store import Store
 
-_STORE = flags.DEFINE_string("store", None, "Feature store; its first split is used.")
+_STORE = commands.define_path(
+    "store", None, "Folder of a store of features; its first split is used."
+)
 _FRAMES = flags.DEFINE_integer("frames", 16, "Number of frames.", 1)
 _READS = flags.DEFINE_integer("reads", 5, "Timed reads; the minimum counts.", 1)
 _MODEL = flags.DEFINE_string(
@@ -108,7 +110,7 @@ def main():
         store = Store.open(_STORE.value, allow_incomplete=True)
         split = next(iter(store.splits))
         some = store.available(split)[: _FRAMES.value]
-        features, what = store.read(split, "features", some), _STORE.value
+        features, what = store.read(split, "features", some), str(_STORE.value)
     else:
         features, clock, cpu = random_features(_MODEL.value, _FRAMES.value)
         clock, cpu = clock / len(features), cpu / len(features)

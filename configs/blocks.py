@@ -2,7 +2,7 @@
 
     make blocks
 
-Trains 4 slots on 60,000 scenes of 35 x 35 pixels for 45,000 steps of 8 images. The
+Trains 4 slots on 60,000 scenes of 35 x 35 pixels for 45,000 steps at batch size 8. The
 learning rate decays to a tenth over the first 30,000 steps. Takes 40 minutes on one
 core.
 

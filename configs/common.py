@@ -1,4 +1,4 @@
-"""The fields that all experiments share, with their defaults.
+"""Fields shared by all experiments, with their defaults.
 
 This config is not an experiment. Run `configs/shapes.py`, `configs/dinosaur.py`,
 `configs/object_discovery.py` or `configs/property_prediction.py` instead.
@@ -12,7 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "dinosaur"
     config.seed = 0
 
-    # Data, in `<data_dir>/<dataset>`; features, in `<data_dir>/<dataset>-<encoder>`.
+    # Images: `<data_dir>/<dataset>`. Features: `<data_dir>/<dataset>-<encoder>`.
     config.data_dir = "datasets"
     config.dataset = "shapes"
     config.encoder = ""
@@ -43,9 +43,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.num_heads = 1
     config.model.slot_init = "gaussian"  # learned, tokens, bo_qsa
     config.model.adaptive = False  # True: a head decides which slots are kept
-    # Weight of the expected number of slots kept: knots (step, weight), linear between.
+    # Weight of a penalty on the expected number of kept slots: knots (step, weight).
     config.keep_penalty = ((0, 0.0),)
-    # Cosine distance below which slots are merged in evaluation; 0: no merging.
+    # Slots closer than this cosine distance are merged in evaluation; 0: no merging.
     config.merge_threshold = 0.0
     # DINOSAUR: weight of the slots' Gini-Simpson index in the loss, likewise in knots.
     # It penalizes a background that several slots share.
@@ -59,11 +59,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 10_000
     config.optimizer.warmup_start = 1e-8
     config.optimizer.half_life_steps = 100_000  # 0: no decay
-    config.optimizer.cosine_steps = 0  # step at which a cosine reaches a tenth; 0: none
+    config.optimizer.cosine_steps = 0  # end of cosine decay to a tenth; 0: none
     config.optimizer.epsilon = 1e-8
     config.optimizer.clip_norm = 0.0  # 0: no clipping
 
-    # Evaluation during training, on `evaluation_split` with named settings.
+    # Evaluation during training on `evaluation_split`, once per named setting.
     config.evaluation_split = "validation"
     config.evaluation_min_objects = 0
     config.evaluation_max_objects = 0
@@ -115,14 +115,18 @@ def study(base: ml_collections.ConfigDict, title: str) -> ml_collections.ConfigD
     config = ml_collections.ConfigDict()
     config.title = title
     config.base = base
-    config.normalizations = (
+    config.variants = (  # normalizations or names in `mechanisms`
         "weighted_mean",
         "layer_norm",
         "batch_norm",
         "weighted_sum",
     )
+    config.mechanisms = ml_collections.ConfigDict()  # changes to `base` by name
+    # Variants whose runs are evaluated again with merging, by the name of the result.
+    config.merged = ml_collections.ConfigDict()
+    config.merge_thresholds = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # grid to choose from
     config.seeds = (0, 1, 2)
-    config.learning_rates = ()  # grid to choose from; empty: the base config's rate
+    config.learning_rates = ()  # grid to choose from; empty: the rate of `base`
     config.train_settings = ml_collections.ConfigDict()
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.num_iterations = 3
@@ -145,9 +149,9 @@ def train_on_6_and_10_objects(study: ml_collections.ConfigDict, dataset: str):
 
 
 def measures(*kinds: str, suffix: str = "") -> tuple[str, ...]:
-    """Return the names of measures, first of the masks, then of the attention.
+    """Return metric names such as `fg_ari_masks`: all masks, then all attention maps.
 
-    Heat maps and the table of gains show the first measure.
+    Heat maps and the table of gains show the first one.
     """
     return tuple(
         f"{kind}_{maps}{suffix}" for maps in ("masks", "attention") for kind in kinds

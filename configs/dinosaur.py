@@ -1,4 +1,4 @@
-"""DINOSAUR on MOVi-C with DINO ViT-B/8 features, in the paper's settings.
+"""DINOSAUR on MOVi-C with DINO ViT-B/8 features and the paper's settings.
 
     python -m data.prepare --dataset=movi_c
     python -m feature_extraction.extract --dataset=movi_c \
@@ -6,10 +6,10 @@
     python -m sanorm_jax.main --config=configs/dinosaur.py \
         --config.update_normalization=weighted_sum
 
-Trains 11 slots with 3 iterations for 500,000 steps of 64 frames. The feature store
+Trains 11 slots with 3 iterations for 500,000 steps at batch size 64. The feature store
 takes 289 GB (240,000 frames in float16, see docs/feature_store.md).
 
-Expected result: the paper's table for MOVi-C. Not reproduced yet.
+Expected result: as in the paper's table for MOVi-C. Not reproduced yet.
 """
 
 import ml_collections

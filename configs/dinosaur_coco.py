@@ -6,15 +6,15 @@
     python -m sanorm_jax.main --config=configs/dinosaur_coco.py \
         --config.update_normalization=batch_norm
 
-Trains 7 slots for 500,000 steps of 64 images and evaluates at 320 pixels. docs/data.md
-gives the size of the stores. The settings come from two sources:
+Trains 7 slots for 500,000 steps at batch size 64 and evaluates at 320 pixels.
+docs/data.md gives the size of the stores. The settings come from two sources:
 
 (1) the configs `coco_feat_rec_dino_base16` and `_base_feature_recon` in the
     object-centric-learning-framework of DINOSAUR's authors (Seitzer et al., ICLR 2023).
-    Unlike there, images are not flipped, because their features are stored.
+    Images are not flipped here, because features are extracted only once.
 (2) SPOT (Kakogeorgiou et al., CVPR 2024), which reports mBO at this resolution.
 
-Not reproduced yet. Tests run the code path on small files in COCO's formats.
+Not reproduced yet. Tests run the whole path on small files in COCO's formats.
 """
 
 import ml_collections

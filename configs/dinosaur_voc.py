@@ -6,15 +6,16 @@
     python -m sanorm_jax.main --config=configs/dinosaur_voc.py \
         --config.update_normalization=batch_norm
 
-Trains 6 slots for 300,000 steps of 64 images, on the 1,464 training images of VOC, or
-on 10,582 if SBD lies beside VOC. Evaluates on the 1,449 images of `val` at 320 pixels.
+Trains 6 slots for 300,000 steps at batch size 64 on VOC's 1,464 training images, or on
+10,582 images if SBD is next to VOC. Evaluates on the 1,449 images of `val` at 320
+pixels.
 
 The numbers of slots and steps come from (1) the config
-`voc2012_trainaug_feat_rec_dino_base16_auto` of the same authors, which has an
-autoregressive transformer decoder. No settings for VOC are published for the MLP
-decoder used here, so all other values are those of `configs/dinosaur_coco.py`.
+`voc2012_trainaug_feat_rec_dino_base16_auto` by the authors of DINOSAUR, which has an
+autoregressive transformer decoder. They published no settings for VOC with the MLP
+decoder that is used here. All other values are those of `configs/dinosaur_coco.py`.
 
-Not reproduced yet. Tests run the code path on small files in VOC's formats.
+Not reproduced yet. Tests run the whole path on small files in VOC's formats.
 """
 
 import ml_collections

@@ -1,13 +1,13 @@
-"""Object discovery on CLEVR with masks, in the paper's settings.
+"""Object discovery on CLEVR with masks and the paper's settings.
 
     python -m data.prepare --dataset=clevr_with_masks
     python -m sanorm_jax.main --config=configs/object_discovery.py \
         --config.update_normalization=weighted_sum
 
-Trains 7 slots with 3 iterations for 500,000 steps of 64 images of 128 x 128 pixels.
-Evaluates with 11 slots and 5 iterations, and with the settings of training.
+Trains 7 slots with 3 iterations on images of 128 x 128 pixels for 500,000 steps at
+batch size 64. Evaluates with 11 slots and 5 iterations, and as trained.
 
-Expected result: the paper's table for CLEVR. Not reproduced yet.
+Expected result: as in the paper's table for CLEVR. Not reproduced yet.
 """
 
 import ml_collections
@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.max_objects = 6
     config.evaluation_max_objects = 10
     config.augmentations = ("flip",)  # Tetrominoes: ("flip", "rotate_90")
-    config.loss_weight = ((0, 1.0),)  # knots (step, weight), linear between
+    config.loss_weight = ((0, 1.0),)  # knots (step, weight), interpolated linearly
 
     config.model.feature_dim = 64
     config.model.encoder_kernel_size = 5

@@ -3,9 +3,8 @@
     make paper
 
 Runs `configs/study_shapes.py`, `configs/study_properties.py` and
-`configs/study_blocks.py` in turn, each in a folder of its name.
-`--config.seeds="(0,)"` and `--config.data_dir=DIR` apply to all three. For results and
-times see docs/results.md.
+`configs/study_blocks.py` in turn, each in its own folder. `--config.seeds="(0,)"` and
+`--config.data_dir=DIR` apply to all three. docs/results.md has results and times.
 """
 
 import ml_collections

@@ -1,14 +1,14 @@
-"""Property prediction on CLEVR, in the paper's settings.
+"""Property prediction on CLEVR with the paper's settings.
 
     python -m data.prepare --dataset=clevr --source=CLEVR_v1.0.zip
     python -m sanorm_jax.main --config=configs/property_prediction.py \
         --config.update_normalization=batch_norm
 
-Trains 10 slots with 3 iterations for 500,000 steps of 512 images of 128 x 128 pixels.
-Evaluates average precision with 10 and 21 slots. With
-`--config.dataset=clevr_with_masks` you also get the ARI of the attention.
+Trains 10 slots with 3 iterations on images of 128 x 128 pixels for 500,000 steps at
+batch size 512. Evaluates average precision with 10 and 21 slots, and with
+`--config.dataset=clevr_with_masks` also the ARI of the attention maps.
 
-Expected result: the paper's table for CLEVR. Not reproduced yet.
+Expected result: as in the paper's table for CLEVR. Not reproduced yet.
 """
 
 import ml_collections

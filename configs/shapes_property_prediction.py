@@ -3,8 +3,9 @@
     make properties
 
 Trains 7 slots on ViT-S/14 features (96 principal components) of 10,000 scenes of 1 to 6
-objects for 20,000 steps of 16, with implicit differentiation. Takes 22 minutes on one
-core: 3 for the scenes, 9 for the features, 10 for training and evaluation.
+objects for 20,000 steps at batch size 16, with implicit differentiation. Takes 22
+minutes on one core: 3 for the scenes, 9 for the features, 10 for training and
+evaluation.
 
 Expected result with weighted mean: average precision 0.76 without distance limit, 0.59
 within one unit, at 7 slots; see docs/results.md.

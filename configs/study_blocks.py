@@ -5,7 +5,7 @@
 
 Trains four normalizations with 4 slots on scenes of three tetrominoes for 30,000 steps.
 Evaluates with 4 to 11 slots on up to 5 tetrominoes. One seed takes 121 minutes on one
-core. For results see docs/results.md.
+core. docs/results.md has the results.
 """
 
 import ml_collections

@@ -4,9 +4,9 @@
     python -m sanorm_jax.study --config=configs/study_clevr.py --submit
 
 Trains with 7 slots on up to 6 objects (CLEVR6) and with 11 slots on up to 10 (CLEVR10),
-for 500,000 steps of 64 images. Evaluates on up to 10 objects. `--submit` writes a Slurm
-array with one task for each run; without it, this machine runs them. Not reproduced
-yet.
+for 500,000 steps at batch size 64. Evaluates on up to 10 objects. `--submit` writes a
+Slurm array with one task per run; without it, the runs train on this machine. Not
+reproduced yet.
 """
 
 import ml_collections

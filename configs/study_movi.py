@@ -9,9 +9,9 @@
     python -m sanorm_jax.study --config=configs/study_movi.py --submit
 
 Trains with 7 slots on up to 6 objects (MOVi-C6) and with 11 slots on up to 10
-(MOVi-C10), for 500,000 steps of 64 frames. Evaluates on MOVi-C and, without further
+(MOVi-C10), for 500,000 steps at batch size 64. Evaluates on MOVi-C and, without further
 training, on MOVi-D with up to 23 objects. `--submit` writes a Slurm array with one task
-for each run; without it, this machine runs them. Not reproduced yet.
+per run; without it, the runs train on this machine. Not reproduced yet.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""More slots than in training on natural images: COCO, evaluated also on VOC.
+"""More slots than in training: DINOSAUR on natural images (COCO and VOC).
 
     python -m data.prepare --dataset=coco --source=coco
     python -m data.prepare --dataset=voc --source=VOCdevkit
@@ -8,9 +8,10 @@
         --encoder=vit_base_patch16_224.dino
     python -m sanorm_jax.study --config=configs/study_photographs.py --submit
 
-Trains the model of `configs/dinosaur_coco.py` with 7 slots and four normalizations.
-Evaluates with 4 to 20 slots, by the number of objects in the image. `--submit` writes a
-Slurm array with one task for each run. Not reproduced yet.
+Trains the model of `configs/dinosaur_coco.py` on COCO with 7 slots and four
+normalizations. Evaluates on COCO and VOC with 4 to 20 slots and reports scores by the
+number of objects in the image. `--submit` writes a Slurm array with one task per run.
+Not reproduced yet.
 """
 
 import ml_collections

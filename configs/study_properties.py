@@ -6,8 +6,8 @@
 Trains four normalizations on ViT features with 7 slots on up to 6 objects. Evaluates
 with 6 to 14 slots. One seed takes 41 minutes on one core.
 
-Weighted sum does not learn here: it needs the gradient through all iterations. For
-results see docs/results.md.
+Weighted sum does not learn in this study, because it needs the gradient through all
+iterations. docs/results.md has the results.
 """
 
 import ml_collections

@@ -2,11 +2,11 @@
 
     make study
 
-Trains four normalizations of the demo's model with three seeds, with 7 slots on 3 to 6
-objects. Evaluates with 4 to 20 slots on up to 10 objects. For each normalization, the
-better of two learning rates is used: that with the lower training loss on the first
-seed. The number of steps and the batch size were fixed before the comparison. They
-differ from the demo's, which were chosen later and only for batch norm.
+Trains the demo's model with four normalizations and three seeds, with 7 slots on 3 to 6
+objects. Evaluates with 4 to 20 slots on up to 10 objects. Of two learning rates, each
+normalization uses the one with the lower training loss on the first seed. The number of
+steps and the batch size were fixed before the comparison. The demo's differ, because
+they were chosen later and only for batch norm.
 
 Takes 70 minutes on two cores.
 
@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.base.optimizer.cosine_steps = 2_000
     config.base.evaluate_every_steps = 500
     config.base.log_every_steps = 20
-    # The first seed of each normalization tries both; the lower training loss wins.
+    # The training loss of the first seed selects the rate of each normalization.
     config.learning_rates = (1e-3, 2.5e-3)
     config.train_settings.objects_3_6 = {
         "num_slots": 7,

@@ -2,10 +2,11 @@
 
     make study_tabletop
 
-Trains four normalizations of DINOSAUR with three seeds, with 7 slots on 3 to 6 scanned
+Trains DINOSAUR with four normalizations and three seeds, with 7 slots on 3 to 6 scanned
 objects. Evaluates with 4 to 20 slots on up to 10 objects, and on objects and floors
-that training never shows. All runs have the same settings, fixed before the comparison:
-full gradient, one learning rate and the demo's penalty on a shared background.
+that are not in the training data. All runs have the same settings, which were fixed
+before the comparison: the gradient through all iterations, one learning rate, and the
+demo's penalty on a shared background.
 """
 
 import ml_collections

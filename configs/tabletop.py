@@ -3,11 +3,11 @@
     make tabletop
 
 Trains 7 slots on ViT-S/14 features (96 principal components) of 2,000 scenes of 3 to 6
-scanned objects for 4,000 steps of 16. Evaluates on held-out scenes of the same objects.
-The split `validation_unseen` has objects and floors that training never shows. The
-gradient is that of implicit differentiation, which allows the higher learning rate.
+scanned objects for 4,000 steps at batch size 16. Evaluates on held-out scenes of the
+same objects. The split `validation_unseen` has objects and floors that are not in the
+training data. Implicit differentiation allows a higher learning rate than the demo's.
 
-Expected result: FG-ARI 0.67, ARI 0.67 and mBO 0.46 of the masks at 7 slots, see
+Expected result: FG-ARI 0.67, ARI 0.67 and mBO 0.46 of the masks at 7 slots; see
 docs/results.md.
 """
 

@@ -16,7 +16,7 @@ from sanorm_jax.core.errors import UserError
 FORMAT = "sanorm store"
 VERSION = 1
 MANIFEST = "manifest.json"
-# Projection matrix of projected features, stored beside the manifest.
+# Projection matrix of projected features, stored next to the manifest.
 PROJECTION = run_data.PROJECTION
 
 

@@ -338,6 +338,9 @@ def _run(
             raise UserError(
                 f"dataset: no field {field}; choose from {', '.join(dataset.fields)}"
             )
+    # A single batch needs no prefetching, and importing TensorFlow takes seconds.
+    if count == 1:
+        return map(read, [start])
     tf = lazy.tensorflow()
     dtypes = {field: dataset.fields[field][1] for field in fields} | extra
     failures: list[Exception] = []

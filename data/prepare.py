@@ -36,7 +36,7 @@ _SPLITS = flags.DEFINE_list(
 _OBJECTS = flags.DEFINE_list(
     "objects", None, "Scenes: range of objects by split, such as train:3-6,test:7-10."
 )
-_LIKE = commands.define_path("like", None, "Folder of a run whose image size is used.")
+_LIKE = commands.define_run("like", "Run or published model: use its image size.")
 _NUM_WORKERS = flags.DEFINE_integer(
     "num_workers", None, "Number of processes; one per core if unset."
 )

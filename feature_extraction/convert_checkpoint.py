@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 
+from sanorm_jax.core import commands
 from sanorm_jax.core.errors import UserError
 
 from . import weights
 
 # Keys of the model in checkpoints of DINOSAUR, property prediction, object discovery.
 _MODEL_NAMES = ("model", "set_predictor", "auto_encoder")
-# Prefix of DINOSAUR's frozen ViT, and of a name that only a ViT has: the autoencoder's
-# `encoder` is a CNN.
+# Prefix of DINOSAUR's frozen ViT, and a prefix that only a ViT has, because the
+# `encoder` of the autoencoder is a CNN.
 _VIT, _VIT_MARK = "encoder.", "encoder.patch_embed."
 
 
@@ -89,4 +90,4 @@ def _metadata(content: Any) -> dict[str, str]:
 convert = functools.partial(weights.convert, read=read)
 
 if __name__ == "__main__":
-    weights.run_conversion("step_N.pkl", convert)
+    commands.main(convert, arguments=("step_N.pkl", "out.safetensors"))

@@ -19,6 +19,7 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional
 
+from sanorm_jax.core import commands
 from sanorm_jax.core.errors import UserError, list_some
 
 from . import layouts, weights
@@ -241,4 +242,4 @@ def _positions(graph: _Graph, bias: str, kernel: np.ndarray) -> np.ndarray:
 convert = functools.partial(weights.convert, read=lambda path: (read(path), {}))
 
 if __name__ == "__main__":
-    weights.run_conversion("model.onnx", convert)
+    commands.main(convert, arguments=("model.onnx", "out.safetensors"))

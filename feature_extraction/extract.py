@@ -18,7 +18,7 @@ _NAME = flags.DEFINE_string(
 )
 _DATA_DIR = commands.define_path("data_dir", "datasets", "Folder of the stores.")
 _ENCODER = flags.DEFINE_string("encoder", None, "Name of a timm ViT, or patches.")
-_LIKE = commands.define_path("like", None, "Folder of a run whose encoder is used.")
+_LIKE = commands.define_run("like", "Run or published model: use its encoder.")
 _SPLITS = flags.DEFINE_list("splits", None, "Splits to write; all if unset.")
 _SHARD = flags.DEFINE_string("shard", "0/1", "I/N: job I of N, counted from 0.")
 _REPAIR = flags.DEFINE_boolean("repair", False, "Check and replace damaged shards.")

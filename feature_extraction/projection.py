@@ -1,9 +1,9 @@
 """Principal components of an encoder's features, fitted once per store.
 
-`y = s (x - mean) V_C / lambda_C^(W/2)` with the C leading eigenvectors V and
-eigenvalues lambda of the covariance of the tokens, whitening W, and the scale s that
-makes the mean square of y 1 over all components (Jolliffe, "Principal Component
-Analysis", 2002, ch. 2).
+The projection is `y = s (x - mean) V_C / lambda_C^(W/2)`. V_C and lambda_C are the C
+leading eigenvectors and eigenvalues of the covariance of the tokens (Jolliffe,
+"Principal Component Analysis", 2002, ch. 2). W is the whitening. The scale s makes the
+mean square of y over all components 1.
 """
 
 import dataclasses
@@ -65,8 +65,8 @@ def fit(
       whitening: Whitening W, from 0 (relative variances are kept) to 1 (all equal).
 
     Returns:
-      The mean `[D]` and the matrix `[D, C]`, both float32, and the share of the
-      variance explained.
+      The mean `[D]` and the matrix `[D, C]`, both float32, and the explained fraction
+      of the variance.
 
     Raises:
       UserError: The rank of the features is below C.

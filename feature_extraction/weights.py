@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from absl import logging
 
-from sanorm_jax.core import commands, files
+from sanorm_jax.core import files
 from sanorm_jax.core.errors import UserError, list_some
 
 Tensors = Mapping[str, torch.Tensor]
@@ -155,20 +155,6 @@ def convert(
     save(target, state, source | dict(metadata))
     count = sum(x.numel() for x in state.values())
     logging.info("%s: %d tensors, %d values %s", target, len(state), count, metadata)
-
-
-def run_conversion(source: str, convert: Callable[[pathlib.Path, pathlib.Path], Any]):
-    """Run a command that converts one file to another, and exit.
-
-    Args:
-      source: Name of the file to read, for the usage.
-      convert: Conversion of a source to a target.
-    """
-
-    def work(source: str, target: str):
-        convert(commands.expand(source), commands.expand(target))
-
-    commands.main(work, arguments=(source, "out.safetensors"))
 
 
 def first_line(error: Exception) -> str:

@@ -16,6 +16,10 @@ VERBS = {
     "segment": "sanorm_jax.command_line.segment",
     "report": "sanorm_jax.command_line.report",
     "status": "sanorm_jax.command_line.status",
+    "bands": "sanorm_jax.command_line.bands",
+    "publish": "sanorm_jax.command_line.publish",
+    "models": "sanorm_jax.command_line.models",
+    "check": "sanorm_jax.command_line.check",
     "study": "sanorm_jax.study",
     "paper": "sanorm_jax.paper",
 }

@@ -1,6 +1,6 @@
-"""Baseline segmentations without learning, evaluated like those of a model.
+"""Evaluation of baseline segmentations, which involve no learning.
 
-The constant segmentation has one segment, blocks form a regular grid, and the oracle
+The constant segmentation has one segment. Blocks form a regular grid. The oracle
 consists of the true labels at the resolution of the tokens.
 """
 
@@ -95,8 +95,7 @@ def evaluate(
     # {name: [P, B]}. `lax.map` compiles `measure` once for all baselines.
     measures = jax.lax.map(measure, jnp.stack(predicted))
     if has_oracle:
-        # FG-ARI has an oracle of its own, the last segmentation. It ignores the
-        # background.
+        # The last segmentation is the oracle for FG-ARI, which ignores the background.
         oracle_fg_ari = measures["fg_ari"][-1]
         measures = {name: values[:-1] for name, values in measures.items()}
         measures["fg_ari"] = measures["fg_ari"].at[-1].set(oracle_fg_ari)
@@ -152,7 +151,7 @@ def scores(
 def drawn(
     rows: Iterable[Mapping[str, Any]], measure: str
 ) -> dict[str, float | dict[int, float]]:
-    """Return the `scores` that figures show: all but the constant's, near 0."""
+    """Return the `scores` in figures: all but the constant's, which are near 0."""
     shown = scores(rows, measure)
     shown.pop(LABELS[CONSTANT], None)
     return shown

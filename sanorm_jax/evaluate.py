@@ -13,7 +13,7 @@ from absl import logging
 from matplotlib.figure import Figure
 
 from sanorm_jax import baselines, metrics, tasks, trained
-from sanorm_jax.core import progress
+from sanorm_jax.core import progress, published
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures, predictions
@@ -321,7 +321,8 @@ def evaluate(
 
     Args:
       config: Config of the run.
-      workdir: Folder of the run; only `evaluations/` in it is written.
+      workdir: Folder of the run; only `evaluations/` in it is written. Results of a
+        published model go to `published.results_folder`.
       split: Name of the split; `config.evaluation_split` if empty.
       num_slots: Numbers of slots; as in training if empty. If `num_iterations` is also
         empty, the settings of `config.evaluations` are used.
@@ -343,8 +344,9 @@ def evaluate(
         merging.check_threshold("--merge_threshold", merge_threshold)
         config = config.copy_and_resolve_references()
         config.merge_threshold = float(merge_threshold)
-    workdir_lib.check_writable(workdir / DIRECTORY)
-    compilation_cache.enable(config, workdir)
+    results_folder = published.results_folder(workdir)
+    workdir_lib.check_writable(results_folder / DIRECTORY)
+    compilation_cache.enable(config, results_folder)
     devices = Devices(config.parallelism)
     devices.check_batch_size("evaluation_batch_size", config.evaluation_batch_size)
     dataset = tasks.open_dataset(config)
@@ -357,7 +359,7 @@ def evaluate(
     evaluator = Evaluator(run.task, devices)
     variables = devices.put_state(run.variables)
     merged = f"_merge_{merge_threshold:g}" if merge_threshold else ""
-    directory = workdir / DIRECTORY / f"{split}_step_{run.step}{merged}"
+    directory = results_folder / DIRECTORY / f"{split}_step_{run.step}{merged}"
     workdir_lib.check_writable(directory)
 
     rows = []

@@ -21,4 +21,4 @@ def _train() -> int:
 
 
 if __name__ == "__main__":
-    options.run(_train, _RUN.config)
+    options.run(_train, _RUN.config, kind="an experiment")

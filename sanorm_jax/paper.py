@@ -54,4 +54,5 @@ if __name__ == "__main__":
         lambda: _run(config.value, workdir.value, report.value),
         config,
         default="configs/paper.py",
+        kind="several studies",
     )

@@ -13,7 +13,7 @@ from absl import logging
 from PIL import Image
 
 from sanorm_jax import tasks, trained
-from sanorm_jax.core import progress, run_data
+from sanorm_jax.core import progress, published, run_data
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures
@@ -49,7 +49,8 @@ def segment(
 
     Args:
       config: Config of the run.
-      workdir: Folder of the run; only `segmentations/` in it is written.
+      workdir: Folder of the run; only `segmentations/` in it is written. Results of a
+        published model go to `published.results_folder`.
       dataset: Name of the store of images; `config.dataset` if empty.
       data_dir: Folder of the stores; `config.data_dir` if None.
       split: Name of the split; if empty, the only split, or else
@@ -72,18 +73,20 @@ def segment(
                 f"--num_slots={setting.num_slots}: label maps hold at most "
                 f"{MAX_SLOTS}; choose fewer slots"
             )
-    workdir_lib.check_writable(workdir / DIRECTORY)
+    results_folder = published.results_folder(workdir)
+    workdir_lib.check_writable(results_folder / DIRECTORY)
     config = _config(config, dataset, data_dir)
     opened = tasks.open_dataset(config)
     _check_data(run_data.read(workdir), opened, config)
     # Label maps have the size of the images.
     config.evaluation_resolution = opened.fields["image"][0][0]
-    compilation_cache.enable(config, workdir)
+    compilation_cache.enable(config, results_folder)
     devices = Devices(config.parallelism)
     run = trained.open_run(workdir, step, config=config, dataset=opened)
     split = split or _split(config, opened)
     names = _names(opened, split)
-    directory = workdir / DIRECTORY / f"{config.dataset}_{split}_step_{run.step}"
+    name = f"{config.dataset}_{split}_step_{run.step}"
+    directory = results_folder / DIRECTORY / name
     workdir_lib.check_writable(directory)
     for setting in settings:
         name = f"slots_{setting.num_slots}_iterations_{setting.num_iterations}"

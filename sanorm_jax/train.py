@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from sanorm_jax import optimizers, tasks
-from sanorm_jax.core import fields, progress
+from sanorm_jax.core import fields, progress, published
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures
@@ -45,6 +45,11 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     fields.check(config)
     check_evaluations(config)
     wandb_writer.check(config)
+    if published.is_published(workdir):
+        raise UserError(
+            f"--workdir={workdir}: is a published model, which is read-only; choose "
+            "another --workdir, and set --config.init_from to train from the model"
+        )
 
     # ---- Devices ----------------------------------------------------------------
     compilation_cache.enable(config, workdir)
@@ -104,7 +109,8 @@ def _take_steps(run: TrainingRun, train_step: Callable, evaluate: Callable):
 
     with hosts.agree():
         batches = run.devices.prefetch(_batches(run))
-        # This does not check for requests to stop, so each start takes at least a step.
+        # No check for requests to stop here, so that each start takes at least one
+        # step.
         batch = next(batches, None)
     rates, note = Rates(step), ""
     title = f"training {run.workdir.name}"

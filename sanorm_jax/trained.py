@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from sanorm_jax import tasks
-from sanorm_jax.core import run_data
+from sanorm_jax.core import published, run_data
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.run.distribution.devices import Devices
@@ -88,9 +88,9 @@ class CallOptions(TypedDict, total=False):
 class TrainedRun:
     """A trained model, created by `open_run`.
 
-    It takes uint8 images `[B, H, W, 3]` or, if it was trained on features, features
-    `[B, N, F]` as in the feature store. The initial slots depend on the seed and the
-    position in the batch.
+    Its inputs are uint8 images `[B, H, W, 3]` or, if it was trained on features,
+    features `[B, N, F]` as in the feature store. The initial slots depend on the seed
+    and on the position in the batch.
 
     Attributes:
       config: Config of the run.
@@ -156,9 +156,8 @@ class TrainedRun:
     ) -> dict[str, jax.Array]:
         if np.shape(inputs)[1:] != tuple(self.input_shape):
             raise UserError(
-                f"inputs of shape {list(np.shape(inputs))}: the run takes "
-                f"{self.task.input_field} of shape [B, "
-                f"{', '.join(map(str, self.input_shape))}]"
+                f"inputs: shape {list(np.shape(inputs))}; pass {self.task.input_field} "
+                f"of shape [B, {', '.join(map(str, self.input_shape))}]"
             )
         index = jnp.arange(len(inputs), dtype=jnp.int32)
         return self._compiled(
@@ -181,11 +180,11 @@ def open_run(
 ) -> TrainedRun:
     """Open a trained run; `sanorm_jax.load` is this function.
 
-    A run without a checkpoint is opened with the parameters that training would start
-    from, if its config names them (`init_from`).
+    A run without a checkpoint is opened with its initial parameters if its config sets
+    `init_from`.
 
     Args:
-      workdir: Folder of the run.
+      workdir: Folder of the run, or name of a published model.
       step: Checkpoint to load; the newest if None.
       config: Config to use; the recorded one if None.
       dataset: Dataset to apply the run to. If None, the run's data need not exist.
@@ -194,7 +193,7 @@ def open_run(
       UserError: The run, the checkpoint or the description of its data is missing, or
         the features of `dataset` have another projection.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = published.find(workdir)
     config = config or workdir_lib.load_config(workdir)
     if dataset is None:
         task = describe_task(workdir, config)

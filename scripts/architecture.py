@@ -19,7 +19,14 @@ TOP = ("data", "feature_extraction", "configs")
 BANDS = {
     "commands": ("command_line", "main", "paper", "study"),
     "reports and figures": ("report", "drawing"),
-    "training and inference": ("train", "evaluate", "segment", "trained", "baselines"),
+    "training and inference": (
+        "train",
+        "evaluate",
+        "segment",
+        "published",
+        "trained",
+        "baselines",
+    ),
     "run state and fault tolerance": ("run",),
     "method": ("tasks", "models", "metrics", "train_step", "optimizers"),
     "data": TOP,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-_TIMEOUT_S = 120
+_TIMEOUT_S = 600
 _OPTIONS = (
     "--headless",
     "--no-sandbox",

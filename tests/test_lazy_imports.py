@@ -20,6 +20,7 @@ sys.meta_path.insert(0, Hidden())
 import jax, numpy as np
 import benchmarks.train_step, tests.parity.models
 from sanorm_jax import main, optimizers, tasks, train
+from sanorm_jax.data import pipeline
 from sanorm_jax.report import run_report, status
 from sanorm_jax.train_step import create_state, make_train_step
 from tests import tiny
@@ -35,6 +36,10 @@ for name in ("dinosaur", "object_discovery", "property_prediction"):
     step = jax.jit(make_train_step(task, tx, schedule))
     state, scalars = step(create_state(task, tx, 0), batch)
     assert np.isfinite(scalars["loss"]), name
+    (batch,) = pipeline.eval_batches(
+        task.dataset, "validation", np.arange(3), fields=["image"], batch_size=4
+    )
+    assert batch["mask"].tolist() == [True] * 3 + [False]
 print("done")
 """
 

@@ -67,7 +67,7 @@ def test_from_published_files_to_the_report(stores, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_measures_of_an_evaluation_are_the_plain_ones(stores, name):
+def test_evaluation_matches_plain_implementations(stores, name):
     config = CONFIGS[name].get_config()
     config.update({"data_dir": str(stores), "encoder": "patches"})
     dataset = tasks.open_dataset(config)
@@ -98,7 +98,7 @@ def test_measures_of_an_evaluation_are_the_plain_ones(stores, name):
             ), measure
 
 
-def test_overlaps_are_those_of_pycocotools():
+def test_overlaps_match_pycocotools():
     rng = np.random.default_rng(1)
     true, predicted = (rng.integers(0, n, (4, 20, 24)) for n in (6, 4))
     found = segmentation.mean_best_overlap(
@@ -116,7 +116,7 @@ def test_overlaps_are_those_of_pycocotools():
         assert float(value) == pytest.approx(overlap.max(0).mean(), abs=1e-6)
 
 
-def test_ignored_pixels_take_part_in_no_picture():
+def test_ignored_pixels_are_white_in_figures():
     """They are white, and move no segment's colour."""
     true = np.ones((1, 8, 8), int)
     true[0, :6] = -1

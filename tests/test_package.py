@@ -73,11 +73,15 @@ def test_the_wheel_holds_every_module_within_one_package(wheel):
     found = {name for name in names if name.endswith(".py")}
     assert found == set(_modules())
     assert "sanorm_jax/py.typed" in names
-    templates = (ROOT / "sanorm_jax/report/templates").iterdir()
-    assert {path.relative_to(ROOT).as_posix() for path in templates} <= set(names)
+    for folder in ("templates", "bands"):
+        shipped = (ROOT / "sanorm_jax/report" / folder).iterdir()
+        assert {path.relative_to(ROOT).as_posix() for path in shipped} <= set(names)
+    models = (ROOT / "sanorm_jax/published").glob("*/*/*")
+    assert {path.relative_to(ROOT).as_posix() for path in models} <= set(names)
+    assert "sanorm_jax/published/shapes/batch_norm/weights.safetensors" in names
 
 
-def test_the_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):
+def test_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):
     (tmp_path / "sdist").mkdir()
     archive = _build(source, "sdist", tmp_path / "sdist")
     with tarfile.open(archive) as file:

@@ -35,7 +35,7 @@ def _failed(rows):
     return [row.quantity for row in rows if not row.passed]
 
 
-def test_small_errors_are_seen(tmp_path):
+def test_small_errors_are_detected(tmp_path):
     names = [
         "train/attention",
         "grad/to_k.weight",
@@ -70,7 +70,7 @@ def _vectors(tmp_path, arrays):
     return Vectors(tmp_path / "made.npz")
 
 
-def test_a_mean_near_zero_is_judged_by_the_standard_deviation(tmp_path):
+def test_mean_near_zero_is_compared_by_standard_deviation(tmp_path):
     before, after = "params_before/norm.", "params_after_train_forward/norm."
     arrays = {
         f"{before}means": np.zeros(1),
@@ -101,7 +101,9 @@ def _relu(arguments):
         (True, 1.001, False, False),
     ],
 )
-def test_a_kink_is_told_from_a_fault(tmp_path, other_side, factor, passed, at_kink):
+def test_kinks_are_distinguished_from_errors(
+    tmp_path, other_side, factor, passed, at_kink
+):
     weights = np.array([[1, -1, 0, 0], [1, 2, 3, 4], [1, -2, 3, 1]], np.float32)
     x = np.ones(4, np.float32)
     # The first unit is 1.2e-7, within rounding of 0.
@@ -137,7 +139,7 @@ def test_true_statistics_before_the_pass_are_used(tmp_path):
     assert not _failed(rows)
 
 
-def test_what_is_left_out_fails(tmp_path):
+def test_missing_comparisons_fail(tmp_path):
     def change(arrays):
         arrays["eval/entropy"] = np.zeros(3)
 
@@ -170,12 +172,11 @@ def test_agrees_with_plain_pytorch_in_float64():
 
 
 def _exit_code(folder):
-    with flagsaver.flagsaver(vectors=str(folder)), pytest.raises(SystemExit) as caught:
-        parity.main([])
-    return caught.value.code
+    with flagsaver.flagsaver(vectors=folder):
+        return parity.commands.run(parity.main)
 
 
-def test_exit_code_tells_the_outcome(tmp_path, capsys):
+def test_exit_code_reports_the_outcome(tmp_path, capsys):
     flags.FLAGS.mark_as_parsed()
     name = "optimisation.npz"
     (tmp_path / name).write_bytes((VECTORS / name).read_bytes())

@@ -46,7 +46,7 @@ def _package(module: str) -> str:
     return rest[0] if first == "sanorm_jax" and rest and rest[0] in WITHIN else first
 
 
-def test_the_packages_within_are_told_apart(tmp_path):
+def test_packages_are_distinguished(tmp_path):
     path = tmp_path / "module.py"
     path.write_text(
         "import sanorm_jax.data.store\nfrom sanorm_jax import configs, tasks\n"
@@ -79,7 +79,7 @@ def test_no_module_has_two_names():
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
-def test_arrows_between_packages(package):
+def test_packages_import_only_what_they_may(package):
     files = list((ROOT / package).rglob("*.py"))
     assert files
     for path in files:
@@ -93,11 +93,11 @@ def architecture(monkeypatch):
     return importlib.import_module("architecture")
 
 
-def test_the_picture_of_the_rooms_is_that_of_the_imports(architecture):
+def test_architecture_graph_matches_the_imports(architecture):
     assert architecture.BEGIN + architecture.draw() in architecture.PAGE.read_text()
 
 
-def test_every_module_is_of_a_room(architecture):
+def test_every_module_is_in_the_graph(architecture):
     inner = {path.stem for path in (ROOT / "sanorm_jax").glob("[a-z]*")}
     inner -= {"py"}
     assert inner | set(architecture.TOP) == architecture.MODULES
@@ -109,7 +109,7 @@ def test_dependencies_are_acyclic(architecture):
     graphlib.TopologicalSorter(arrows).prepare()  # raises for a cycle
 
 
-def test_pages_link_to_what_there_is():
+def test_links_in_pages_resolve():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     for page in pages:
         links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())

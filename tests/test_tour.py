@@ -19,7 +19,7 @@ def _pictures(notebook) -> int:
     return sum("image/png" in output.get("data", {}) for output in _outputs(notebook))
 
 
-def test_it_is_small_and_was_run():
+def test_notebook_is_small_and_executed():
     notebook = nbformat.read(PATH, as_version=4)
     nbformat.validate(notebook)
     assert PATH.stat().st_size < 300_000
@@ -27,7 +27,7 @@ def test_it_is_small_and_was_run():
     assert not any(output.output_type == "error" for output in _outputs(notebook))
 
 
-def test_what_it_imports_is_there():
+def test_notebook_imports_work():
     notebook = nbformat.read(PATH, as_version=4)
     code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
     lines = [line for line in code.splitlines() if re.match(r"(from|import) ", line)]
@@ -36,7 +36,7 @@ def test_what_it_imports_is_there():
 
 
 @pytest.mark.long
-def test_it_runs_from_an_empty_folder(tmp_path):
+def test_notebook_runs_in_an_empty_folder(tmp_path):
     notebook = nbformat.read(PATH, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":

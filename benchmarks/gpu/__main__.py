@@ -28,7 +28,7 @@ from sanorm_jax.core import commands, files
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.tasks.base import MATMUL_PRECISIONS
 
-_OUT = flags.DEFINE_string("out", "gpu.json", "JSON file of the results.")
+_OUT = commands.define_path("out", "gpu.json", "JSON file of the results.")
 _MINUTES = flags.DEFINE_float("minutes", 8.0, "Time limit; later parts are stopped.")
 _SIZE = flags.DEFINE_enum("size", "paper", list(parts.SIZES), "Sizes of the parts.")
 
@@ -113,7 +113,7 @@ def run(names: list[str], deadline: float) -> dict[str, dict[str, Any]]:
             processes = [_Process(name, pathlib.Path(folder)) for name in group]
             results |= {part.name: part.result(deadline) for part in processes}
             text = json.dumps({"size": _SIZE.value, "parts": results}, indent=2)
-            files.write(pathlib.Path(_OUT.value), text + "\n")
+            files.write(_OUT.value, text + "\n")
     return results
 
 
@@ -121,7 +121,7 @@ def main() -> int:
     """Run the parts and print their tables; exit with 1 if one failed."""
     if _PART.value:
         found = PARTS[_PART.value](parts.SIZES[_SIZE.value])
-        files.write(pathlib.Path(_OUT.value), json.dumps(found))
+        files.write(_OUT.value, json.dumps(found))
         return 0
     unknown = [name for name in _PARTS.value if name not in PARTS]
     if unknown:

@@ -42,7 +42,7 @@ def pad(values: np.ndarray, count: int, fill: float, dtype: str) -> np.ndarray:
 
 
 _SCENES = ("shapes", "blocks", "tabletop")
-# Options that only some datasets have.
+# Options that only some datasets use.
 _OWNERS = {
     "min_objects": _SCENES,
     "max_objects": _SCENES,

@@ -3,11 +3,11 @@
 https://github.com/google-deepmind/multi_object_datasets: one gzip TFRecord file of
 100,000 scenes of 240 x 320 pixels. Entity 0 of each scene is the background; entities
 with `visibility` 0 are padding. `shape`, `size`, `material` and `color` are codes that
-start at 1 for objects and are 0 for other entities (issue 9 there prints the first
-scene). The meaning of the codes is not published. For the size it follows from `z`, the
-radius of an object: 1 is large, 2 is small. The other codes are numbered by first
-appearance in the file and stored as code - 1. These indices have the range of the
-vocabularies in `properties`, but the names there do not apply.
+start at 1 for objects and are 0 for other entities (issue 9 of that repository prints
+the first scene). The meaning of the codes is not published. That of the size follows
+from `z`, the radius of an object: 1 is large, 2 is small. The other codes are numbered
+by first appearance in the file and stored as code - 1. These indices have the range of
+the vocabularies in `properties`, but the names there do not apply.
 """
 
 import functools

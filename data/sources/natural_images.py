@@ -1,8 +1,8 @@
 """Label maps of natural images, shared by COCO and Pascal VOC.
 
-Pixels that the annotations leave undecided (borders and crowds), or that two objects
-share, have label -1 and are ignored by every metric. Ignoring overlaps follows the
-evaluation of DINOSAUR's authors (`ignore_overlaps` in their code).
+Pixels without a definite annotation (borders and crowds) and pixels of two objects have
+label -1, which every metric ignores. Overlaps are ignored as in the evaluation of
+DINOSAUR's authors (`ignore_overlaps` in their code).
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 The source is `VOC2012` of the published VOCdevkit, with the lists `train` and `val` of
 `ImageSets/Segmentation`. If the Semantic Boundaries Dataset (SBD, Hariharan et al.,
-ICCV 2011, published as `benchmark_RELEASE/dataset`) lies beside it, its images outside
+ICCV 2011, published as `benchmark_RELEASE/dataset`) is next to it, its images outside
 VOC's `val` are added to training. The resulting 10,582 images are known as `trainaug`.
 """
 

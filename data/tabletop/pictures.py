@@ -1,7 +1,7 @@
 """Rendering of objects on a floor with Mitsuba: images and exact masks.
 
-Mitsuba's scalar variant needs neither a GPU nor LLVM nor a display. Sunlight is free of
-noise. The light of the sky is noisy and denoised: it is divided by the albedo, smoothed
+Mitsuba's scalar variant needs neither a GPU nor LLVM nor a display. Sunlight has no
+noise. Skylight is noisy and therefore denoised: it is divided by the albedo, smoothed
 within each surface, and multiplied by the albedo again, so that textures stay sharp.
 """
 

@@ -4,6 +4,7 @@ import functools
 import math
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from sanorm_jax.core.errors import UserError
 
 # Groups whose fields have user-defined names.
 _NAMED = {"datasets", "evaluations", "studies", "train_settings"}
+# Fields that tell what a config describes.
+_KINDS = {"an experiment": "task", "a study": "base", "several studies": "studies"}
 
 # absl then lists these flags in the help of the command that defines them.
 flags.disclaim_key_flags()
@@ -54,7 +57,24 @@ class _ConfigFile(config_flags.ConfigFileFlagParser):
             found = pathlib.Path(configs.__file__).with_name(found.name)
         if not found.is_file():
             raise ValueError("no such file; see configs/")
-        return super().parse(f"{found}{colon}{argument}")
+        try:
+            config = super().parse(f"{found}{colon}{argument}")
+        except Exception as error:
+            raise ValueError(f"{_reason(error, found)}; correct the file") from None
+        if not isinstance(config, ml_collections.ConfigDict):
+            raise ValueError("get_config returns no ConfigDict; see configs/")
+        return config
+
+
+def _reason(error: Exception, path: pathlib.Path) -> str:
+    """Return what was raised by a file, and in which of its lines."""
+    # ml_collections raises some errors again, with the traceback as their message.
+    while isinstance(error.__context__, type(error)):
+        error = error.__context__
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    where = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def define_config(description: str) -> flags.FlagHolder:
@@ -80,7 +100,10 @@ def default_workdir() -> pathlib.Path:
     return pathlib.Path("experiments", name)
 
 
-def _check(config: ml_collections.ConfigDict):
+def _check(config: ml_collections.ConfigDict, kind: str | None = None):
+    if kind and _KINDS[kind] not in config:
+        found = next((k for k, field in _KINDS.items() if field in config), "nothing")
+        raise UserError(f"--config: describes {found}, not {kind}; choose another file")
     for path, value in flags.FLAGS["config"].override_values.items():
         # ml_collections replaces the group, which would then lack its other fields.
         is_group = isinstance(value, ml_collections.ConfigDict)
@@ -113,6 +136,7 @@ def run(
     command: Callable[[], int | None],
     config: flags.FlagHolder,
     default: str | None = None,
+    kind: str | None = None,
 ):
     """Parse the flags, run a command and exit; bad input is one line and exit code 2.
 
@@ -120,11 +144,13 @@ def run(
       command: Function that does the work; returns the exit code, or None for 0.
       config: Flag `--config`.
       default: Default value of the flag.
+      kind: What the config must describe: `an experiment`, `a study` or `several
+        studies`; not checked if None.
     """
 
     def work() -> int | None:
         if config.value is not None:
-            _check(config.value)
+            _check(config.value, kind)
         return command()
 
     commands.main(work, parse=functools.partial(_parse_flags, config, default))

@@ -55,8 +55,10 @@ class RunFlags:
 
     def __init__(self):
         self.config = options.define_config("Config file, see configs/.")
-        self._workdir = commands.define_path(
-            "workdir", None, "Folder of the run; default experiments/<name of config>."
+        self._workdir = commands.define_run(
+            "workdir",
+            "Folder of the run, or name of a published model; default "
+            "experiments/<name of config>.",
         )
         self._coordinator = flags.DEFINE_string(
             "coordinator_address", None, "Several processes: HOST:PORT of process 0."

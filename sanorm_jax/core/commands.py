@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 from absl import app, flags
 
-from sanorm_jax.core import console
+from sanorm_jax.core import console, published
 from sanorm_jax.core.errors import UserError
 
 # The exit code of invalid input, as in argparse and shells.
@@ -43,6 +43,25 @@ class _PathParser(flags.ArgumentParser):
         if not str(argument):
             raise ValueError("must name a file or a folder")
         return expand(argument)
+
+
+class _RunParser(_PathParser):
+    """Parser of the folder of a run or the name of a published model."""
+
+    def parse(self, argument: str | pathlib.Path) -> pathlib.Path:
+        return published.find(super().parse(argument))
+
+
+def define_run(name: str, description: str) -> flags.FlagHolder:
+    """Define a flag whose value is the folder of a run or of a published model.
+
+    Args:
+      name: Name of the flag.
+      description: Help text.
+    """
+    return flags.DEFINE(
+        _RunParser(), name, None, description, serializer=flags.ArgumentSerializer()
+    )
 
 
 def define_path(
@@ -151,8 +170,8 @@ def main(
     """Parse the command line, do the work and exit.
 
     Args:
-      work: Function that takes the arguments that are not flags, and returns an exit
-        code, or None for 0.
+      work: Function that takes the arguments that are not flags as paths (see
+        `expand`), and returns an exit code, or None for 0.
       arguments: Names of these arguments.
       parse: Parser of the command line, which ends the process on invalid flags.
     """
@@ -160,7 +179,7 @@ def main(
     def start(argv: Sequence[str]) -> int:
         values = argv[1:]
         if len(values) == len(arguments):
-            return run(lambda: work(*values))
+            return run(lambda: work(*map(expand, values)))
         if arguments:
             return fail(f"usage: {pathlib.Path(argv[0]).stem} {' '.join(arguments)}")
         return fail(f"unknown argument {values[0]}; flags are --name=value")

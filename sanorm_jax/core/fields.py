@@ -59,6 +59,7 @@ _NON_NEGATIVE = (
     "keep_penalty",
     "loss_weight",
     "merge_threshold",
+    "merge_thresholds",
     "slot_share_penalty",
     "time_limit_h",
     "warmup_start",

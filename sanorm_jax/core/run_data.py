@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from sanorm_jax.core import files
+from sanorm_jax.core import files, published
 from sanorm_jax.core.errors import UserError
 
 FILE = "data.json"
@@ -64,7 +64,8 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
         return {name: record[name] for name in ("image_size", "features", "fields")}
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{path}: missing; pass the folder of a run that has started training"
+            f"{path}: missing; pass the folder of a run that has started training, "
+            + published.suggestion()
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: unreadable ({error}); restore it") from None

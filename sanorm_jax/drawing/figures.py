@@ -207,8 +207,10 @@ def sweep_plots(
     ylabel: str,
     references: Mapping[str, Mapping[str, float | Mapping[float, float]]] | None = None,
     mark: tuple[str, float] | None = None,
+    bands: Mapping[str, painting.Band] | None = None,
+    share_scale: bool = True,
 ) -> Figure:
-    """Draw sweep plots side by side, with a shared scale and legend.
+    """Draw sweep plots side by side, with a shared legend.
 
     Args:
       panels: Lines of each plot, by title. A variant looks the same in all of them.
@@ -216,18 +218,23 @@ def sweep_plots(
       ylabel: Name of the y axis.
       references: References of each plot, by title.
       mark: Mark of every plot, see `sweep_plot`.
+      bands: Band behind the lines of each plot, by title.
+      share_scale: Whether the plots share the scale of the y axis.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     width = 4.2 if len(panels) == 1 else 3.45 * len(panels)
     with _style():
         figure = Figure(figsize=(width, 3.0), dpi=_DPI, layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        axes = figure.subplots(1, len(panels), sharey=share_scale, squeeze=False)[0]
         for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+            if band := (bands or {}).get(title):
+                painting.draw_band(axis, band)
             for name, line in lines.items():
                 painting.draw_line(axis, names.index(name), name, line)
             painting.draw_references(axis, (references or {}).get(title, {}), mark)
             positions = sorted({x for line in lines.values() for x in line})
-            if len(positions) <= 12:
+            # As many labels as fit next to each other.
+            if sum(len(f"{x:g}") for x in positions) <= 32:
                 axis.set_xticks(positions)
             else:
                 integer = all(float(x).is_integer() for x in positions)

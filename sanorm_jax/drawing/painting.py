@@ -31,12 +31,14 @@ _SEGMENTS = np.array([to_rgb(color) for color in OKABE_ITO + TOL_MUTED])
 BACKGROUND = np.array(to_rgb("#D0D0D0"))
 IGNORED = np.ones(3)  # pixels without a true label
 # Yellow is too faint for a line on white, so black replaces it.
-_LINES = (*OKABE_ITO[:6], "#000000")
+_LINES = (*OKABE_ITO[:6], "#000000", *TOL_MUTED)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 # Line of a plot: the values of all seeds, by position on the x axis.
 Line = Mapping[float, Sequence[float]]
+# Lowest and highest expected value, by position on the x axis.
+Band = Mapping[float, tuple[float, float]]
 
 
 def draw_line(axis, i: int, name: str, line: Line):
@@ -63,6 +65,14 @@ def draw_line(axis, i: int, name: str, line: Line):
         markeredgecolor="white",
         markeredgewidth=0.5,
     )
+
+
+def draw_band(axis, band: Band):
+    """Draw the expected range of a line, as a bar if it has a single position."""
+    x = sorted(band)
+    low, high = ([band[position][end] for position in x] for end in (0, 1))
+    axis.fill_between(x, low, high, color="#DDDDDD", lw=0)
+    axis.vlines(x, low, high, color="#DDDDDD", lw=1)
 
 
 def draw_references(axis, references, mark):

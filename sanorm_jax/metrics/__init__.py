@@ -1,4 +1,4 @@
-"""Metrics: values for each example, collected in a table, one mean at the end."""
+"""Metrics, collected for each example and averaged at the end."""
 
 from sanorm_jax.metrics.table import Table, count, mean
 

@@ -1,4 +1,4 @@
-"""Average precision of predicted object properties, over a whole split at once."""
+"""Average precision of predicted object properties over a split."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from sanorm_jax.core.errors import check_name
 
 THRESHOLDS = (np.inf, 1.0, 0.5, 0.25, 0.125)
 
-# World units that the range [0, 1] of each position axis stands for. The published
-# code takes 6 for all three, though z spans only 0.35.
+# Length of the range [0, 1] of x, y and z in world units. The original implementation
+# uses 6 for all three, although z has a range of 0.35.
 Z_RANGES = {"reference": (6.0, 6.0, 6.0), "correct": (6.0, 6.0, 0.35)}
 
-# Where each one-hot property lies in the 19 numbers: shape, size, material, colour.
+# Slices of the one-hot properties in a vector of 19: shape, size, material, colour.
 _ONE_HOT = (slice(0, 3), slice(3, 5), slice(5, 7), slice(7, 15))
 POSITION = slice(15, 18)
 _NUM_PROPERTIES = 19
@@ -24,35 +24,36 @@ def average_precision(
     thresholds: tuple[float, ...] = THRESHOLDS,
     z_range: str = "reference",
 ) -> np.ndarray:
-    """Average precision at distance thresholds, of all predictions of a split.
+    """Return the average precision of a split at each distance threshold.
 
-    Locatello et al., "Object-Centric Learning with Slot Attention" (2020), 4.2.
-    A prediction stands for the nearest true object of its image with the same
-    shape, size, material and colour (arg max). In the order of confidence, it is
-    right if that object is nearer than the threshold and was not yet found; equal
-    confidences keep the order of images and slots. The area under the precision
-    envelope over recall is the result.
+    Source: Locatello et al., "Object-Centric Learning with Slot Attention" (NeurIPS
+    2020), section 4.2. Each prediction is compared with the nearest true object of its
+    image that has the same shape, size, material and colour (arg max). Predictions are
+    processed in the order of confidence, then of image and slot. A prediction is a true
+    positive if its object is closer than the threshold and no earlier prediction found
+    it. The average precision is the area under the precision envelope over recall.
 
     Args:
-      predictions: `[S, K, 19]`; the last number is the confidence.
-      targets: `[S, M, 19]`; the last number is 1 for an object, 0 for padding.
-      thresholds: T distances in world units; infinity for no limit.
-      z_range: `reference` scales z by 6 like x and y, as the published code does;
-        `correct` by the 0.35 that it was normalised with.
+      predictions: Property vectors `[S, K, 19]`; the last entry is the confidence.
+      targets: Property vectors `[S, M, 19]`; the last entry is 1 for an object and 0
+        for padding.
+      thresholds: Distances in world units; infinity for no limit.
+      z_range: Scale of z. `reference` scales z by 6, like x and y, as the original
+        implementation does. `correct` scales it by 0.35, the range of z in the data.
 
     Returns:
-      float64 `[T]`; NaN where there is no true object at all.
+      The average precision `[T]` at T thresholds, float64; NaN without true objects.
 
     Raises:
-      UserError: for an unknown `z_range`.
-      ValueError: for shapes that do not go together.
+      UserError: The `z_range` is unknown.
+      ValueError: The shapes do not fit.
     """
     check_name("z_range", z_range, Z_RANGES)
     S, _, P = predictions.shape
     if targets.shape[0] != S or P != _NUM_PROPERTIES or targets.shape[2] != P:
         raise ValueError(
-            f"predictions {predictions.shape} and targets {targets.shape} do not "
-            f"agree in images and {_NUM_PROPERTIES} properties"
+            f"predictions {predictions.shape} and targets {targets.shape} do not agree "
+            f"in the number of images or do not have {_NUM_PROPERTIES} properties"
         )
     M = targets.shape[1]
     real = targets[..., -1] != 0
@@ -69,10 +70,10 @@ def average_precision(
 
 
 def kinds(properties: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the most likely index of `shape`, `size`, `material`, `color`, `[...]`.
+    """Return the most likely `shape`, `size`, `material` and `color`, `[...]` each.
 
     Args:
-      properties: `[..., 19]`.
+      properties: Property vectors `[..., 19]`.
     """
     names = ("shape", "size", "material", "color")
     return {
@@ -84,23 +85,23 @@ def kinds(properties: np.ndarray) -> dict[str, np.ndarray]:
 def finds(
     predictions: np.ndarray, targets: np.ndarray, threshold: float, z_range: str
 ) -> np.ndarray:
-    """Tells which predictions find an object, by the rule of `average_precision`.
+    """Return the object that each prediction matches, `[S, K]`.
+
+    The rule is that of `average_precision`. Objects are indices in their image. -1
+    marks predictions without a match.
 
     Args:
-      predictions: `[S, K, 19]`.
-      targets: `[S, M, 19]`.
-      threshold: distance in world units.
-      z_range: See `average_precision`.
-
-    Returns:
-      Index of the object of the image that each finds, -1 for none, `[S, K]`.
+      predictions: Property vectors `[S, K, 19]`.
+      targets: Property vectors `[S, M, 19]`.
+      threshold: Maximum distance of a match in world units.
+      z_range: Scale of z, see `average_precision`.
     """
     real = targets[..., -1] != 0
     nearest, distance = _nearest(predictions, targets, real, Z_RANGES[z_range])
     found = np.where(distance < threshold, nearest, -1)
     order = np.argsort(-predictions[..., -1], axis=-1, kind="stable")
     for image, row in zip(found, order, strict=True):
-        # The first in the order of confidence keeps the object, the others lose it.
+        # Of several predictions that match an object, keep the most confident one.
         _, first = np.unique(image[row], return_index=True)
         later = np.setdiff1d(np.arange(len(row)), first)
         image[row[later]] = -1
@@ -108,7 +109,7 @@ def finds(
 
 
 def _nearest(predictions, targets, real, scale):
-    """Index and distance, both `[S, K]`, of the nearest object that looks the same."""
+    """Return index and distance `[S, K]` of the nearest object of equal attributes."""
     S, K, _ = predictions.shape
     nearest = np.zeros((S, K), np.int64)
     distance = np.full((S, K), np.inf)
@@ -119,7 +120,7 @@ def _nearest(predictions, targets, real, scale):
         part = slice(start, start + _IMAGES_AT_ONCE)
         p = predictions[part, :, None, POSITION].astype(np.float64)
         t = targets[part, None, :, POSITION].astype(np.float64)
-        # [s, K, M], axis by axis: quicker than a norm over a last axis of three
+        # [s, K, M]; a sum over axes is faster than a norm over a last axis of size 3
         squared = sum(((t[..., i] - p[..., i]) * scale[i]) ** 2 for i in range(3))
         same = predicted_kind[part, :, None] == true_kind[part, None, :]
         same &= real[part, None, :] & ~np.isnan(squared)
@@ -132,7 +133,7 @@ def _nearest(predictions, targets, real, scale):
 
 
 def _kind(properties):
-    """One integer for the four arg-max properties, `[S, K]`."""
+    """Encode the four attributes (arg max) as one integer, `[S, K]`."""
     kind = 0
     for part, index in zip(_ONE_HOT, kinds(properties).values(), strict=True):
         kind = kind * (part.stop - part.start) + index
@@ -140,14 +141,21 @@ def _kind(properties):
 
 
 def _area(nearest, near, num_objects, num_targets):
-    """Area under the precision envelope; arrays in the order of confidence."""
+    """Return the area under the precision envelope over recall.
+
+    Args:
+      nearest: Index of the nearest object of each prediction, in order of confidence.
+      near: Whether that object is closer than the threshold.
+      num_objects: Number of true objects.
+      num_targets: Number of targets, including padding.
+    """
     hits = np.flatnonzero(near)
     first = np.full(num_targets, -1)
-    # Of several values for one place the last stays: here the most confident.
+    # If an index occurs several times, the last assignment, the most confident, counts.
     first[nearest[hits[::-1]]] = hits[::-1]
-    # [found], positions in the order of confidence
+    # [found]; ranks of the true positives
     found = np.sort(first[first >= 0])
     precision = np.arange(1, len(found) + 1) / (found + 1)
-    # Precision is largest where an object was just found.
+    # Precision has its local maxima at the true positives.
     envelope = np.maximum.accumulate(precision[::-1])
     return envelope.sum() / num_objects

@@ -1,4 +1,4 @@
-"""What a segmentation scores without learning, and at most at a token resolution."""
+"""Baseline segmentations: a grid of blocks, and the true labels of tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -9,25 +9,27 @@ from sanorm_jax.metrics.segmentation import upscale_segmentation
 
 
 def block_segmentation(size: int, num_slots: int) -> np.ndarray:
-    """Cut the image into `num_slots` blocks, in rows of nearly equal numbers.
+    """Divide the image into `num_slots` blocks, with similar numbers in each row.
 
-    A model that looks at position alone can do as much; scores below it are no
-    segmentation into objects.
+    A model that uses only positions can produce this segmentation. A model that scores
+    no better does not segment objects.
 
     Args:
-      size: Side of the label map, in pixels.
+      size: Side of the label map in pixels.
       num_slots: Number of blocks.
 
     Returns:
-      int32 `[size, size]`, 0 to `num_slots` - 1.
+      Labels `[size, size]` from 0 to `num_slots - 1`, int32.
 
     Raises:
-      UserError: for sizes or numbers of slots below 1.
+      UserError: The size or the number of slots is below 1.
     """
     if size < 1 or num_slots < 1:
-        raise UserError(f"size {size} and num_slots {num_slots} must be 1 or more")
+        raise UserError(
+            f"size={size}, num_slots={num_slots}: must be positive; use 1 or more"
+        )
     num_rows = round(num_slots**0.5)
-    # Slots of each row of blocks, e.g. 7 slots: 2 + 2 + 3
+    # First block of each row, for example of 2 + 2 + 3 blocks
     first = np.arange(num_rows + 1) * num_slots // num_rows
     pixels = np.arange(size)
     row = pixels * num_rows // size
@@ -45,26 +47,25 @@ def token_oracle(
     num_labels: int,
     ignore_background: bool = False,
 ) -> jax.Array:
-    """Segment by the true label that is most frequent within each token.
+    """Label each token with its most frequent true label.
 
-    No assignment of whole tokens to slots can be expected to score much higher, so
-    this is the room that a model with such tokens has.
+    This approximates the best score that a model can reach at the token resolution.
 
     Args:
-      labels: True labels `[B, H, W]`, 0 to `num_labels` - 1.
-      side: Rows and columns of tokens.
-      size: Side of the result, in pixels.
-      num_labels: Number of true labels, the background included.
-      ignore_background: For FG-ARI, which does not count the background: a token
-        goes to its largest object, be the background larger or not.
+      labels: True labels `[B, H, W]` from 0 to `num_labels - 1`.
+      side: Number of rows and of columns of tokens.
+      size: Side of the result in pixels.
+      num_labels: Number of true labels, including the background.
+      ignore_background: Whether a token gets the label of its largest object even if
+        the background is larger. Use it for FG-ARI, which ignores the background.
 
     Returns:
-      int32 `[B, size, size]`.
+      Labels `[B, size, size]`, int32.
     """
     _, H, W = labels.shape
 
     def pool(length):
-        # [side, length]: share of each pixel in each token
+        # [side, length]; fraction of each pixel that is inside each token
         edges = np.linspace(0, length, side + 1)
         start = np.maximum(edges[:-1, None], np.arange(length))
         stop = np.minimum(edges[1:, None], np.arange(1, length + 1))

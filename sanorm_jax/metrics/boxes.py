@@ -1,31 +1,32 @@
-"""Localization by the bounding boxes of segments, one value an image."""
+"""Localization metrics on the bounding boxes of segments, one value per image."""
 
 import jax
 import jax.numpy as jnp
 
 from sanorm_jax.metrics.segmentation import contingency_table
 
-FOUND = 0.5  # IoU from which on a box counts as found
+FOUND = 0.5  # minimum IoU of a recovered object
 
 
 def box_metrics(
     true: jax.Array, predicted: jax.Array, *, num_true: int, num_predicted: int
 ) -> dict[str, jax.Array]:
-    """Return CorLoc and object recovery by bounding boxes at an IoU of `FOUND`.
+    """Return CorLoc and object recovery.
 
     An object is recovered if its bounding box and that of any slot have an IoU of at
-    least `FOUND`. All slots count, also those on the background, as in DINOSAUR
-    (Seitzer et al., ICLR 2023), which calls recovery the detection rate.
+    least `FOUND`. Slots on the background are included, as in DINOSAUR (Seitzer et al.,
+    ICLR 2023), which calls recovery the detection rate.
 
-        corloc   = 1 if an object of the image is recovered, else 0 (Deselaers et al.,
-                   "Localizing Objects While Learning Their Appearance", ECCV 2010).
-        recovery = share of the objects that are recovered.
+        corloc   = 1 if at least one object of the image is recovered, else 0 (Deselaers
+                   et al., "Localizing Objects While Learning Their Appearance", ECCV
+                   2010).
+        recovery = fraction of objects that are recovered.
 
     Args:
-      true: Integer labels `[B, H, W]`; 0 is the background. Pixels of other labels
-        than 0 to `num_true` - 1 belong to no box.
-      predicted: Integer labels of as many pixels, 0 to `num_predicted` - 1.
-      num_true: Number of true labels, the background included.
+      true: Integer labels `[B, H, W]`; 0 is the background. Pixels with labels outside
+        0 to `num_true - 1` belong to no box.
+      predicted: Integer labels of the same pixels, 0 to `num_predicted - 1`.
+      num_true: Number of true labels, including the background.
       num_predicted: Number of predicted labels.
 
     Returns:
@@ -54,15 +55,15 @@ def box_metrics(
 
 
 def _boxes(labels: jax.Array, num_labels: int) -> jax.Array:
-    """Return first row and column, and those past the last, of each label `[B, L, 4]`.
+    """Return boxes `[B, L, 4]`: first row and column, last row and column plus 1.
 
-    An absent label has a box without area.
+    The box of an absent label has no area.
     """
     starts, stops = [], []
     for axis in (1, 2):
         size = labels.shape[axis]
         position = jax.lax.broadcasted_iota(jnp.int32, labels.shape, axis)
-        # [B, L, size]: whether a row, or a column, has a pixel of the label
+        # [B, L, size]; whether the label occurs in a row or column
         has = contingency_table(
             labels, position, num_true=num_labels, num_predicted=size
         ).astype(bool)

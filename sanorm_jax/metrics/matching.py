@@ -1,4 +1,4 @@
-"""One-to-one matching of slots to objects, and the set loss built on it."""
+"""One-to-one matching of slots to objects, and the set loss that uses it."""
 
 import jax
 import jax.numpy as jnp
@@ -10,42 +10,40 @@ def match(
     valid: jax.Array | None = None,
     slot_mask: jax.Array | None = None,
 ) -> jax.Array:
-    """Match slots to targets at the smallest total cost (Hungarian algorithm).
+    """Match slots to targets with the minimum total cost (Hungarian algorithm).
 
-    As many slots as possible get a valid target of their own: all valid targets
-    are matched where there are at least as many slots, and all slots where there
-    are fewer. Pairs whose cost is NaN or infinite are avoided where possible. The
-    result carries no gradient.
+    As many pairs as possible are matched: all valid targets if there are at least as
+    many slots, and all slots otherwise. Pairs with a NaN or infinite cost are avoided
+    if possible. The result has no gradient.
 
     Args:
-      costs: `[B, K, M]`, cost of giving target m to slot k; may be negative.
-      valid: bool `[B, M]`, False for targets that only fill the array; by
-        default all are valid.
-      slot_mask: Slots that take part `[B, K]`; the others get no target.
+      costs: Costs `[B, K, M]` of matching slot k to target m; may be negative.
+      valid: Mask `[B, M]`, bool, False for padding; all are valid if None.
+      slot_mask: Active slots `[B, K]`; inactive slots get no target.
 
     Returns:
-      int32 `[B, K]`: the index of each slot's target, -1 where it has none.
+      The index of the target of each slot `[B, K]`, int32, -1 if it has none.
     """
     B, K, M = costs.shape
     costs = jax.lax.stop_gradient(costs).astype(jnp.float32)
     if valid is None:
         valid = jnp.ones((B, M), bool)
-    # To be given an invalid target costs every slot the same.
+    # Cost of an invalid target, the same for all slots.
     price = jnp.zeros((B, M), jnp.float32)
-    # More than any matching could save.
+    # `bound` exceeds any possible difference between two matchings.
     largest = jnp.abs(costs).max((1, 2))[:, None]
     bound = 1.0 + (2 * K + 1) * largest
     if slot_mask is not None or K < M:
         num_slots = K
         if slot_mask is not None:
             num_slots = slot_mask.sum(1, keepdims=True)
-        # Only as many of these as slots must go empty; else leaving a valid target
-        # out could be the cheaper choice.
+        # Only as many invalid targets are free as slots must stay unmatched. Otherwise,
+        # omitting a valid target could be cheaper.
         spare = jnp.cumsum(~valid, 1) <= num_slots - valid.sum(1, keepdims=True)
         price = jnp.where(spare, 0.0, bound)
     costs = jnp.where(valid[:, None], costs, price[:, None])
     if slot_mask is not None:
-        # Masked slots take what is left: invalid targets, if there are any.
+        # Inactive slots get the remaining targets, preferably invalid ones.
         left = jnp.where(valid, bound, 0.0)
         costs = jnp.where(slot_mask[..., None], costs, left[:, None])
 
@@ -63,26 +61,26 @@ def match(
 def huber_set_loss(
     predictions: jax.Array, targets: jax.Array, slot_mask: jax.Array | None = None
 ) -> jax.Array:
-    """Huber loss (delta 1) of a set of predicted properties, matched to the truth.
+    """Return the Huber loss (delta 1) between matched predictions and targets, `[B]`.
 
-    Locatello et al., "Object-Centric Learning with Slot Attention" (2020), 4.2.
-    A slot without object should predict zeros, as a padding row of the targets
-    has them. With fewer slots than objects the best-fitting objects count.
+    Source: Locatello et al., "Object-Centric Learning with Slot Attention" (NeurIPS
+    2020), section 4.2. Slots without an object should predict zeros, which is also the
+    content of padding. With fewer slots than objects, the objects that fit best are
+    matched.
 
     Args:
-      predictions: `[B, K, P]`.
-      targets: `[B, M, P]`; rows of zeros are padding.
-      slot_mask: Slots that take part, bool `[B, K]`; all if None.
+      predictions: Property vectors `[B, K, P]`.
+      targets: Property vectors `[B, M, P]`; rows of zeros are padding.
+      slot_mask: Active slots, bool `[B, K]`; all if None.
 
     Returns:
-      float32 `[B]`: mean over slots and properties. Its mean over a batch is the
-      loss to minimise.
+      The mean over slots and properties `[B]`, float32.
     """
     predictions = predictions.astype(jnp.float32)
     targets = targets.astype(jnp.float32)
     valid = jnp.any(targets != 0, -1)
     fixed = jax.lax.stop_gradient(predictions)
-    # [B, K, M]: what an object costs a slot beyond predicting nothing.
+    # [B, K, M]; cost of matching an object compared with matching none.
     costs = optax.losses.huber_loss(fixed[:, :, None], targets[:, None]).sum(-1)
     costs -= optax.losses.huber_loss(fixed).sum(-1, keepdims=True)
     target = match(costs, valid, slot_mask)

@@ -1,17 +1,16 @@
-"""How measures are named for people, and which of them belong side by side."""
+"""Names of measures in reports, and the groups in which reports show them."""
 
 from collections.abc import Iterable, Mapping
 
 from sanorm_jax.core.names import ALIASES
 
-# FG-ARI is blind to the background and AP to what is not an object: no kind is shown
-# without the others of its group.
+# FG-ARI ignores the background. Reports therefore always show it with the others.
 _KINDS = {"fg_ari": "FG-ARI", "ari": "ARI", "mbo": "mBO"}
 _OTHERS = {"mbo_class": "class mBO", "miou_class": "class mIoU", "miou": "mIoU"}
 _OTHERS |= {"mbo_bg": "mBO with background", "covering": "segmentation covering"}
 _OTHERS |= {"corloc": "CorLoc", "recovery": "object recovery"}
 _OTHERS |= {"ap": "AP", "mse": "MSE", "huber": "Huber loss"}
-# Over- and under-segmentation, and how many slots take part.
+# Over- and under-segmentation, and the number of slots in use.
 _COUNTS = {
     "slots_per_object": "slots per object",
     "objects_per_slot": "objects per slot",
@@ -20,44 +19,47 @@ _COUNTS = {
     "count_error": "slot count error",
 }
 COUNTS_TEXT = (
-    "Pair recall falls when objects are split among slots, pair precision when slots "
-    "hold several objects. The slot count error is the number of slots in use minus "
-    "the number of segments present."
+    "Pair recall falls when slots split objects, pair precision when slots contain "
+    "several objects. The slot count error is the number of slots in use minus the "
+    "number of true segments."
 )
 _OTHERS |= _COUNTS | {"pair_f1": "pair F1", "count_abs_error": "absolute count error"}
 
-# Where average precision is measured: the place of its group.
+# Interpolations from tokens to pixels, see `segmentation.UPSCALE_METHODS`.
+_INTERPOLATIONS = {"refined": "bilinear", "repeated": "nearest"}
+# Name of the group of average precision.
 PROPERTIES = "properties"
 
 
 def split(measure: str) -> tuple[str, str]:
-    """Return kind and place: `fg_ari_masks_refined` as FG-ARI, "masks, refined"."""
+    """Split `fg_ari_masks_refined` into the metric FG-ARI and "masks, bilinear"."""
     named = _KINDS | _OTHERS
     for kind in sorted(named, key=len, reverse=True):
         if measure == kind or measure.startswith(f"{kind}_"):
             words = measure[len(kind) + 1 :].split("_")
-            return named[kind], ", ".join(filter(None, words))
+            words = [_INTERPOLATIONS.get(word, word) for word in words if word]
+            return named[kind], ", ".join(words)
     first, *words = measure.split("_")
     return first, ", ".join(words)
 
 
 def label(measure: str) -> str:
-    """Return how a measure's name is written: `fg_ari_masks` as FG-ARI (masks)."""
+    """Return a measure's name in reports, such as FG-ARI (masks) for `fg_ari_masks`."""
     kind, place = split(measure)
     if kind == "AP":
         place = {"inf": "no distance limit"}.get(place, f"distance {place}")
     return f"{kind} ({place})" if place else kind
 
 
-def normalization(name: str) -> str:
-    """Return how a normalization is written: `batch_norm` as batch norm."""
+def variant(name: str) -> str:
+    """Return a variant's name in reports, such as batch norm for `batch_norm`."""
     if name == "none":
         return "no normalization"
     return ALIASES.get(name, name).replace("_", " ")
 
 
 def brief(values: Mapping[str, float]) -> str:
-    """Return the measures that tell most, in one line: those of the first group."""
+    """Return the main measures, those of the first group, in one line."""
     for place, kinds in groups(values).items():
         shown = (f"{kind} {values[name]:.3f}" for kind, name in kinds.items())
         return f"{place}: {', '.join(shown)}"
@@ -66,29 +68,30 @@ def brief(values: Mapping[str, float]) -> str:
 
 
 def groups(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the measures that a report shows, those of one place together.
+    """Return the measures that a report shows, grouped by what they compare.
 
-    Of segmentations FG-ARI, ARI and mBO, of maps enlarged bilinearly if there are
-    others; of property prediction all AP. The rest stays in the CSV file.
+    These are FG-ARI, ARI and mBO of segmentations (bilinear interpolation only), and
+    all average precisions. The CSV file contains all measures.
 
     Args:
-      names: of all measures there are.
+      names: Names of the available measures.
 
     Returns:
-      measure by kind, by place: `{"masks": {"FG-ARI": "fg_ari_masks_refined", ...}}`.
+      Names of the measures by group and metric, such as
+      `{"masks": {"FG-ARI": "fg_ari_masks_refined", ...}}`.
     """
     names = list(names)
     found = _by_place(names, _KINDS)
     properties = {label(name): name for name in names if split(name)[0] == "AP"}
     if properties:
         found[PROPERTIES] = properties
-    # What the model is for, its masks or properties, comes before its attention.
+    # The outputs of the model, masks or properties, come before its attention.
     first = ("masks", PROPERTIES)
     return dict(sorted(found.items(), key=lambda item: item[0] not in first))
 
 
 def counts(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the measures of the slot count that a report shows, as `groups` does."""
+    """Return the measures of the slot count that a report shows, see `groups`."""
     found = _by_place(names, _COUNTS)
     return dict(sorted(found.items(), key=lambda item: item[0] != "masks"))
 
@@ -96,12 +99,12 @@ def counts(names: Iterable[str]) -> dict[str, dict[str, str]]:
 def _by_place(
     names: Iterable[str], kinds: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:
-    """Return the measures of these kinds by place, each place in the order of kinds."""
+    """Return the names of the given metrics by group, each group in their order."""
     found: dict[str, dict[str, str]] = {}
     for name in names:
         kind, place = split(name)
-        if kind in kinds.values() and "repeated" not in place:
-            found.setdefault(place.removesuffix(", refined"), {})[kind] = name
+        if kind in kinds.values() and "nearest" not in place:
+            found.setdefault(place.removesuffix(", bilinear"), {})[kind] = name
     return {
         place: {kind: of_place[kind] for kind in kinds.values() if kind in of_place}
         for place, of_place in found.items()

@@ -1,4 +1,4 @@
-"""How attention is spread over the slots: what more slots than needed do with it."""
+"""Slot occupancy: how attention or masks are distributed over the slots."""
 
 import jax
 import jax.numpy as jnp
@@ -7,28 +7,27 @@ import jax.numpy as jnp
 def slot_occupancy(
     maps: jax.Array, slot_mask: jax.Array | None = None
 ) -> dict[str, jax.Array]:
-    """Statistics of an assignment a[k, n] of N tokens to K slots, for each image.
+    """Return statistics of a soft assignment of N tokens to K slots, for each image.
 
-    With a[k, n] >= 0 and sum_k a[k, n] = 1 for every token n (attention, or the
-    decoder's masks), 0 log 0 = 0, and natural logarithms:
+    Let `a[k, n]` be the attention or the decoder's masks, which sum to 1 over the slots
+    for every token n. Logarithms are natural, and 0 log 0 = 0.
 
-        slot_mass[k]  = 1/N sum_n a[k, n]; the masses of an image sum to 1. They are
-                        sorted, the largest first: slots have no order of their own.
-        slot_entropy  = -sum_k m[k] log m[k] of the masses m; 0 if one slot has all,
-                        log K if all slots have the same. exp(slot_entropy) counts
-                        the slots in use.
-        token_entropy = -1/N sum_n sum_k a[k, n] log a[k, n]; 0 where each token
-                        belongs to one slot: the softness of the assignment.
-        empty_slots   = 1/K #{k: no token n has k = argmax_j a[j, n]}: the share of
-                        slots that win no token. Equal maxima go to the first slot.
-                        Masked slots are not counted.
+        slot_mass[k]  = 1/N sum_n a[k, n]. The masses of an image sum to 1. They are
+                        sorted in descending order, because slots have no order.
+        slot_entropy  = -sum_k m[k] log m[k] of the masses m. It is 0 if one slot has
+        all mass and log K if all slots have the same mass. exp(slot_entropy) is an
+        effective number of slots. token_entropy = -1/N sum_n sum_k a[k, n] log a[k, n].
+        It is 0 if each token belongs to one slot and grows with the softness.
+        empty_slots   = 1/K #{k: no token n has k = argmax_j a[j, n]}, the fraction of
+        slots that are empty after the arg max. Of equal maxima, the first slot counts.
+        Inactive slots are excluded.
 
     Args:
-      maps: a, `[B, K, N]`.
-      slot_mask: Slots that take part, bool `[B, K]`; all if None.
+      maps: Attention or masks `[B, K, N]`.
+      slot_mask: Active slots, bool `[B, K]`; all if None.
 
     Returns:
-      `slot_mass` float32 `[B, K]`; the others float32 `[B]`.
+      `slot_mass` `[B, K]` and the other statistics `[B]`, all float32.
     """
     maps = maps.astype(jnp.float32)
     num_slots = maps.shape[1]

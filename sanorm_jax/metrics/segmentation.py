@@ -1,10 +1,9 @@
-"""Segmentation metrics of object-centric learning, on device, one value an image.
+"""Segmentation metrics of object-centric learning, on device, one value per image.
 
-Everything follows from the contingency table of an image: how many of its pixels
-have true label t and predicted label p. Label 0 of the truth is the background.
-Pixels whose true label lies outside the stated range are left out. Those whose
-predicted label does belong to no segment: ARI leaves them out, an overlap counts them
-in the true object that they are of.
+All metrics are computed from the contingency table of an image, which counts the pixels
+with true label t and predicted label p. True label 0 is the background. Pixels with a
+true label out of range are ignored. Pixels with a predicted label out of range belong
+to no segment: ARI ignores them, and IoUs count them as part of their true object.
 """
 
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from sanorm_jax.core.errors import UserError, check_name
 from sanorm_jax.metrics.matching import match
 
-# N * (N - 1) must stay below 2**32 for exact counting of pixel pairs.
+# Pairs of N pixels are counted exactly as long as N * (N - 1) is below 2**32.
 _EXACT_PIXELS = 2**16
 
 UPSCALE_METHODS = ("refined", "repeated")
@@ -28,16 +27,16 @@ def contingency_table(
     """Count the pixels of each pair of true and predicted label.
 
     Args:
-      true: Integer labels `[B, H, W]` or `[B, N]`, 0 to `num_true` - 1.
-      predicted: Integer labels of as many pixels, 0 to `num_predicted` - 1.
-      num_true: Number of true labels, the background included.
+      true: Integer labels `[B, H, W]` or `[B, N]`, 0 to `num_true - 1`.
+      predicted: Integer labels of the same pixels, 0 to `num_predicted - 1`.
+      num_true: Number of true labels, including the background.
       num_predicted: Number of predicted labels.
 
     Returns:
-      int32 `[B, num_true, num_predicted]`.
+      Numbers of pixels `[B, num_true, num_predicted]`, int32.
 
     Raises:
-      ValueError: if the two differ in their number of images or of pixels.
+      ValueError: The numbers of images or pixels differ.
     """
     B = true.shape[0]
     # [B, N]
@@ -45,15 +44,15 @@ def contingency_table(
     predicted = predicted.reshape(predicted.shape[0], -1).astype(jnp.int32)
     if true.shape != predicted.shape:
         raise ValueError(
-            f"{true.shape} true labels against {predicted.shape} predicted ones"
+            f"{true.shape} true labels, but {predicted.shape} predicted labels"
         )
     size = B * num_true * num_predicted
     known = (true >= 0) & (true < num_true)
     known &= (predicted >= 0) & (predicted < num_predicted)
     image = jnp.arange(B, dtype=jnp.int32)[:, None]
     cell = (image * num_true + true) * num_predicted + predicted
-    # An index past the end is dropped. One flat scatter is, on a CPU, 30 times
-    # faster than a product of one-hot matrices and counts in integers.
+    # Indices past the end are dropped. On a CPU, a flat scatter is 30 times faster than
+    # a product of one-hot matrices, and it counts in integers.
     cell = jnp.where(known, cell, size)
     counts = jnp.zeros(size, jnp.int32).at[cell.reshape(-1)].add(1, mode="drop")
     return counts.reshape(B, num_true, num_predicted)
@@ -67,21 +66,21 @@ def adjusted_rand_index(
     num_predicted: int,
     ignore_background: bool = False,
 ) -> jax.Array:
-    """Return the adjusted Rand index, agreement corrected for chance.
+    """Return the adjusted Rand index (ARI), the agreement corrected for chance.
 
-    Hubert and Arabie, "Comparing partitions" (1985), as scikit-learn's
-    `adjusted_rand_score` computes it. Identical partitions score 1, also where
-    one of them is trivial; so does an image without any counted pixel.
+    Source: Hubert and Arabie, "Comparing partitions" (Journal of Classification, 1985),
+    as computed by scikit-learn's `adjusted_rand_score`. Identical partitions score 1,
+    including trivial ones. An image without any counted pixel also scores 1.
 
     Args:
-      true: Integer labels `[B, H, W]` or `[B, N]`, 0 to `num_true` - 1.
-      predicted: Integer labels of as many pixels, 0 to `num_predicted` - 1.
-      num_true: Number of true labels, the background included.
+      true: Integer labels `[B, H, W]` or `[B, N]`, 0 to `num_true - 1`.
+      predicted: Integer labels of the same pixels, 0 to `num_predicted - 1`.
+      num_true: Number of true labels, including the background.
       num_predicted: Number of predicted labels.
-      ignore_background: Leave out pixels of true label 0 (FG-ARI).
+      ignore_background: Whether to ignore pixels of true label 0 (FG-ARI).
 
     Returns:
-      float32 `[B]`, at most 1.
+      The ARI `[B]`, float32, at most 1.
     """
     table = _table_with_unclaimed(true, predicted, num_true, num_predicted)
     exact = true[0].size <= _EXACT_PIXELS
@@ -91,18 +90,19 @@ def adjusted_rand_index(
 def _adjusted_rand_index(table, ignore_background, exact):
     if ignore_background:
         table = table[:, 1:]
-    # Pair counts pass float32's 2**24; uint32 holds them up to 256 x 256 pixels.
-    # Above that, sums of non-negative terms keep float32's relative precision.
+    # Pair counts exceed 2**24, up to which float32 is exact. uint32 is exact up to 256
+    # x 256 pixels. For larger images, float32 sums of non-negative terms are precise
+    # enough.
     table = table.astype(jnp.uint32 if exact else jnp.float32)
     total = table.sum((1, 2), keepdims=True)
     true_size = table.sum(2, keepdims=True)
     predicted_size = table.sum(1, keepdims=True)
 
     def pairs(others):
-        # Ordered pairs of pixels: one in the cell, the other among `others`.
+        # Number of ordered pairs of a pixel in each cell and one of `others`.
         return jnp.sum(table * others, (1, 2)).astype(jnp.float32)
 
-    # An empty cell has no pixel to pair; `maximum` keeps uint32 from wrapping.
+    # `maximum` prevents uint32 from wrapping for empty cells.
     both = pairs(jnp.maximum(table, 1) - 1)
     only_true = pairs(true_size - table)
     only_predicted = pairs(predicted_size - table)
@@ -124,25 +124,26 @@ def mean_best_overlap(
     num_classes: int | None = None,
     with_background: bool = False,
 ) -> jax.Array:
-    """Mean best overlap (mBO): each true object's best IoU with any segment.
+    """Return the mean best overlap (mBO), the mean of each object's best IoU.
 
-    Pont-Tuset et al., "Multiscale combinatorial grouping" (2017). An image
-    without objects has none: its NaN is left out of means, see `table.mean`.
+    Source: Pont-Tuset et al., "Multiscale Combinatorial Grouping for Image Segmentation
+    and Object Proposal Generation" (TPAMI 2017). It is NaN for an image without
+    objects, and `table.mean` excludes such images.
 
     Args:
-      true: Integer labels `[B, H, W]` or `[B, N]`; 0 is background, no object.
-      predicted: Integer labels of as many pixels, 0 to `num_predicted` - 1.
-      num_true: Number of true labels, the background included.
+      true: Integer labels `[B, H, W]` or `[B, N]`; 0 is the background.
+      predicted: Integer labels of the same pixels, 0 to `num_predicted - 1`.
+      num_true: Number of true labels, including the background.
       num_predicted: Number of predicted labels.
-      classes: For the class level, the class of each true label
-        `[B, num_true]`, 0 to `num_classes` - 1; below 0 means background.
-        Objects of one class then count as one.
-      num_classes: Number of classes; goes with `classes`.
-      with_background: Count the background as one more object, as the tables of
-        VQ-VFM-OCL do (Zhao et al., 2025). Without `classes` only.
+      classes: Class of each true label `[B, num_true]`, 0 to `num_classes - 1`,
+        negative for the background. Objects of the same class then count as one object.
+        None for the instance level.
+      num_classes: Number of classes, required with `classes`.
+      with_background: Whether the background counts as one more object, as in the
+        tables of VQ-VFM-OCL (Zhao et al., 2025). Only without `classes`.
 
     Returns:
-      float32 `[B]`, 0 to 1, NaN for an image without objects.
+      The mBO `[B]`, float32, from 0 to 1.
     """
     overlap, size = _overlap(
         true, predicted, num_true, num_predicted, classes, num_classes, with_background
@@ -159,10 +160,10 @@ def mean_iou(
     classes: jax.Array | None = None,
     num_classes: int | None = None,
 ) -> jax.Array:
-    """Mean IoU (mIoU) of true objects with segments matched one to one.
+    """Return the mean IoU (mIoU) of true objects and matched segments.
 
-    Hungarian matching maximises the sum of overlaps; an object left without a
-    segment counts as 0. Arguments and result as for `mean_best_overlap`.
+    One-to-one Hungarian matching maximizes the sum of IoUs. An object without a segment
+    counts as 0. See `mean_best_overlap` for arguments and result.
     """
     overlap, size = _overlap(
         true, predicted, num_true, num_predicted, classes, num_classes
@@ -176,11 +177,11 @@ def mean_iou(
 def segmentation_covering(
     true: jax.Array, predicted: jax.Array, *, num_true: int, num_predicted: int
 ) -> jax.Array:
-    """Return the best IoU of each object with any segment, weighted by its size.
+    """Return the mean best IoU of objects with any segment, weighted by object size.
 
-    Arbelaez et al., "Contour Detection and Hierarchical Image Segmentation" (TPAMI
-    2011); over the objects alone, as in GENESIS (Engelcke et al., ICLR 2020). mBO is
-    its mean without weights. Arguments and result as for `mean_best_overlap`.
+    Source: Arbelaez et al., "Contour Detection and Hierarchical Image Segmentation"
+    (TPAMI 2011). Only objects count, as in GENESIS (Engelcke et al., ICLR 2020). mBO is
+    the unweighted mean. See `mean_best_overlap` for arguments and result.
     """
     overlap, size = _overlap(true, predicted, num_true, num_predicted)
     total = size.sum(-1)
@@ -197,15 +198,15 @@ def segmentation_metrics(
     classes: jax.Array | None = None,
     num_classes: int | None = None,
 ) -> dict[str, jax.Array]:
-    """All metrics of a batch of segmentations.
+    """Return all metrics of a batch of segmentations.
 
-    Under one `jit` the contingency table that they share is computed once. Arguments
-    as for `mean_best_overlap`.
+    Under `jit`, their common contingency table is computed only once. See
+    `mean_best_overlap` for the arguments.
 
     Returns:
       `ari`, `fg_ari`, `mbo`, `miou`, `mbo_bg` (with the background as an object) and
-      `covering` of instances; with `classes` also `mbo_class` and `miou_class`.
-      float32 `[B]` each.
+      `covering`, and with `classes` also `mbo_class` and `miou_class`; `[B]` each,
+      float32.
     """
     sizes: dict[str, Any] = {"num_true": num_true, "num_predicted": num_predicted}
     values = {
@@ -224,7 +225,7 @@ def segmentation_metrics(
 
 
 def _table_with_unclaimed(true, predicted, num_true, num_predicted):
-    """Count pixels that no segment claims in a column behind the others."""
+    """Return the contingency table with a last column for pixels without a segment."""
     claimed = (predicted >= 0) & (predicted < num_predicted)
     return contingency_table(
         true,
@@ -243,9 +244,9 @@ def _overlap(
     num_classes=None,
     with_background=False,
 ):
-    """Return IoU `[B, objects, num_predicted]` and sizes in pixels `[B, objects]`."""
+    """Return IoUs `[B, objects, num_predicted]` and object sizes `[B, objects]`."""
     if (classes is None) != (num_classes is None):
-        raise ValueError("`classes` and `num_classes` go together")
+        raise ValueError("`classes` and `num_classes` must be passed together")
     table = _table_with_unclaimed(true, predicted, num_true, num_predicted)
     predicted_size = table.sum(1, keepdims=True)
     if classes is None:
@@ -268,16 +269,16 @@ def _object_mean(values, present):
 
 
 def upscale_maps(maps: jax.Array, size: int, method: str = "refined") -> jax.Array:
-    """Enlarge soft masks or attention from a square token grid to pixels.
+    """Upsample masks or attention from a square token grid to pixels.
 
     Args:
-      maps: `[B, K, N]`, tokens in row-major order.
-      size: Side of the result, in pixels.
-      method: `refined` interpolates bilinearly between token centres (half-pixel);
-        `repeated` repeats each token.
+      maps: Masks or attention `[B, K, N]`, tokens in row-major order.
+      size: Side of the result in pixels.
+      method: Interpolation: `refined` is bilinear between token centres (half-pixel
+        centres), `repeated` is nearest neighbour.
 
     Returns:
-      float32 `[B, K, size, size]`.
+      Maps `[B, K, size, size]`, float32.
 
     Raises:
       UserError: The method is unknown, the size below 1, or N not a square.
@@ -287,7 +288,7 @@ def upscale_maps(maps: jax.Array, size: int, method: str = "refined") -> jax.Arr
     if side**2 != N:
         raise UserError(f"maps: {N} tokens do not form a square; crop the images")
     if size < 1:
-        raise UserError(f"size: {size} is not a positive number of pixels")
+        raise UserError(f"size={size}: is not positive; use at least 1 pixel")
     check_name("method", method, UPSCALE_METHODS)
     # [B, K, h, w]
     maps = maps.reshape(B, K, side, side).astype(jnp.float32)
@@ -301,30 +302,32 @@ def upscale_maps(maps: jax.Array, size: int, method: str = "refined") -> jax.Arr
 def upscale_segmentation(
     maps: jax.Array, size: int, method: str = "refined"
 ) -> jax.Array:
-    """Turn soft masks or attention on a token grid into a label map.
+    """Return the label map of masks or attention on a token grid.
 
-    The arg max over slots is taken after `refined` interpolation and, to the same
-    result, before repetition. Arguments and errors as for `upscale_maps`.
+    The arg max over slots follows `refined` interpolation. For `repeated` it comes
+    first, which gives the same result. See `upscale_maps` for arguments and errors.
 
     Returns:
-      int32 `[B, size, size]`, 0 to K - 1.
+      Labels `[B, size, size]` from 0 to K - 1, int32.
     """
     if method == "repeated":
-        # [B, 1, N]: labels up to 2**24 survive the float32 in between.
+        # [B, 1, N]; float32 represents labels up to 2**24 exactly.
         labels = upscale_maps(jnp.argmax(maps, 1)[:, None], size, method)
         return labels[:, 0].astype(jnp.int32)
     return jnp.argmax(upscale_maps(maps, size, method), 1).astype(jnp.int32)
 
 
 def resize_labels(labels: jax.Array, size: int) -> jax.Array:
-    """Resize label maps by picking pixels: index round(i * old size / new size).
+    """Resize label maps by nearest-neighbour sampling.
+
+    Pixel i of the result is pixel round(i * old size / new size) of the input.
 
     Args:
-      labels: `[B, H, W]`, any integer type.
-      size: Side of the result, in pixels.
+      labels: Labels `[B, H, W]`, any integer type.
+      size: Side of the result in pixels.
 
     Returns:
-      `[B, size, size]` of the same type.
+      Labels `[B, size, size]` of the same type.
     """
 
     def pick(length):

@@ -1,7 +1,7 @@
-"""Measures of the slot count: over-segmentation and under-segmentation told apart.
+"""Measures of the slot count, which distinguish over- from under-segmentation.
 
-All of them follow from the contingency table of an image, see `segmentation`. As for
-ARI, pixels without a true label and pixels that no slot claims are left out.
+All are computed from the contingency table of an image, see `segmentation`. As for ARI,
+pixels without a true label or without a predicted label are excluded.
 """
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from sanorm_jax.metrics.segmentation import contingency_table
 
-# A slot covers an object if it has at least this share of the object's pixels.
+# A slot covers an object if it contains at least this fraction of the object's pixels.
 COVERS = 0.1
 
 
@@ -18,36 +18,33 @@ def count_metrics(
 ) -> dict[str, jax.Array]:
     """Return all measures of the slot count.
 
-    Pairs of pixels are those within the objects of an image. With `n[t, k]` the number
-    of pixels of object t (not the background) in slot k:
+    Let `n[t, k]` be the number of pixels that object t (not the background) and slot k
+    share. Only pairs of object pixels are counted.
 
-        pair_precision   = sum_tk C(n[t, k], 2) / sum_k C(sum_t n[t, k], 2): the share
-                           of pairs of one slot that are of one object. Low with
-                           under-segmentation.
-        pair_recall      = sum_tk C(n[t, k], 2) / sum_t C(sum_k n[t, k], 2): the share
-                           of pairs of one object that are of one slot. Low with
-                           over-segmentation.
-        pair_f1          = their harmonic mean.
-        slots_per_object = mean over objects of the number of slots that cover it.
-        objects_per_slot = mean over slots that cover an object of the number of
-                           objects that the slot covers.
-        count_error      = slots in use - segments present. A slot is in use if it has
-                           a pixel. Segments are the objects and, if it has a pixel,
-                           the background, so a perfect segmentation scores 0.
-        count_abs_error  = its absolute value.
+        pair_precision   = sum_tk C(n[t, k], 2) / sum_k C(sum_t n[t, k], 2). Of all
+        pairs in the same slot, the fraction in the same object. Low with
+        under-segmentation. pair_recall      = sum_tk C(n[t, k], 2) / sum_t C(sum_k n[t,
+        k], 2). Of all pairs in the same object, the fraction in the same slot. Low with
+        over-segmentation. pair_f1          = their harmonic mean. slots_per_object =
+        number of slots that cover an object, averaged over objects. objects_per_slot =
+        number of objects that a slot covers, averaged over the slots that cover at
+        least one. count_error      = number of slots in use - number of true segments.
+        A slot is in use if it has a pixel. True segments are the objects and, if it has
+        a pixel, the background. A perfect segmentation scores 0. count_abs_error  = its
+        absolute value.
 
-    A slot covers an object if it has at least `COVERS` of the object's pixels. The
-    pair measures are those of scikit-learn's `pair_confusion_matrix`. A precision or
-    recall without any pair is 1.
+    A slot covers an object if it contains at least `COVERS` of the object's pixels. The
+    pair measures match scikit-learn's `pair_confusion_matrix`. Without any pair,
+    precision or recall is 1.
 
     Args:
       true: Integer labels `[B, H, W]` or `[B, N]`; 0 is the background.
-      predicted: Integer labels of as many pixels, 0 to `num_predicted` - 1.
-      num_true: Number of true labels, the background included.
+      predicted: Integer labels of the same pixels, 0 to `num_predicted - 1`.
+      num_true: Number of true labels, including the background.
       num_predicted: Number of predicted labels.
 
     Returns:
-      The measures by name, float32 `[B]`. For an image without objects, all are NaN
+      The measures `[B]` by name, float32. For an image without objects, all are NaN
       except for `count_error` and `count_abs_error`.
     """
     # [B, T, K], and [B, T - 1, K] without the background
@@ -78,7 +75,7 @@ def count_metrics(
 
 
 def _pairs(counts: jax.Array) -> jax.Array:
-    """Return how many ordered pairs of pixels so many pixels form."""
+    """Return the numbers of ordered pairs among these numbers of pixels."""
     return counts * (counts - 1)
 
 

@@ -1,10 +1,10 @@
-"""The state of an evaluation: a row for each example, whatever brought it here."""
+"""Table of metrics with one row per example, independent of batches and hosts."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-# What an image without objects has not got.
+# Prefixes of metrics that are undefined for images without objects.
 _OF_OBJECTS = (
     "mbo",
     "miou",
@@ -18,10 +18,10 @@ _OF_OBJECTS = (
 
 
 def mean(name: str, values: np.ndarray) -> float:
-    """Return the mean over examples `[n]`, in float64; NaN if none counts.
+    """Return the float64 mean over examples `[n]`; NaN if there are none.
 
-    Measures of objects leave out images without objects, which are NaN there;
-    elsewhere NaN is a fault, and stays.
+    Metrics that are undefined for images without objects exclude these images, where
+    they are NaN. In other metrics, a NaN is an error and is kept.
     """
     if name.startswith(_OF_OBJECTS):
         values = values[~np.isnan(values)]
@@ -29,10 +29,10 @@ def mean(name: str, values: np.ndarray) -> float:
 
 
 def count(columns: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Return how many examples columns `[n, ...]` have, and how many count in mBO.
+    """Count examples, and examples with objects, in columns `[n, ...]`.
 
     Returns:
-      `num_examples` and, where objects were compared, `num_with_objects`.
+      `num_examples` and, if a metric depends on objects, `num_with_objects`.
     """
     counts = {"num_examples": len(next(iter(columns.values())))}
     for name, values in columns.items():
@@ -42,11 +42,11 @@ def count(columns: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 
 class Table:
-    """Values of metrics for each example, collected over batches.
+    """Metrics of each example, collected over batches and hosts.
 
-    Rows are kept under the index of their example and read in its order, so that
-    neither batch size nor devices, hosts or the order of batches can change a
-    result. An example counted twice is an error, not a weight.
+    Rows are sorted by the index of their example. Batch size, devices, hosts and the
+    order of batches therefore do not change a result. An example that is added twice is
+    an error.
     """
 
     def __init__(self):
@@ -58,9 +58,9 @@ class Table:
         """Add the rows of one batch.
 
         Args:
-          index: Integer `[B]`, index of each example.
-          mask: bool `[B]`, False for rows that only fill the batch.
-          values: A column `[B, ...]` by name, the same names each time.
+          index: Indices of the examples `[B]`, integer.
+          mask: Mask `[B]`, bool, False for padding.
+          values: Columns `[B, ...]` by name, with the same names in each call.
 
         Raises:
           ValueError: The batch has an example twice, or one that the table has.

@@ -1,9 +1,9 @@
-"""Adaptive number of slots: each slot is kept or dropped, by a learned decision.
+"""Adaptive number of slots: a learned head keeps or drops each slot.
 
-AdaSlot (Fan et al., "Adaptive Slot Attention: Object Discovery with Dynamic Slot
-Number", CVPR 2024): a head on the slots, Gumbel-softmax over keep and drop
-with a straight-through gradient, a decoder masked by the decision, and a penalty on the
-expected number of slots kept.
+Source: Fan et al., "Adaptive Slot Attention: Object Discovery with Dynamic Slot Number"
+(AdaSlot, CVPR 2024). In training, Gumbel-softmax with a straight-through gradient
+samples the decisions. They mask the decoder, and the loss has a penalty on the expected
+number of kept slots.
 """
 
 import flax.linen as nn
@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 from sanorm_jax.models import layers
 
-# Of the logit of keeping: at the start nearly all slots are kept.
+# Initial logit of keeping a slot, so that nearly all slots are kept at first.
 _START = 3.0
 
 
 class KeepHead(nn.Module):
-    """Decides which slots are kept.
+    """MLP that predicts for each slot whether it is kept.
 
     Attributes:
       hidden_dim: Hidden width of the MLP.
@@ -35,14 +35,14 @@ class KeepHead(nn.Module):
         """Return the decisions and the probabilities of keeping, both `[B, K]`.
 
         Args:
-          slots: `[B, K, D]`.
-          noise: Standard normal `[B, K]` to draw the decisions with. Without it, slots
-            of a probability above one half are kept.
-          mask: Slots that take part `[B, K]`; the others are not kept.
+          slots: Slots `[B, K, D]`.
+          noise: Standard normal noise `[B, K]` that samples the decisions. If None,
+            slots with a probability above 0.5 are kept.
+          mask: Active slots `[B, K]`; inactive slots are not kept.
 
         Returns:
-          Decisions 0 or 1, with the gradient of the relaxed ones, and probabilities.
-          The likeliest slot of an image is always kept.
+          Decisions, 0 or 1 with the gradient of their relaxation, and probabilities.
+          The slot with the highest probability in an image is always kept.
         """
         slots = layers.layer_norm("norm")(slots)
         logits = _START + layers.MLP(self.hidden_dim, 1, name="mlp")(slots)[..., 0]
@@ -55,7 +55,7 @@ class KeepHead(nn.Module):
         likeliest = jnp.where(taking_part, logits, -jnp.inf).argmax(1, keepdims=True)
         kept = (drawn > 0) | (jnp.arange(logits.shape[1]) == likeliest)
         relaxed = nn.sigmoid(drawn)
-        # The value of the first, the gradient of the second.
+        # Straight-through: the value of `kept`, the gradient of `relaxed`.
         decisions = kept + relaxed - jax.lax.stop_gradient(relaxed)
         taking_part = taking_part.astype(jnp.float32)
         return decisions * taking_part, nn.sigmoid(logits) * taking_part

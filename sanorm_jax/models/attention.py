@@ -1,14 +1,14 @@
-"""How tokens are distributed over slots.
+"""Attention functions: how tokens are distributed over the slots.
 
 An entry of `ATTENTIONS` is a function `(logits, slots, mask) -> attention`, or a Linen
-module class with that call:
+module class with the same call signature:
 
-    logits: Products of queries and keys `[B, K, N]` float32.
+    logits: Products of queries and keys `[B, K, N]`, float32.
     slots: Normalized slots `[B, K, D]`.
-    mask: Slots that take part `[B, K]`, or None.
-    attention: `[B, K, N]` float32, 1 over the slots, 0 for masked slots.
+    mask: Active slots `[B, K]`, or None.
+    attention: `[B, K, N]`, float32; sums to 1 over the slots, 0 for inactive slots.
 
-To add one, write it here and add one line to `ATTENTIONS`.
+To add an attention function, write it in this file and add it to `ATTENTIONS`.
 """
 
 import flax.linen as nn
@@ -18,15 +18,15 @@ import jax.numpy as jnp
 from sanorm_jax.core.errors import check_name
 from sanorm_jax.models import masking
 
-# MESH uses 5. More bring the marginals closer: to 1e-5 of a token for logits of unit
-# variance, as layer norm makes them at the start of training.
+# MESH uses 5. With 20, the marginals are accurate to 1e-5 tokens for logits of unit
+# variance, which layer norm produces at the start of training.
 SINKHORN_ITERATIONS = 20
 
 
 def softmax(
     logits: jax.Array, slots: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-    """Apply softmax over the slots: Locatello et al. (2020), equation 1."""
+    """Apply softmax over the slots (Locatello et al., NeurIPS 2020, equation 1)."""
     del slots
     return jax.nn.softmax(masking.mask_logits(logits, mask), axis=1)
 
@@ -38,20 +38,20 @@ def sinkhorn(
 
     Slot Attention as optimal transport follows MESH (Zhang et al., "Unlocking Slot
     Attention by Changing Optimal Transport Costs", ICML 2023), without its entropy
-    minimization: Sinkhorn's algorithm (Cuturi, NeurIPS 2013) in the log domain, with
-    the logits as negative costs. It alternates
+    minimization. The plan is computed by Sinkhorn's algorithm (Cuturi, NeurIPS 2013) in
+    the log domain, with the logits as negative costs. The algorithm alternates
 
         f[k] = log mass[k] - log sum_n exp(logits[k, n] + g[n])
         g[n] =             - log sum_k exp(logits[k, n] + f[k])
 
-    and returns `exp(logits[k, n] + f[k] + g[n])`. Each token is distributed completely,
-    so the plan sums to 1 over the slots, exactly. Slot k receives the mass
-    `N exp(log_shares[k])`, up to the convergence of `SINKHORN_ITERATIONS`.
+    and returns `exp(logits[k, n] + f[k] + g[n])`. The last update is that of g, so the
+    plan sums to exactly 1 over the slots. The mass of slot k is `N exp(log_shares[k])`,
+    up to convergence after `SINKHORN_ITERATIONS`.
 
     Args:
-      logits: `[B, K, N]`.
-      log_shares: Logarithm of the slots' shares of the image `[B, K]`.
-      mask: Slots that take part `[B, K]`; the shares of the others are 0.
+      logits: Products of queries and keys `[B, K, N]`.
+      log_shares: Logarithms of the slots' shares of the image `[B, K]`.
+      mask: Active slots `[B, K]`; the shares of inactive slots are 0.
     """
     logits = masking.mask_logits(logits, mask)
     log_mass = log_shares + jnp.log(float(logits.shape[-1]))
@@ -78,17 +78,17 @@ def sinkhorn(
 def sinkhorn_uniform(
     logits: jax.Array, slots: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-    """Give equal masses to the slots, see `sinkhorn`."""
+    """Apply `sinkhorn` with equal masses for all slots."""
     del slots
     zeros = masking.mask_logits(jnp.zeros(logits.shape[:2]), mask)
     return sinkhorn(logits, jax.nn.log_softmax(zeros, axis=1), mask)
 
 
 class SinkhornLearned(nn.Module):
-    """Give the slots masses that are predicted from them, see `sinkhorn`.
+    """Apply `sinkhorn` with masses that are predicted from the slots.
 
-    As in MESH, the shares are a softmax over slots of a linear map. The
-    tokens' marginals stay uniform, so that attention is 1 over the slots.
+    As in MESH, the shares are a softmax over a linear map of the slots. Unlike in MESH,
+    the marginals of the tokens are uniform, so that attention sums to 1 over the slots.
     """
 
     @nn.compact
@@ -96,7 +96,7 @@ class SinkhornLearned(nn.Module):
         self, logits: jax.Array, slots: jax.Array, mask: jax.Array | None = None
     ) -> jax.Array:
         """Return the attention `[B, K, N]`."""
-        # [B, K]; zeros, so that training starts from equal masses
+        # Zeros, so that training starts with equal masses. shares: [B, K]
         kernel = self.param("share", nn.initializers.zeros, (slots.shape[-1],))
         shares = masking.mask_logits(slots.astype(jnp.float32) @ kernel, mask)
         return sinkhorn(logits, jax.nn.log_softmax(shares, axis=1), mask)
@@ -110,7 +110,7 @@ ATTENTIONS = {
 
 
 def make(name: str):
-    """Return an entry of `ATTENTIONS`, to be called in a module's compact method.
+    """Return an entry of `ATTENTIONS`; call it in a compact method of a module.
 
     Raises:
       UserError: The name is unknown.

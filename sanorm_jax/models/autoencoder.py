@@ -1,9 +1,8 @@
-"""Object discovery: an autoencoder of images through Slot Attention.
+"""Object discovery: an image autoencoder with Slot Attention as its bottleneck.
 
-Source: Locatello et al., "Object-Centric Learning with Slot Attention"
-(NeurIPS 2020), appendix E.3; the decoder `up_convolve` after Laina et al.
-(3DV 2016, arXiv 1606.00373), `sub_pixel` after Shi et al. (CVPR 2016, arXiv
-1609.05158).
+Source: Locatello et al., "Object-Centric Learning with Slot Attention" (NeurIPS 2020),
+appendix E.3. The decoder `up_convolve` follows Laina et al. (3DV 2016, arXiv
+1606.00373), and `sub_pixel` follows Shi et al. (CVPR 2016, arXiv 1609.05158).
 """
 
 import functools
@@ -18,34 +17,34 @@ from sanorm_jax.models import layers, masking
 from sanorm_jax.models.slot_attention import SlotModel
 
 NUM_ENCODER_LAYERS = 4
-# For each decoder: (kernel size, upsampling, initialisation) of its layers.
-# The last layer gives red, green, blue and a mask logit.
+# Layers of each decoder: (kernel size, upsampling, initialization). The last layer
+# returns red, green, blue and a mask logit.
 DECODERS = {
     "expanding": [(5, True, "glorot")] * 4
     + [(5, False, "glorot"), (3, False, "glorot")],
     "stationary": [(5, False, "glorot")] * 3 + [(3, False, "glorot")],
     "up_convolve": [(5, True, "torch")] * 4 + [(3, False, "glorot")],
 }
-# `sub_pixel` works on a map of at most so many pixels a side, then gives each of them
-# its block of the image at once, which takes far fewer products than `stationary`.
+# `sub_pixel` decodes a coarse map and expands each of its pixels to a block of the
+# image. This needs far fewer multiplications than `stationary`.
 SUB_PIXEL = "sub_pixel"
-SUB_PIXEL_SIDE = 8
+SUB_PIXEL_SIDE = 8  # maximum side of the coarse map in pixels
 SUB_PIXEL_CHANNELS = 16
 
 
 class Autoencoder(SlotModel):
-    """CNN encoder, Slot Attention, and a broadcast decoder for each slot.
+    """CNN encoder, Slot Attention and spatial broadcast decoder.
 
     Attributes:
       slot_attention: Slot Attention over the encoded pixels.
-      image_size: height and width of the images in pixels.
-      feature_dim: channels of the convolutions.
-      encoder_kernel_size: kernel side of the encoder's convolutions.
-      decoder: `expanding` (starts at a sixteenth of the size), `stationary`
-        (keeps the size), `up_convolve` (as `expanding`, with unpooling) or `sub_pixel`
-        (from a coarse map to the image in one step; not of the published code).
-      encoder_position: options of the encoder's `SoftPositionEmbedding`.
-      decoder_position: options of the decoder's `SoftPositionEmbedding`.
+      image_size: Height and width of the images in pixels.
+      feature_dim: Number of channels of the convolutions.
+      encoder_kernel_size: Kernel size of the encoder's convolutions. decoder:
+        `expanding` (starts at a sixteenth of the image size), `stationary` (keeps the
+        size), `up_convolve` (as `expanding`, with unpooling) or `sub_pixel` (expands a
+        coarse map to the image in one step; not in the original implementation).
+      encoder_position: Options of the encoder's `SoftPositionEmbedding`.
+      decoder_position: Options of the decoder's `SoftPositionEmbedding`.
     """
 
     image_size: int = 128
@@ -56,10 +55,10 @@ class Autoencoder(SlotModel):
     decoder_position: Mapping | None = None
 
     def encode(self, image):
-        """Return a token a pixel `[B, H W, C]` of images `[B, H, W, 3]` in [-1, 1]."""
+        """Return tokens `[B, H W, C]`, one per pixel, of images `[B, H, W, 3]`."""
         shape = (self.image_size, self.image_size, 3)
         if image.shape[1:] != shape:
-            raise UserError(f"images have shape {image.shape[1:]}, need {shape}")
+            raise UserError(f"images: shape {image.shape[1:]}; pass shape {shape}")
         encoder = [
             layers.Conv(
                 self.feature_dim,
@@ -74,7 +73,7 @@ class Autoencoder(SlotModel):
 
     @nn.nowrap
     def initial_size(self) -> int:
-        """Return the size of the map that the decoder starts from."""
+        """Return the side of the feature map that the decoder starts from."""
         if self.decoder == SUB_PIXEL:
             sides = range(1, min(SUB_PIXEL_SIDE, self.image_size) + 1)
             return max(side for side in sides if self.image_size % side == 0)
@@ -82,17 +81,22 @@ class Autoencoder(SlotModel):
         factor = 2 ** sum(upsample for _, upsample, _ in DECODERS[self.decoder])
         if self.image_size % factor:
             raise UserError(
-                f"decoder={self.decoder!r} needs image_size a multiple of {factor}, "
-                f"got {self.image_size}; use decoder='stationary'"
+                f"decoder={self.decoder!r}: image size {self.image_size} is not a "
+                f"multiple of {factor}; use decoder='stationary'"
             )
         return self.image_size // factor
 
     def decode(self, slots, image, mask=None):
-        """Decode each slot to an image and a mask, and mix the images.
+        """Decode each slot to an image and a mask, and blend the images by the masks.
+
+        Args:
+          slots: Slots `[B, K, D]`.
+          image: Images `[B, H, W, 3]`; not used.
+          mask: Active slots `[B, K]`; all if None.
 
         Returns:
-          `reconstruction` `[B, H, W, 3]`, `masks` `[B, K, H, W]` (softmax over
-          slots) and `slot_reconstructions` `[B, K, H, W, 3]`.
+          `reconstruction` `[B, H, W, 3]`, `masks` `[B, K, H, W]`, which sum to 1 over
+          the slots, and `slot_reconstructions` `[B, K, H, W, 3]`.
         """
         batch_size, num_slots, slot_dim = slots.shape
         size = self.initial_size()
@@ -116,7 +120,7 @@ class Autoencoder(SlotModel):
         }
 
     def _convolve(self, x):
-        """Return images and mask logits `[B K, H, W, 4]` by a decoder of `DECODERS`."""
+        """Return images and mask logits `[B K, H, W, 4]` by one of `DECODERS`."""
         specs = DECODERS[self.decoder]
         decoder = [
             layers.Conv(
@@ -133,12 +137,12 @@ class Autoencoder(SlotModel):
 
 
 class SubPixelDecoder(nn.Module):
-    """Convolutions of a coarse map, each pixel of which becomes a block of the image.
+    """Convolutions on a coarse map, whose pixels are then expanded to image blocks.
 
     Attributes:
-      image_size: side of the image in pixels, a multiple of the map's.
-      hidden_dim: channels of the convolutions.
-      dtype: compute dtype.
+      image_size: Side of the image in pixels, a multiple of the side of the map.
+      hidden_dim: Number of channels of the convolutions.
+      dtype: Compute dtype.
     """
 
     image_size: int

@@ -1,11 +1,14 @@
-"""Convolutions over NHWC images, with the borders of the reference.
+"""Convolutions over NHWC images, with the padding of the original implementation.
 
-XLA's CPU backend has fast code for plain convolutions alone: with holes in the input
-(upsampling, and the gradient of a stride) it takes 30 times as long. There such
-convolutions are made of plain ones, one for each phase of the pixels; plain ones are
-made of fewer products where that is possible (`winograd`), also for the gradient of
-their input; and each part of a batch goes through all layers by itself. Elsewhere
-XLA's own convolutions are used. `tuned_for_cpu` is the one place that decides.
+XLA's CPU backend is fast only for plain convolutions (stride 1, no dilation). Dilated
+inputs, which upsampling and gradients of strided convolutions need, take 30 times as
+long. On CPUs, this module therefore
+
+  - splits such a convolution into plain ones, one for each phase of the pixels,
+  - computes plain convolutions and their input gradients by `winograd` where possible,
+  - passes each chunk of a batch through all layers separately.
+
+Elsewhere, it uses XLA's own convolutions. `tuned_for_cpu` selects between the two.
 """
 
 import functools
@@ -18,30 +21,31 @@ from sanorm_jax.models import winograd
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
-# About as many are worked on at a time: they stay in the cache, cores share the pieces.
+# Approximate number of pixels in a chunk of a batch. A chunk fits into the cache, and
+# several chunks occupy all cores.
 PIECE_PIXELS = 64 * 64
 MAX_PIECES = 32
-# Gradients of kernels with more taps times pixels are taken in halves, since XLA shares
-# among cores what is many operations.
+# Above this product of kernel size and number of pixels, kernel gradients are computed
+# in two halves, because XLA distributes operations, not parts of one, over the cores.
 MAX_TAPS = 2**16
-# XLA is slow where there are at most this many outputs.
+# XLA is slow for this many output channels or fewer.
 FEW_CHANNELS = 8
 
 
 def tuned_for_cpu() -> bool:
-    """Return whether convolutions are put together for XLA's CPU backend."""
+    """Return whether convolutions use the methods for XLA's CPU backend."""
     return jax.default_backend() == "cpu"
 
 
 def in_pieces(functions: Sequence[Callable], x: jax.Array) -> jax.Array:
-    """Apply functions of images one after another, on CPU to parts of the batch.
+    """Apply functions of images in sequence, on CPUs separately to each chunk.
 
     Args:
-      functions: that take each image, and give as many.
-      x: images `[B, H, W, C]`.
+      functions: Functions from images `[b, ...]` to images `[b, ...]`.
+      x: Images `[B, H, W, C]`.
 
     Returns:
-      What the last function does, for the whole batch.
+      The images `[B, ...]` that the last function returns.
     """
     pieces = [x]
     for function in functions:
@@ -52,15 +56,15 @@ def in_pieces(functions: Sequence[Callable], x: jax.Array) -> jax.Array:
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """Correlate images with a kernel, zeros outside the image.
+    """Correlate images with a kernel, with zero padding.
 
     Args:
-      x: images `[B, H, W, C]`.
-      kernel: `[k, k, C, F]`.
-      stride: distance of output pixels in the input.
+      x: Images `[B, H, W, C]`.
+      kernel: Kernel `[k, k, C, F]`.
+      stride: Stride along both axes.
 
     Returns:
-      `[B, ceil(H / stride), ceil(W / stride), F]`.
+      Feature maps `[B, ceil(H / stride), ceil(W / stride), F]`.
     """
     even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
     if stride == 2 and even and tuned_for_cpu():
@@ -69,22 +73,22 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
 
 def upsampling_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Double the size by zeros between the pixels, then correlate with a kernel.
+    """Insert zeros between the pixels to double the size, then correlate with a kernel.
 
-    The reference's `up_convolve` (Laina et al. 2016, arXiv 1606.00373) does just
-    this; PyTorch's `ConvTranspose2d(kernel_size=5, stride=2, padding=2,
-    output_padding=1)` does it with the kernel flipped.
+    This is the `up_convolve` of the original implementation (Laina et al., 3DV 2016,
+    arXiv 1606.00373). PyTorch's `ConvTranspose2d(kernel_size=5, stride=2, padding=2,
+    output_padding=1)` computes the same with a flipped kernel.
 
     Args:
-      x: images `[B, H, W, C]`.
-      kernel: `[k, k, C, F]`, k odd.
+      x: Images `[B, H, W, C]`.
+      kernel: Kernel `[k, k, C, F]`, k odd.
 
     Returns:
-      `[B, 2 H, 2 W, F]`.
+      Feature maps `[B, 2 H, 2 W, F]`.
     """
     if tuned_for_cpu():
         return upsampling_conv_by_phases(x, kernel)
-    # One zero more at the end stands for the last row and column of zeros.
+    # One more zero at the end, because dilation adds none after the last pixel.
     padding = [(before, after + 1) for before, after in _same(kernel)]
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), padding, lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS
@@ -92,14 +96,15 @@ def upsampling_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def conv_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Return `conv(x, kernel, stride=2)`, for H and W even.
+    """Return `conv(x, kernel, stride=2)` for even H and W.
 
-    Output o reads input 2 o + t - p at tap t, p zeros before. Input pixels of one
-    phase q, 2 j + q, meet every second tap, as in a plain convolution.
+    With p zeros before the image, output o reads input `2 o + t - p` at tap t. The
+    input pixels `2 j + q` of one phase q therefore meet every second tap, as in a plain
+    convolution.
     """
     rows, columns = (_phases(kernel.shape[axis], outputs=False) for axis in (0, 1))
     B, H, W, C = x.shape
-    # Split, since the gradient of that is a concatenation and not a sum over zeros.
+    # The gradient of a split is a concatenation; that of slicing is a sum with zeros.
     x = x.reshape(B, H // 2, 2, W // 2, 2, C)
     # [B, H / 2, W / 2, C] for each pair of phases
     phases = [
@@ -114,10 +119,11 @@ def conv_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def upsampling_conv_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Return `upsampling_conv(x, kernel)` without multiplying zeros.
+    """Return `upsampling_conv(x, kernel)` without multiplications by zero.
 
-    Output 2 m + r reads input m + d at tap 2 d - r + p, p zeros before. Outputs of
-    one phase r meet every second tap, as in a plain convolution.
+    With p zeros before the image, output `2 m + r` reads input `m + d` at tap
+    `2 d - r + p`. The outputs of one phase r therefore meet every second tap, as in a
+    plain convolution.
     """
     B, H, W, _ = x.shape
     rows, columns = (_phases(kernel.shape[axis], outputs=True) for axis in (0, 1))
@@ -132,11 +138,11 @@ def upsampling_conv_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _phases(size: int, outputs: bool) -> list[tuple[int, tuple[int, int]]]:
-    """Return for phases 0 and 1 the first tap, and the zeros before and after.
+    """Return for phases 0 and 1 the first tap and the padding (before, after).
 
     Args:
-      size: taps of the kernel along the axis.
-      outputs: whether the phase is that of the output pixels, else of the input's.
+      size: Size of the kernel along the axis.
+      outputs: Whether phases are those of the output pixels or of the input pixels.
     """
     zeros = (size - 1) // 2
     result = []
@@ -183,7 +189,7 @@ _tuned_conv.defvjp(_forward, _backward)
 
 
 def _transposed(padding, kernel):
-    """Return the zeros around the output that take each tap back to the input."""
+    """Return the padding of the convolution that computes the input gradient."""
     return tuple(
         (size - 1 - before, size - 1 - after)
         for size, (before, after) in zip(kernel.shape[:2], padding, strict=True)
@@ -208,11 +214,11 @@ def _kernel_gradient(x, grad_y, kernel, padding):
 
 
 def _kernel_gradient_by_matmul(x, grad_y, kernel, padding):
-    """Return the gradient for few output channels as one matrix product."""
+    """Return the kernel gradient as one matrix product, for few output channels."""
     height, width, C, F = kernel.shape
     H, W = x.shape[1:3]
     grad_y = jnp.pad(grad_y, ((0, 0), *_transposed(padding, kernel), (0, 0)))
-    # [B, H, W, height width F], from the last tap to the first
+    # [B, H, W, height width F], taps in reverse order
     shifted = jnp.concatenate(
         [grad_y[:, i : i + H, j : j + W] for i in range(height) for j in range(width)],
         axis=-1,
@@ -222,7 +228,7 @@ def _kernel_gradient_by_matmul(x, grad_y, kernel, padding):
 
 
 def _pieces(x: jax.Array, batch_size: int) -> list[jax.Array]:
-    """Return the parts of (a part of) a batch that are worked on one by one."""
+    """Split `x`, which may already be a part of a batch, into chunks."""
     B, H, W, _ = x.shape
     size = max(1, PIECE_PIXELS // (H * W), -(-batch_size // MAX_PIECES))
     sizes = [min(size, B - start) for start in range(0, B, size)]
@@ -230,5 +236,5 @@ def _pieces(x: jax.Array, batch_size: int) -> list[jax.Array]:
 
 
 def _same(kernel: jax.Array) -> list[tuple[int, int]]:
-    """Return the zeros before and after each axis that keep its size."""
+    """Return the padding (before, after) of each axis that keeps its size."""
     return [((size - 1) // 2, size // 2) for size in kernel.shape[:2]]

@@ -1,4 +1,4 @@
-"""DINOSAUR: Slot Attention that reconstructs features of a frozen encoder.
+"""DINOSAUR: Slot Attention that reconstructs the features of a frozen encoder.
 
 Source: Seitzer et al., "Bridging the Gap to Real-World Object-Centric Learning"
 (ICLR 2023), with the MLP decoder, as used by Krimmel et al. (TMLR 2024).
@@ -14,25 +14,26 @@ import jax.numpy as jnp
 from sanorm_jax.models import layers, masking
 from sanorm_jax.models.slot_attention import SlotModel
 
-# Rows (B x K x tokens) that the decoder holds at once under `remat`.
+# Maximum number of slot-token pairs that the decoder processes at once with `remat`.
 REMAT_ROWS = 8192
 
 
 class MLPDecoder(nn.Module):
-    """Decodes each slot at each token by an MLP and mixes the slots by masks.
+    """MLP that decodes each slot at each token, with a mixture over slots.
 
-    The MLP of the reference maps `slot + position` to features and a mask logit
-    and sums the features by the masks' softmax. Two steps are done cheaper, to
-    the same result up to rounding: the first layer is linear, so it is applied
-    to slots and positions separately; the masks sum to 1, so the slots are mixed
-    before the last layer.
+    DINOSAUR's decoder (Seitzer et al., ICLR 2023, section 3.2) maps `slot + position`
+    to features and a mask logit. A softmax over slots turns the logits into masks,
+    which weight the features. Two changes reduce the cost; the result is the same up to
+    rounding. The first layer is linear, so it is applied to slots and positions
+    separately. The masks sum to 1, so hidden features are mixed before the last layer.
 
     Attributes:
-      hidden_dim: width H of the hidden layers.
-      num_hidden_layers: number of hidden layers.
-      remat: hold hidden features of a few tokens at a time and compute them
-        again for the gradient, so that memory does not grow with the tokens.
-      dtype: dtype of the matrix products; masks are float32.
+      hidden_dim: Width H of the hidden layers.
+      num_hidden_layers: Number of hidden layers.
+      remat: Whether to process a few tokens at a time and recompute their hidden
+        features for the gradient. Their memory then does not grow with the number of
+        tokens.
+      dtype: Dtype of the matrix products; masks are float32.
     """
 
     hidden_dim: int = 1024
@@ -42,16 +43,16 @@ class MLPDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, slots, num_tokens: int, feature_dim: int, mask=None):
-        """Decode slots.
+        """Decode the slots to features and masks.
 
         Args:
-          slots: `[B, K, D]`.
-          num_tokens: N.
-          feature_dim: features F of a token.
-          mask: Slots that take part `[B, K]`; all if None.
+          slots: Slots `[B, K, D]`.
+          num_tokens: Number of tokens N.
+          feature_dim: Dimension F of the features of a token.
+          mask: Active slots `[B, K]`; all if None.
 
         Returns:
-          Reconstruction `[B, N, F]` and masks `[B, K, N]`, both float32.
+          The reconstruction `[B, N, F]` and the masks `[B, K, N]`, both float32.
         """
         slot_dim = slots.shape[-1]
         positions = self.param(
@@ -62,7 +63,7 @@ class MLPDecoder(nn.Module):
             self._dense(f"hidden_{i}", fan_in, fan_out)
             for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes))
         ]
-        # Output 0 is the mask's logit, the others are the features.
+        # Output 0 is the mask logit; the other outputs are features.
         kernel, bias = self._dense("out", sizes[-1], feature_dim + 1)
 
         # [B, K, H] and [N, H]
@@ -92,7 +93,7 @@ class MLPDecoder(nn.Module):
         return features + bias[1:].astype(jnp.float32), masks
 
     def _dense(self, name, fan_in, fan_out):
-        """Return kernel `[fan_in, fan_out]` and bias in the compute dtype."""
+        """Return a kernel `[fan_in, fan_out]` and a bias `[fan_out]` in the dtype."""
         init = layers.uniform(fan_in**-0.5)
         kernel = self.param(f"{name}_kernel", init, (fan_in, fan_out))
         bias = self.param(f"{name}_bias", init, (fan_out,))
@@ -100,7 +101,7 @@ class MLPDecoder(nn.Module):
 
 
 def _in_chunks(mix, from_positions, rows_per_token: int):
-    """Apply `mix` to a few tokens at a time, recomputing for the gradient."""
+    """Apply `mix` to a few tokens at a time and recompute it for the gradient."""
     num_tokens = from_positions.shape[0]
     limit = min(num_tokens, max(1, REMAT_ROWS // rows_per_token))
     size = max(n for n in range(1, limit + 1) if num_tokens % n == 0)
@@ -114,13 +115,13 @@ def _in_chunks(mix, from_positions, rows_per_token: int):
 
 
 class Dinosaur(SlotModel):
-    """Feature MLP, Slot Attention and MLP decoder over encoder features.
+    """Feature MLP, Slot Attention and MLP decoder on the features of an encoder.
 
     Attributes:
       slot_attention: Slot Attention over the encoded tokens.
       decoder_hidden_dim: Width of the decoder's hidden layers.
       decoder_num_hidden_layers: Number of the decoder's hidden layers.
-      remat: See `MLPDecoder`.
+      remat: Whether the decoder recomputes its hidden features, see `MLPDecoder`.
     """
 
     decoder_hidden_dim: int = 1024
@@ -128,7 +129,7 @@ class Dinosaur(SlotModel):
     remat: bool = False
 
     def encode(self, features):
-        """Return tokens `[B, N, D]` of encoder features `[B, N, F]`."""
+        """Return tokens `[B, N, D]` for encoder features `[B, N, F]`."""
         tokens = layers.layer_norm("feature_norm", dtype=self.dtype)(features)
         return layers.MLP(
             features.shape[-1],
@@ -139,7 +140,7 @@ class Dinosaur(SlotModel):
         )(tokens)
 
     def decode(self, slots, features, mask=None):
-        """Return `reconstruction` `[B, N, F]` and `masks` `[B, K, N]`, 1 over slots."""
+        """Return `reconstruction` `[B, N, F]` and `masks` `[B, K, N]`."""
         decoder = MLPDecoder(
             self.decoder_hidden_dim,
             self.decoder_num_hidden_layers,

@@ -1,14 +1,14 @@
-"""The initial slots: where Slot Attention starts from.
+"""Initial slots, from which Slot Attention starts.
 
 An entry of `INITIAL_SLOTS` is a function `(module, tokens, noise, mask) -> slots`:
 
-    module: The `SlotAttention`, in its compact method, for parameters.
-    tokens: `[B, N, C]`, normalized.
-    noise: Standard normal `[B, K, D]`.
-    mask: Slots that take part `[B, K]`, or None.
-    slots: `[B, K, D]` float32.
+    module: `SlotAttention` module, in its compact method, that holds the parameters.
+    tokens: Normalized tokens `[B, N, C]`.
+    noise: Standard normal noise `[B, K, D]`.
+    mask: Active slots `[B, K]`, or None.
+    slots: Initial slots `[B, K, D]`, float32.
 
-To add one, write it here and add one line to `INITIAL_SLOTS`.
+To add an initialization, write it in this file and add it to `INITIAL_SLOTS`.
 """
 
 from typing import Any
@@ -21,9 +21,9 @@ from sanorm_jax.models import layers
 
 
 def gaussian(module: Any, tokens: jax.Array, noise: jax.Array, mask: Any) -> jax.Array:
-    """Draw from a normal distribution with learned mean and variance.
+    """Sample from a normal distribution with learned mean and variance.
 
-    Locatello et al. (NeurIPS 2020), algorithm 1.
+    Source: Locatello et al. (NeurIPS 2020), algorithm 1.
     """
     del tokens, mask
     dim = noise.shape[-1]
@@ -34,13 +34,14 @@ def gaussian(module: Any, tokens: jax.Array, noise: jax.Array, mask: Any) -> jax
 
 
 def learned(module: Any, tokens: jax.Array, noise: jax.Array, mask: Any) -> jax.Array:
-    """Take one learned query for each slot, as many as in training.
+    """Return one learned query per slot; the number of slots must be that of training.
 
-    BO-QSA (Jia et al., "Improving Object-centric Learning with Query Optimization",
-    ICLR 2023), there with bi-level optimization: the entry `bo_qsa`.
+    With bi-level optimization, which `SlotAttention` implements for the entry `bo_qsa`,
+    this is BO-QSA (Jia et al., "Improving Object-centric Learning with Query
+    Optimization", ICLR 2023).
 
     Raises:
-      UserError: Another number of slots than in training.
+      UserError: The number of slots differs from training.
     """
     del tokens, mask
     _, num_slots, dim = noise.shape
@@ -55,11 +56,11 @@ def learned(module: Any, tokens: jax.Array, noise: jax.Array, mask: Any) -> jax.
 
 
 def tokens(module: Any, tokens: jax.Array, noise: jax.Array, mask: Any) -> jax.Array:
-    """Take tokens as seeds, chosen by k-means++, through a learned linear map.
+    """Return a learned linear map of tokens that k-means++ chooses as seeds.
 
-    Arthur and Vassilvitskii, "k-means++" (SODA 2007), section 2.2: each seed is a token
-    drawn with a probability proportional to its squared distance from the nearest seed
-    before it. Any number of slots can be used.
+    Source: Arthur and Vassilvitskii, "k-means++" (SODA 2007), section 2.2. Each seed is
+    a token, sampled with a probability proportional to its squared distance from the
+    nearest previous seed. The number of slots may differ from training.
     """
     seeds = jax.lax.stop_gradient(kmeans_plus_plus(tokens, noise[..., 0], mask))
     # [B, K, C]
@@ -73,19 +74,19 @@ def tokens(module: Any, tokens: jax.Array, noise: jax.Array, mask: Any) -> jax.A
 def kmeans_plus_plus(
     tokens: jax.Array, noise: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-    """Return the indices of the seeds among the tokens, `[B, K]`.
+    """Return the indices of the tokens that k-means++ chooses as seeds, `[B, K]`.
 
     Args:
-      tokens: `[B, N, C]`.
-      noise: Standard normal `[B, K]`; each value draws one seed.
-      mask: Slots that take part `[B, K]`; the seeds of others repel none.
+      tokens: Tokens `[B, N, C]`.
+      noise: Standard normal noise `[B, K]`; each value samples one seed.
+      mask: Active slots `[B, K]`; seeds of inactive slots do not affect later seeds.
     """
     tokens = tokens.astype(jnp.float32)
     uniform = jax.scipy.stats.norm.cdf(noise)
     taking_part = jnp.ones(noise.shape, bool) if mask is None else mask.astype(bool)
 
     def draw(carry, slot):
-        # [B, N] squared distance from the nearest seed; infinite before the first
+        # Squared distance from the nearest seed, infinite before the first: [B, N]
         nearest = carry
         uniform, takes_part = slot
         weights = jnp.where(jnp.isinf(nearest), 1.0, nearest)
@@ -106,6 +107,8 @@ INITIAL_SLOTS = {
     "gaussian": gaussian,
     "learned": learned,
     "tokens": tokens,
-    # Bi-level optimization: `SlotAttention` passes the gradient on to the queries.
+    # For bi-level optimization, `SlotAttention` sends the gradient to the queries.
     "bo_qsa": learned,
 }
+# Entries with one query per slot, which need as many slots as in training.
+ONE_COUNT = ("learned", "bo_qsa")

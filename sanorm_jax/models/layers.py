@@ -1,4 +1,4 @@
-"""Layers that several models share, with the reference's initialisation."""
+"""Layers of several models, initialized as in the original implementation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ glorot = nn.initializers.glorot_uniform()
 
 
 def uniform(bound: float) -> Callable:
-    """Return an initializer of the uniform distribution in [-bound, bound]."""
+    """Return an initializer that samples uniformly from [-bound, bound]."""
 
     def init(key, shape, dtype=jnp.float32):
         return jax.random.uniform(key, shape, dtype, -bound, bound)
@@ -26,9 +26,9 @@ def initializers(style: str, fan_in: int) -> dict[str, Any]:
     """Return `kernel_init` and `bias_init` of a dense or convolutional layer.
 
     Args:
-      style: `glorot` (Glorot uniform kernel, zero bias, as in TensorFlow) or
+      style: `glorot` (Glorot uniform kernel, zero bias, TensorFlow's default) or
         `torch` (both uniform in +-1/sqrt(fan_in), PyTorch's default).
-      fan_in: inputs that each output sums over.
+      fan_in: Number of inputs that each output sums over.
     """
     check_name("init_style", style, ("glorot", "torch"))
     if style == "glorot":
@@ -38,20 +38,20 @@ def initializers(style: str, fan_in: int) -> dict[str, Any]:
 
 
 def layer_norm(name: str, epsilon: float = 1e-5, dtype: Any = jnp.float32):
-    """Return a LayerNorm whose statistics are float32 and taken in two passes."""
+    """Return a LayerNorm with float32 statistics, computed in two passes."""
     return nn.LayerNorm(
         epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name
     )
 
 
 class MLP(nn.Module):
-    """Two dense layers with a ReLU between.
+    """Two dense layers with a ReLU between them.
 
     Attributes:
-      hidden_dim: width of the hidden layer.
-      out_dim: number of outputs.
-      init_style: see `initializers`.
-      dtype: compute dtype.
+      hidden_dim: Width of the hidden layer.
+      out_dim: Number of outputs.
+      init_style: Initialization, see `initializers`.
+      dtype: Compute dtype.
     """
 
     hidden_dim: int
@@ -71,16 +71,16 @@ class MLP(nn.Module):
 
 
 class GRU(nn.Module):
-    """Gated recurrent unit with input and recurrent bias.
+    """Gated recurrent unit with separate biases for input and state.
 
-    TensorFlow's (`reset_after`) and PyTorch's cells compute the same function;
-    they differ in how weights are stored and initialised. Gates are stored in
-    the order update, reset, candidate; `torch_weights` reorders.
+    The cells of TensorFlow (`reset_after`) and PyTorch compute the same function. They
+    store and initialize their weights differently. Here the gates are in the order
+    update, reset, candidate; `torch_weights` converts from PyTorch's order.
 
     Attributes:
-      style: `tf` (joint Glorot kernel, joint orthogonal recurrent kernel, zero
-        biases) or `torch` (all uniform in +-1/sqrt(D)).
-      dtype: dtype of the matrix products; the gates are float32.
+      style: Initialization: `tf` (joint Glorot kernel, joint orthogonal recurrent
+        kernel, zero biases) or `torch` (all uniform in +-1/sqrt(D)).
+      dtype: Dtype of the matrix products; the gates are float32.
     """
 
     style: str = "tf"
@@ -88,7 +88,7 @@ class GRU(nn.Module):
 
     @nn.compact
     def __call__(self, inputs, state):
-        """Return the next state `[..., D]` from inputs `[..., C]` and a state."""
+        """Return the next state `[..., D]`, from inputs `[..., C]` and a state."""
         dim = state.shape[-1]
         check_name("gru", self.style, ("tf", "torch"))
         if self.style == "tf":
@@ -118,15 +118,15 @@ class GRU(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution with bias over NHWC images.
+    """Convolution of NHWC images, with bias.
 
     Attributes:
-      features: number of output channels.
-      kernel_size: side of the kernel.
-      stride: distance of output pixels in the input.
-      upsample: double the size first, see `convolution.upsampling_conv`.
-      init_style: see `initializers`.
-      dtype: compute dtype.
+      features: Number of output channels.
+      kernel_size: Side of the kernel.
+      stride: Stride along both axes.
+      upsample: Whether to double the size, see `convolution.upsampling_conv`.
+      init_style: Initialization, see `initializers`.
+      dtype: Compute dtype.
     """
 
     features: int
@@ -150,12 +150,12 @@ class Conv(nn.Module):
 
 
 def apply_convs(convs: Sequence[Conv], x: jax.Array, last_relu: bool) -> jax.Array:
-    """Apply convolutions with ReLUs between, and with one behind the last if asked.
+    """Apply convolutions with ReLUs between them.
 
     Args:
-      convs: layers, in order.
-      x: images `[B, H, W, C]`.
-      last_relu: whether the last layer has one too.
+      convs: Layers, in order.
+      x: Images `[B, H, W, C]`.
+      last_relu: Whether a ReLU also follows the last layer.
     """
     functions: list[Callable] = [
         lambda x, conv=conv: nn.relu(conv(x)) for conv in convs

@@ -1,9 +1,9 @@
-"""Merging of similar slots after training, without learning.
+"""Merging of similar slots in evaluation.
 
-SOLV (Aydemir et al., "Self-supervised Object-Centric Learning for Videos", NeurIPS
-2023): agglomerative clustering of the slots by cosine distance, cut at one
-threshold. Here with complete linkage, where all pairs of a cluster are nearer than the
-threshold.
+As in SOLV (Aydemir et al., "Self-supervised Object-Centric Learning for Videos",
+NeurIPS 2023), the slots of an image are clustered agglomeratively by cosine distance,
+up to a threshold. With complete linkage, used here, all pairs of slots in a cluster are
+closer than the threshold.
 """
 
 from typing import Any
@@ -15,11 +15,11 @@ from sanorm_jax.core.errors import UserError
 
 
 def check_threshold(name: str, threshold: Any):
-    """Raise `UserError` unless a cosine distance, 0 (no merging) to 2."""
+    """Raise `UserError` unless the threshold is a number from 0 (no merging) to 2."""
     is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
     if not is_number or not 0 <= threshold <= 2:
         raise UserError(
-            f"{name}={threshold}: must be a cosine distance from 0 (no merging) to 2"
+            f"{name}={threshold}: must be a cosine distance; use 0 (no merging) to 2"
         )
 
 
@@ -28,21 +28,22 @@ def cluster_slots(
 ) -> jax.Array:
     """Return the cluster of each slot, `[B, K]`: the index of its first slot.
 
-    The two nearest clusters merge as long as their distance is below the threshold. The
-    distance of two clusters is that of their most distant slots. Computes the clusters
-    of scikit-learn's `AgglomerativeClustering(linkage="complete", metric="cosine")`.
+    The two closest clusters are merged as long as their distance is below the
+    threshold. The distance between two clusters is that of their most distant slots.
+    The result is that of scikit-learn's `AgglomerativeClustering(linkage="complete",
+    metric="cosine")`.
 
     Args:
-      slots: `[B, K, D]`.
+      slots: Slots `[B, K, D]`.
       threshold: Cosine distance.
-      mask: Slots that take part `[B, K]`; each of the others is its own cluster.
+      mask: Active slots `[B, K]`; each inactive slot is a cluster of its own.
     """
     num_slots = slots.shape[1]
     length = jnp.linalg.norm(slots, axis=-1, keepdims=True)
     unit = slots / jnp.maximum(length, 1e-12)
     # [B, K, K]
     distance = 1 - jnp.einsum("bkd,bjd->bkj", unit, unit, precision="highest")
-    # A pair counts once, and only if both slots take part.
+    # Each pair is considered once, and only if both slots are active.
     apart = jnp.tri(num_slots, dtype=bool)[None]
     if mask is not None:
         both = mask.astype(bool)[:, :, None] & mask.astype(bool)[:, None]
@@ -53,7 +54,7 @@ def cluster_slots(
         candidates = jnp.where(apart, jnp.inf, distance)
         first, second = jnp.unravel_index(candidates.argmin(), candidates.shape)
         merges = candidates[first, second] < threshold
-        # Complete linkage: the merged cluster is as far as the farther of the two.
+        # Complete linkage: the larger of the two distances.
         farther = jnp.maximum(distance[first], distance[second])
         merged = distance.at[first].set(farther).at[:, first].set(farther)
         gone = apart.at[second].set(True).at[:, second].set(True)
@@ -73,18 +74,19 @@ def cluster_slots(
 
 
 def merge_slots(out: dict[str, jax.Array], threshold: float) -> dict[str, jax.Array]:
-    """Return a model's outputs with similar slots merged.
+    """Return the outputs of a model with similar slots merged.
 
-    The merged slot takes the place of the cluster's first slot; the others are masked.
-    Masks and attention of a cluster add up, slots become their mean, and images of
-    slots the mean weighted by the masks. Predicted properties are those of the first.
+    A merged slot has the index of the first slot in its cluster. The other slots of the
+    cluster become inactive. Masks and attention are summed over the cluster, slots are
+    averaged, and slot images are averaged with the masks as weights. Predicted
+    properties are those of the first slot.
 
     Args:
       out: Outputs of a `SlotModel`.
       threshold: Cosine distance, see `cluster_slots`.
 
     Returns:
-      The outputs in the same shapes, and `slot_mask`, bool `[B, K]`.
+      The outputs in the same shapes, and the active slots `slot_mask`, bool `[B, K]`.
     """
     slots = out["slots"]
     mask = out.get("slot_mask", jnp.ones(slots.shape[:2], bool))
@@ -96,7 +98,7 @@ def merge_slots(out: dict[str, jax.Array], threshold: float) -> dict[str, jax.Ar
     slot_mask = member.any(axis=2)
 
     def add_up(x):
-        """Return the sums `[B, K, ...]` over the slots of each cluster."""
+        """Return the sum `[B, K, ...]` over the slots of each cluster."""
         flat = x.reshape(*x.shape[:2], -1)
         total = jnp.einsum("bkj,bjx->bkx", member, flat, precision="highest")
         return total.reshape(x.shape)

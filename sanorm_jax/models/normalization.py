@@ -1,19 +1,19 @@
-"""The update normalizations: how a slot's update is made from its attention.
+"""Update normalizations: how attention and values become the update of a slot.
 
 Source: Krimmel, Achterhold, Stueckler, "Attention Normalization Impacts Cardinality
 Generalization in Slot Attention" (TMLR 2024, arXiv 2407.04170), section 3.
 
 An entry of `NORMALIZATIONS` is a function `(attention, values) -> updates`, or a Linen
-module class with that call:
+module class with the same call signature:
 
-    attention: `[B, K, N]` float32, softmax over the slots K.
-    values: `[B, N, D]` in the compute dtype.
-    updates: `[B, K, D]` float32.
+    attention: Attention `[B, K, N]`, float32; sums to 1 over the K slots.
+    values: Values of the tokens `[B, N, D]` in the compute dtype.
+    updates: Updates of the slots `[B, K, D]`, float32.
 
-A normalization that averages over the slots also takes `mask`, `[B, K]` or None: the
-slots that take part. The attention of the others is 0.
+A normalization that averages over slots has a third argument `mask`: the active slots
+`[B, K]`, or None if all are active. The attention of inactive slots is 0.
 
-To add a normalization, write it here and add one line to `NORMALIZATIONS`.
+To add a normalization, write it in this file and add it to `NORMALIZATIONS`.
 """
 
 from typing import Any
@@ -25,8 +25,8 @@ import jax.numpy as jnp
 from sanorm_jax.core.errors import check_name
 from sanorm_jax.core.names import ALIASES
 
-EPSILON = 1e-8  # keeps a slot that attends to nothing from dividing by zero
-MOMENTUM = 0.9  # of the running averages; PyTorch counts the other share, 0.1
+EPSILON = 1e-8  # avoids division by zero for a slot without attention
+MOMENTUM = 0.9  # of the running averages; 0.1 in PyTorch's convention
 
 Moments = tuple[jax.Array, jax.Array]
 
@@ -43,21 +43,21 @@ def attend(attention: jax.Array, values: jax.Array) -> jax.Array:
 
 
 def weighted_mean(attention: jax.Array, values: jax.Array) -> jax.Array:
-    """Divide by the slot's attention mass: Locatello et al. (2020), equation 2."""
+    """Divide by the slot's mass (Locatello et al., NeurIPS 2020, equation 2)."""
     weights = attention + EPSILON
     return attend(weights / weights.sum(axis=-1, keepdims=True), values)
 
 
 def weighted_sum(attention: jax.Array, values: jax.Array) -> jax.Array:
-    """Divide by the number of tokens N."""
+    """Divide by the number of tokens N (Krimmel et al., TMLR 2024, section 3)."""
     return attend(attention, values) / attention.shape[-1]
 
 
 class ScaledMean(nn.Module):
-    """Weighted mean times the number of slots in training over the number given.
+    """Weighted mean, scaled by the ratio of slots in training to current slots.
 
     Attributes:
-      num_train_slots: Number of slots that the model is trained with.
+      num_train_slots: Number of slots in training.
     """
 
     num_train_slots: int
@@ -75,7 +75,7 @@ class ScaledMean(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer norm over the features of each update, learned scale and bias `[D]`."""
+    """Layer norm over the features of each update, with scale and bias `[D]`."""
 
     @nn.compact
     def __call__(self, attention: jax.Array, values: jax.Array) -> jax.Array:
@@ -85,7 +85,7 @@ class LayerNorm(nn.Module):
 
 
 class _ScalarAffine(nn.Module):
-    """Base of the normalizers with one mean, variance, scale and bias."""
+    """Base of normalizations with a scalar mean, variance, scale and bias."""
 
     epsilon: float = 1e-5
 
@@ -97,7 +97,7 @@ class _ScalarAffine(nn.Module):
 
 
 class ImageLevel(_ScalarAffine):
-    """One mean and variance over the slots and features of each image."""
+    """Normalization by the mean and variance over slots and features of each image."""
 
     @nn.compact
     def __call__(
@@ -115,14 +115,14 @@ class ImageLevel(_ScalarAffine):
 
 
 class BatchNorm(_ScalarAffine):
-    """One mean and variance over batch, slots and features.
+    """Normalization by the mean and variance over batch, slots and features.
 
-    In training, the moments of iteration 0 serve every iteration, with their gradient,
-    and enter the running averages (collection `batch_stats`) once a step. Evaluation
-    uses the running averages in every iteration.
+    In training, all iterations use the moments of iteration 0, and gradients pass
+    through them. They update the running averages (collection `batch_stats`) once per
+    step. In evaluation, all iterations use the running averages.
 
     Attributes:
-      axis_name: Mapped axis over which the batch is spread, if any.
+      axis_name: Name of the mapped axis over which the batch is split, if any.
     """
 
     axis_name: str | None = None
@@ -139,15 +139,15 @@ class BatchNorm(_ScalarAffine):
         """Normalize the updates of one iteration.
 
         Args:
-          attention: `[B, K, N]` float32.
-          values: `[B, N, D]`.
-          moments: What iteration 0 of the same pass returned; None in iteration 0.
-          train: Whether the moments are those of the batch.
-          mask: Slots that take part `[B, K]`; all if None.
+          attention: Attention `[B, K, N]`, float32.
+          values: Values of the tokens `[B, N, D]`.
+          moments: Moments from iteration 0 of the same pass; None in iteration 0.
+          train: Whether to use moments of the batch instead of running averages.
+          mask: Active slots `[B, K]`; all if None.
 
         Returns:
-          The normalized updates `[B, K, D]`, and the moments that they were
-          normalized by, mean and biased variance.
+          The normalized updates `[B, K, D]` and the moments used for them, which are
+          the mean and the biased variance, both scalars.
         """
         updates = attend(attention, values)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, ())
@@ -165,11 +165,11 @@ class BatchNorm(_ScalarAffine):
         return self._apply(updates, moments), moments
 
     def _batch_moments(self, updates: jax.Array, mask: jax.Array | None) -> Moments:
-        """Return the biased moments over the batch of all devices."""
+        """Return the mean and biased variance over the global batch."""
         if mask is None:
             mean = self._over_devices(updates.mean())
             return mean, self._over_devices(jnp.square(updates - mean).mean())
-        # Devices may have different numbers of slots that take part.
+        # Devices may have different numbers of active slots.
         mask = mask[..., None].astype(jnp.float32)
         share = self._over_devices(mask.mean())
         mean = self._over_devices((mask * updates).mean()) / share
@@ -182,7 +182,7 @@ class BatchNorm(_ScalarAffine):
         return jax.lax.pmean(moment, self.axis_name)
 
 
-# By the paper's names.
+# The keys are the paper's names.
 NORMALIZATIONS = {
     "weighted_mean": weighted_mean,
     "weighted_sum": weighted_sum,
@@ -205,17 +205,17 @@ def canonical_name(name: str) -> str:
 
 
 def make(name: str, num_train_slots: int, axis_name: str | None = None):
-    """Return a normalization, to be called in a module's compact method.
+    """Return a normalization; call it in a compact method of a module.
 
     Args:
       name: Key of `NORMALIZATIONS` or `ALIASES`.
-      num_train_slots: Number of slots that the model is trained with.
-      axis_name: Mapped axis over which the batch is spread, if any.
+      num_train_slots: Number of slots in training.
+      axis_name: Name of the mapped axis over which the batch is split, if any.
 
     Returns:
-      A callable `(attention, values, moments, train, mask) -> (updates, moments)`. The
-      moments are None in iteration 0; later iterations receive what iteration 0
-      returned. Only batch norm uses them.
+      A callable `(attention, values, moments, train, mask) -> (updates, moments)`. Pass
+      None as `moments` in iteration 0, and the returned moments in later iterations.
+      Only batch norm uses them.
 
     Raises:
       UserError: The name is unknown.

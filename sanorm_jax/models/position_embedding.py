@@ -1,7 +1,7 @@
-"""Soft position embedding: tells each pixel of a feature map where it is.
+"""Soft position embedding of feature maps.
 
-Source: Locatello et al., "Object-Centric Learning with Slot Attention"
-(NeurIPS 2020), appendix E.2, with the reference's further options.
+Source: Locatello et al., "Object-Centric Learning with Slot Attention" (NeurIPS 2020),
+appendix E.2, with further options of the original implementation.
 """
 
 from typing import Any
@@ -28,15 +28,15 @@ def position_grid(height: int, width: int) -> np.ndarray:
 
 
 class SoftPositionEmbedding(nn.Module):
-    """Adds, or concatenates, an embedding of the position to a feature map.
+    """Position embedding that is added or concatenated to a feature map.
 
     Attributes:
-      concat: concatenate the embedding instead of adding its projection.
-      normalize: normalize feature map (each image by itself) and embedding to
-        mean 0 and variance 1 before they meet.
-      learnable_dim: channels of a learned embedding; 0 means linear ramps.
-      weight: factor of the embedding; None means 1.
-      dtype: dtype of the result; the normalization is float32.
+      concat: Whether to concatenate the embedding instead of adding its projection.
+      normalize: Whether to normalize each feature map and the embedding to mean 0 and
+        variance 1 first.
+      learnable_dim: Number of channels of a learned embedding; 0 for linear ramps.
+      weight: Factor of the embedding; 1 if None.
+      dtype: Dtype of the result; the normalization is float32.
     """
 
     concat: bool = False
@@ -47,7 +47,7 @@ class SoftPositionEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, features):
-        """Return `[B, H, W, C]`, or `[B, H, W, C + E]` with `concat`."""
+        """Return feature maps `[B, H, W, C]`, or `[B, H, W, C + E]` with `concat`."""
         _, height, width, channels = features.shape
         if self.normalize:
             features = _normalize(features.astype(jnp.float32), axis=(1, 2, 3))
@@ -62,23 +62,26 @@ class SoftPositionEmbedding(nn.Module):
         return features + dense(embedding)
 
     def fixed_embedding(self, height: int, width: int) -> np.ndarray:
-        """Return the embedding `[H, W, 4]` used where none is learned."""
+        """Return the linear ramps `[H, W, 4]` after normalization and weighting."""
         return np.asarray(self._scale(position_grid(height, width)))
 
     def _embedding(self, height, width):
         if self.learnable_dim < 0:
-            raise UserError(f"learnable_dim={self.learnable_dim} must not be negative")
+            raise UserError(
+                f"learnable_dim={self.learnable_dim}: is negative; use 0 or more"
+            )
         if not self.learnable_dim:
             return jnp.asarray(self.fixed_embedding(height, width))
 
         def init(key, shape):
-            # PyTorch's Glorot bound for a tensor of three axes.
+            # PyTorch's Glorot bound for a tensor with three axes.
             bound = (6 / ((shape[0] + shape[1]) * shape[2])) ** 0.5
             return self._scale(
                 jax.random.uniform(key, shape, jnp.float32, -bound, bound)
             )
 
-        # As in the reference, options shape only where a learned one starts.
+        # As in the original implementation, `normalize` and `weight` only affect the
+        # initial value of a learned embedding.
         return self.param("embedding", init, (height, width, self.learnable_dim))
 
     def _scale(self, embedding):

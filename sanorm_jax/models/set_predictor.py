@@ -1,7 +1,7 @@
-"""Property prediction: a set of object properties from an image, or its features.
+"""Property prediction: a set of object properties from an image or its features.
 
-Source: Locatello et al., "Object-Centric Learning with Slot Attention"
-(NeurIPS 2020), appendix E.4.
+Source: Locatello et al., "Object-Centric Learning with Slot Attention" (NeurIPS 2020),
+appendix E.4.
 """
 
 import math
@@ -17,18 +17,18 @@ ENCODER_STRIDES = (1, 2, 2, 1)
 
 
 class SetPredictor(SlotModel):
-    """CNN encoder, Slot Attention, and an MLP that reads each slot.
+    """CNN encoder, Slot Attention, and an MLP that predicts properties from each slot.
 
     Attributes:
       slot_attention: Slot Attention over the encoded image.
-      image_size: height and width of the images in pixels, a multiple of 4.
-      from_features: take the features of a frozen encoder instead of images; a linear
-        map takes the place of the convolutions.
-      feature_dim: channels of the convolutions, or width of that map.
-      encoder_position: options of the `SoftPositionEmbedding`; features of unit
-        variance drown its ramps, a `weight` of 8 makes them as loud.
-      num_properties: length P of the property vector.
-      property_hidden_dim: hidden width of the MLP over slots.
+      image_size: Height and width of the images in pixels, a multiple of 4.
+      from_features: Whether inputs are features of a frozen encoder instead of images.
+        A linear map then replaces the convolutions.
+      feature_dim: Number of output channels of the convolutions or the linear map.
+      encoder_position: Options of the `SoftPositionEmbedding`. Its ramps are small
+        compared with features of unit variance; a `weight` of 8 makes up for this.
+      num_properties: Length P of the property vector.
+      property_hidden_dim: Hidden width of the MLP on slots.
     """
 
     image_size: int = 128
@@ -39,11 +39,11 @@ class SetPredictor(SlotModel):
     property_hidden_dim: int = 64
 
     def encode(self, inputs):
-        """Return tokens `[B, N, C]` of images in [-1, 1], or of features.
+        """Return tokens `[B, N, C]` for images or features.
 
         Args:
-          inputs: images `[B, H, W, 3]`, which give H/4 W/4 tokens, or features
-            `[B, N, F]` of a square grid of tokens.
+          inputs: Images `[B, H, W, 3]` in [-1, 1], which become H/4 x W/4 tokens, or
+            features `[B, N, F]` of a square grid of tokens.
         """
         # [B, h, w, feature_dim]
         x = self._project(inputs) if self.from_features else self._convolve(inputs)
@@ -51,7 +51,7 @@ class SetPredictor(SlotModel):
 
     def decode(self, slots, inputs, mask=None):
         """Return `predicted_properties` `[B, K, P]` in [0, 1]; 0 for masked slots."""
-        # The head is small; float32 keeps its sigmoid exact.
+        # Always float32: the head is cheap, and its sigmoid stays exact.
         head = layers.MLP(self.property_hidden_dim, self.num_properties, name="head")
         properties = nn.sigmoid(head(slots))
         if mask is not None:
@@ -62,7 +62,10 @@ class SetPredictor(SlotModel):
         B, N, _ = features.shape
         side = math.isqrt(N)
         if side**2 != N:
-            raise UserError(f"{N} tokens are no square grid")
+            raise UserError(
+                f"features: {N} tokens do not form a square grid; extract the features "
+                "of square images"
+            )
         x = nn.Dense(self.feature_dim, dtype=self.dtype, name="encoder")(features)
         return x.reshape(B, side, side, self.feature_dim)
 
@@ -70,7 +73,8 @@ class SetPredictor(SlotModel):
         shape = (self.image_size, self.image_size, 3)
         if image.shape[1:] != shape or self.image_size % 4:
             raise UserError(
-                f"images have shape {image.shape[1:]}, need {shape}, a multiple of 4"
+                f"images: shape {image.shape[1:]}; pass shape {shape}, with each side "
+                "a multiple of 4"
             )
         encoder = [
             layers.Conv(

@@ -1,9 +1,9 @@
 """Slot Attention with a choice of update normalization.
 
-Sources: Locatello et al., "Object-Centric Learning with Slot Attention"
-(NeurIPS 2020), algorithm 1; Krimmel et al. (TMLR 2024, arXiv 2407.04170),
-section 3, for the normalizations; Chang et al., "Object Representations as
-Fixed Points" (NeurIPS 2022) for implicit differentiation.
+Sources: Locatello et al., "Object-Centric Learning with Slot Attention" (NeurIPS 2020),
+algorithm 1. Krimmel et al. (TMLR 2024, arXiv 2407.04170), section 3, for the
+normalizations. Chang et al., "Object Representations as Fixed Points" (NeurIPS 2022),
+for implicit differentiation.
 """
 
 from typing import Any
@@ -21,25 +21,26 @@ from sanorm_jax.models.position_embedding import SoftPositionEmbedding
 
 
 class SlotAttention(nn.Module):
-    """Groups tokens into slots by attention that competes over the slots.
+    """Iterative attention in which slots compete for tokens.
 
     Attributes:
-      num_slots: Number of slots K in training, and the default of a call.
-      slot_dim: Features D of a slot.
-      num_iterations: Number of iterations in training, and the default of a call.
+      num_slots: Number of slots K in training and, by default, in a call.
+      slot_dim: Dimension D of a slot.
+      num_iterations: Number of iterations in training and, by default, in a call.
       common_dim: Dimension of keys, queries and values; `slot_dim` if None.
-      hidden_dim: Hidden width of the MLP, at least the common dimension.
+      hidden_dim: Hidden width of the MLP, raised to the common dimension if smaller.
       update_normalization: Key of `normalization.NORMALIZATIONS`, or an alias.
       attention: Key of `attention.ATTENTIONS`.
-      num_heads: Number of heads that the common dimension is divided among; each has
-        its own softmax over the slots (SAVi, Kipf et al., ICLR 2022).
-      slot_init: Key of `initial_slots.INITIAL_SLOTS`. With `bo_qsa` the gradient passes
-        through the last iteration and from its input straight to the queries (BO-QSA,
-        Jia et al., ICLR 2023).
-      adaptive: Whether a model decides by `adaptive.KeepHead` which slots it decodes.
+      num_heads: Number of heads, which share the common dimension equally. Each head
+        has its own softmax over the slots (SAVi, Kipf et al., ICLR 2022).
+      slot_init: Key of `initial_slots.INITIAL_SLOTS`. With `bo_qsa`, the gradient
+        passes through the last iteration and from its input straight to the queries
+        (BO-QSA, Jia et al., ICLR 2023).
+      adaptive: Whether `adaptive.KeepHead` decides which slots a model decodes.
       gru: `tf` or `torch`, see `layers.GRU`.
-      implicit: Whether the gradient passes through the last iteration only.
-      axis_name: Mapped axis over which the batch is spread, for batch norm.
+      implicit: Whether the gradient passes through the last iteration only, the
+        first-order approximation of implicit differentiation.
+      axis_name: Name of the mapped axis over which the batch is split, for batch norm.
       dtype: Dtype of the matrix products. Softmax, normalizers, gates and the slots
         between iterations are float32.
     """
@@ -75,21 +76,21 @@ class SlotAttention(nn.Module):
 
         Args:
           inputs: Tokens `[B, N, C]`.
-          train: Whether normalizers use (and update) batch statistics.
-          num_slots: K, if other than in training.
-          num_iterations: Number of iterations, if other than in training.
-          initial_slots: Slots `[B, K, D]` to start from.
-          noise: Standard normal `[B, K, D]` to draw initial slots with. Without
-            `initial_slots` and `noise`, it comes from the stream `slots`.
-          mask: Slots that take part, bool `[B, K]`; all if None. The attention of the
-            others is 0, and they change nothing.
+          train: Whether batch norm uses (and updates its averages by) batch statistics.
+          num_slots: Number of slots K; as in training if None.
+          num_iterations: Number of iterations; as in training if None.
+          initial_slots: Initial slots `[B, K, D]`; drawn if None.
+          noise: Standard normal noise `[B, K, D]` that draws the initial slots. If
+            None, the random stream `slots` generates it.
+          mask: Active slots, bool `[B, K]`; all if None. The attention of inactive
+            slots is 0, and they do not affect the other slots.
 
         Returns:
-          The slots after the last iteration and the attention of that
-          iteration, before its update.
+          The slots after the last iteration, and the attention that computed their last
+          update.
 
         Raises:
-          UserError: a number that is not positive, or arguments that disagree.
+          UserError: A number is not positive, or arguments contradict each other.
         """
         common_dim = _positive("common_dim", self.common_dim, self.slot_dim)
         hidden_dim = max(common_dim, self.hidden_dim)
@@ -131,10 +132,10 @@ class SlotAttention(nn.Module):
             if is_last and (self.implicit or self.slot_init == "bo_qsa"):
                 slots, moments = jax.lax.stop_gradient((slots, moments))
             if is_last and self.slot_init == "bo_qsa":
-                # The value stays; the gradient goes straight to the queries.
+                # Straight-through: keep the value, send the gradient to the queries.
                 slots += queries_to_learn - jax.lax.stop_gradient(queries_to_learn)
             normed = norm_slots(slots)
-            # The scale goes with the queries, of which there are few.
+            # Scale the queries rather than the keys, because there are fewer.
             queries = normed.astype(self.dtype) @ to_q.astype(self.dtype)
             queries = queries * (common_dim // num_heads) ** -0.5
             # [B H, K, N]
@@ -149,21 +150,21 @@ class SlotAttention(nn.Module):
             slots = gru(_merge_heads(updates, num_heads), slots)
             slots = slots + mlp(norm_mlp(slots)).astype(jnp.float32)
         if num_heads > 1:
-            # Mean over the heads; a token's shares in the slots still sum to 1.
+            # [B H, K, N] -> [B, K, N]; the mean over heads still sums to 1 over slots.
             attention = attention.reshape(-1, num_heads, *attention.shape[1:]).mean(1)
         return slots, attention
 
     def _initial_slots(self, tokens, num_slots, initial_slots, noise, mask):
         """Return the slots `[B, K, D]` that iteration 0 starts from."""
         if initial_slots is not None and noise is not None:
-            raise UserError("initial_slots and noise exclude each other; give one")
+            raise UserError("initial_slots: given together with noise; pass only one")
         given = initial_slots if initial_slots is not None else noise
         default = self.num_slots if given is None else given.shape[1]
         num_slots = _positive("num_slots", num_slots, default)
         shape = (tokens.shape[0], num_slots, self.slot_dim)
         if given is not None and given.shape != shape:
             raise UserError(
-                f"initial slots or noise have shape {given.shape}, need {shape}"
+                f"initial slots or noise: shape {given.shape}; pass shape {shape}"
             )
         if mask is not None:
             masking.check(mask, *shape[:2])
@@ -179,7 +180,7 @@ class SlotAttention(nn.Module):
 
 
 def _split_heads(x: jax.Array, num_heads: int) -> jax.Array:
-    """Return `[B H, L, C / H]` of `[B, L, C]`: the heads of an image are neighbours."""
+    """Return `[B H, L, C / H]` of `[B, L, C]`; the heads of an image are adjacent."""
     if num_heads == 1:
         return x
     B, L, C = x.shape
@@ -188,7 +189,7 @@ def _split_heads(x: jax.Array, num_heads: int) -> jax.Array:
 
 
 def _repeat_heads(x: jax.Array, num_heads: int) -> jax.Array:
-    """Return `[B H, ...]` of `[B, ...]`: the same for every head of an image."""
+    """Return `[B H, ...]` of `[B, ...]`, with a copy for each head of an image."""
     return x if num_heads == 1 else jnp.repeat(x, num_heads, axis=0)
 
 
@@ -202,12 +203,12 @@ def _merge_heads(x: jax.Array, num_heads: int) -> jax.Array:
 
 
 class SlotModel(nn.Module):
-    """Base of the models: encode to tokens, Slot Attention, decode the slots.
+    """Base of the models: an encoder, Slot Attention and a decoder.
 
-    A model defines `encode`, which makes tokens, and `decode`, which reads slots.
+    A model defines `encode` (inputs to tokens) and `decode` (slots to outputs).
 
     Attributes:
-      slot_attention: The module between the two; its `dtype` is the model's.
+      slot_attention: Slot Attention module between the two. The model uses its `dtype`.
     """
 
     slot_attention: SlotAttention
@@ -233,24 +234,24 @@ class SlotModel(nn.Module):
         """Encode the inputs, group the tokens into slots, and decode the slots.
 
         Args:
-          inputs: Argument of `encode`.
-          train: Whether normalizers use (and update) batch statistics.
-          num_slots: K, if other than in training.
-          num_iterations: Number of iterations, if other than in training.
-          initial_slots: Slots `[B, K, D]` to start from.
-          noise: Standard normal `[B, K, D]` to draw initial slots with.
-          mask: Slots that take part, bool `[B, K]`; all if None.
-          keep_noise: Standard normal `[B, K]` to draw with which slots an adaptive
-            model keeps; without it, those of a probability above one half.
+          inputs: Inputs of `encode`.
+          train: Whether batch norm uses (and updates its averages by) batch statistics.
+          num_slots: Number of slots K; as in training if None.
+          num_iterations: Number of iterations; as in training if None.
+          initial_slots: Initial slots `[B, K, D]`; drawn if None.
+          noise: Standard normal noise `[B, K, D]` that draws the initial slots.
+          mask: Active slots, bool `[B, K]`; all if None.
+          keep_noise: Standard normal noise `[B, K]` that samples which slots an
+            adaptive model keeps. If None, slots with a probability above 0.5 are kept.
 
         Returns:
           `slots` `[B, K, D]`, `attention` `[B, K, N]` and the outputs of `decode`, all
-          float32. With a mask or an adaptive model also `slot_mask`, bool `[B, K]`: the
-          slots that take part and are kept; the attention is theirs alone. Of an
-          adaptive model also `keep_probability` `[B, K]`.
+          float32. With a mask or an adaptive model, also `slot_mask`, bool `[B, K]`:
+          the slots that are active and kept. Only these have attention. An adaptive
+          model also returns `keep_probability` `[B, K]`.
 
         Raises:
-          UserError: The inputs do not fit the model; see also `SlotAttention`.
+          UserError: The inputs do not fit the model, or see `SlotAttention`.
         """
         tokens = self.encode(inputs)
         slots, attention = self.slot_attention(
@@ -282,10 +283,10 @@ class SlotModel(nn.Module):
         """Return the decoded slots in float32.
 
         Args:
-          slots: `[B, K, D]`.
-          inputs: Argument of `encode`; gives shapes.
-          mask: Slots that take part `[B, K]`. A model that cannot mask slots may leave
-            it out.
+          slots: Slots `[B, K, D]`.
+          inputs: Inputs of `encode`, which determine the shapes of the outputs.
+          mask: Active slots `[B, K]`. A model that cannot mask slots may omit this
+            argument.
         """
         raise NotImplementedError
 
@@ -307,8 +308,8 @@ class SlotModel(nn.Module):
 
 
 def _positive(name: str, value: int | None, default: int) -> int:
-    """Return `value`, or `default` where it is None; UserError below 1."""
+    """Return `value`, or `default` if it is None; raise `UserError` below 1."""
     value = default if value is None else value
     if value < 1:
-        raise UserError(f"{name}={value} must be at least 1")
+        raise UserError(f"{name}={value}: is not positive; use at least 1")
     return value

@@ -1,10 +1,10 @@
-"""Convolutions with fewer multiplications than taps.
+"""Convolutions with Winograd's minimal filtering, which needs fewer multiplications.
 
-Winograd's minimal filtering, after Lavin and Gray, "Fast Algorithms for Convolutional
-Neural Networks" (CVPR 2016, arXiv 1509.09308), along rows of pixels: four outputs of a
-kernel five wide need 8 products instead of 20, of one three wide 6 instead of 12. Along
-columns nothing is changed, so that the transforms, which pass over memory, stay small
-beside the products that they save.
+Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016,
+arXiv 1509.09308). Minimal filtering is applied along rows of pixels only. Four outputs
+of a kernel of width 5 then need 8 products instead of 20, and those of a kernel of
+width 3 need 6 instead of 12. The transforms are limited by memory. Along one axis, they
+cost little compared with the products that they save.
 """
 
 import functools
@@ -13,26 +13,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-OUTPUTS = 4  # of a tile
-# Transforms of fewer channels cost more than they save.
+OUTPUTS = 4  # outputs per tile
+# With fewer channels, the transforms cost more than they save.
 MIN_CHANNELS = 16
-# Where polynomials are evaluated: as many of these as are needed, and at infinity.
+# Points at which the polynomials are evaluated, in addition to infinity. Small kernels
+# use only the first ones.
 _POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)
 MAX_TAPS = len(_POINTS) + 2 - OUTPUTS
 
 
 @functools.cache
 def transforms(num_taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return A, G and B of: four outputs = A (G kernel * B inputs).
+    """Return the matrices A, G and B of `four outputs = A (G kernel * B inputs)`.
 
-    A product of polynomials is known from its values at as many points as it has
-    coefficients (Toom and Cook); correlation is the transposed map.
+    As in the Toom-Cook algorithm, a product of polynomials is determined by its values
+    at as many points as it has coefficients. Correlation is the transpose of this map.
 
     Args:
-      num_taps: t of the kernel.
+      num_taps: Width t of the kernel.
 
     Returns:
-      `[4, t + 3]`, `[t + 3, t]` and `[t + 3, t + 3]`, float64.
+      A `[4, t + 3]`, G `[t + 3, t]` and B `[t + 3, t + 3]`, float64.
     """
     num_products = OUTPUTS + num_taps - 1
     points = np.array(_POINTS[: num_products - 1], float)
@@ -43,15 +44,15 @@ def transforms(num_taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     inputs = np.linalg.inv(values(num_products)).T
     inputs[np.abs(inputs) < 1e-12] = 0
-    # Rows of like size lose the fewest bits.
+    # Rows of similar magnitude lose the least precision.
     scale = np.abs(inputs).max(axis=1, keepdims=True)
     return values(OUTPUTS).T, values(num_taps) * scale, inputs / scale
 
 
 def applies(x: jax.Array, kernel: jax.Array, padding) -> bool:
-    """Return whether `correlate` can take these, and is worth it."""
+    """Return whether `correlate` supports these arguments and is faster."""
     return (
-        x.dtype == jnp.float32  # a shorter type would lose what it has of precision
+        x.dtype == jnp.float32  # too inaccurate in shorter types
         and 1 < kernel.shape[1] <= MAX_TAPS
         and sum(padding[1]) == kernel.shape[1] - 1
         and x.shape[2] % OUTPUTS == 0
@@ -63,13 +64,14 @@ def correlate(x: jax.Array, kernel: jax.Array, padding, conv) -> jax.Array:
     """Correlate images with a kernel at stride 1.
 
     Args:
-      x: images `[B, H, W, C]`, W a multiple of 4.
-      kernel: `[k, t, C, F]`.
-      padding: zeros before and after the rows, and, t - 1 together, the columns.
-      conv: the plain convolution of x, kernel and padding that does the products.
+      x: Images `[B, H, W, C]`, W a multiple of 4.
+      kernel: Kernel `[k, t, C, F]`.
+      padding: Numbers of zeros (before, after) along H and along W. Those along W sum
+        to t - 1.
+      conv: Plain convolution `(x, kernel, padding)` that computes the products.
 
     Returns:
-      `[B, H', W, F]`.
+      Feature maps `[B, H', W, F]`.
     """
     B, H, W, C = x.shape
     of_products, of_kernel, of_inputs = (

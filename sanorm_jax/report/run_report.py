@@ -16,7 +16,7 @@ from sanorm_jax.core import run_data
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.drawing import figures
 from sanorm_jax.metrics import measures
-from sanorm_jax.report import html_page, status
+from sanorm_jax.report import bands, html_page, status
 from sanorm_jax.run.folder import results, writers
 from sanorm_jax.run.folder import workdir as workdir_lib
 
@@ -79,13 +79,13 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
                 table_caption=f"With {num_slots} slots.",
             )
         )
-    sections += _training(workdir)
+    sections += _training(workdir, config)
     sections.append(
         html_page.Section(
             "Settings", code=(workdir / workdir_lib.CONFIG_FILE).read_text()
         )
     )
-    name = measures.normalization(config.update_normalization)
+    name = measures.variant(config.update_normalization)
     path = html_page.write_report(
         workdir / FILE,
         f"{_TASKS.get(config.task, config.task)} on {config.dataset}: {name}",
@@ -250,16 +250,51 @@ def _baselines(references: Sequence[Row]) -> list[html_page.Section]:
     return [html_page.Section("", table=table, table_caption=caption)] if table else []
 
 
-def _training(workdir: pathlib.Path) -> list[html_page.Section]:
+def _training(workdir: pathlib.Path, config) -> list[html_page.Section]:
+    """Show the course of the run, with the band of its config behind it."""
+    compared = bands.compare(workdir)
+    text = f"{compared.text[0].upper()}{compared.text[1:]}."
+    sections = [html_page.Section("Training", text=text)]
+    lines = {
+        label: {"": {step: [value] for step, value in curve.items()}}
+        for measure, label in bands.TRAINING.items()
+        if (curve := compared.curves[measure])
+    }
+    if lines:
+        limits = {
+            label: compared.limits.get(measure, {})
+            for measure, label in bands.TRAINING.items()
+        }
+        figure = figures.sweep_plots(
+            lines, xlabel="training step", ylabel="", bands=limits, share_scale=False
+        )
+        caption = "Medians over windows of training steps."
+        caption += " Gray: the band." if any(limits.values()) else ""
+        sections.append(html_page.Section("", figure=figure, caption=caption))
+    return sections + _training_scores(workdir, config, compared.limits)
+
+
+def _training_scores(
+    workdir: pathlib.Path, config, limits: Mapping[str, bands.Limits]
+) -> list[html_page.Section]:
+    named = bands.EVALUATION in config.evaluations
+    setting = bands.EVALUATION if named else min(config.evaluations, default="")
     panels: dict[str, dict[str, dict[int, list[float]]]] = {}
+    behind: dict[str, bands.Limits] = {}
     for line in workdir_lib.read_lines(workdir / writers.METRICS_FILE):
-        values = {k.split("/")[-1]: v for k, v in line.items() if v is not None}
+        values = bands.evaluation(line, setting)
         for place, kinds in measures.groups(values).items():
             for kind, measure in kinds.items():
                 points = panels.setdefault(kind, {}).setdefault(place, {})
                 points[line["step"]] = [values[measure]]
+                behind.setdefault(kind, limits.get(measure, {}))
     if not panels:
         return []
-    figure = figures.sweep_plots(panels, xlabel="training step", ylabel="score")
+    figure = figures.sweep_plots(
+        panels, xlabel="training step", ylabel="score", bands=behind
+    )
     caption = "On held-out images while training."
-    return [html_page.Section("Training", figure=figure, caption=caption)]
+    if any(behind.values()):
+        first = next(iter(next(iter(panels.values()))))
+        caption += f" Gray: the band of the {first}."
+    return [html_page.Section("", figure=figure, caption=caption)]

@@ -9,6 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from sanorm_jax.metrics import measures
+from sanorm_jax.report import bands
 from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.run.folder import writers
 
@@ -79,3 +80,5 @@ def show(workdir: pathlib.Path):
     for setting, values in settings.items():
         at = f"step {run['evaluated_at_step']}, {setting}"
         console.print(f"{at}: {measures.brief(values)}")
+    if "loss" in run:
+        console.print(bands.compare(workdir).text, soft_wrap=True)

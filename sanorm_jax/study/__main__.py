@@ -52,7 +52,7 @@ def _run_one(study, jobs) -> int:
         runner.end_with_stdin()
     job = jobs[_JOB.value]
     if job.name in learning_rates.ruled_out(jobs):
-        logging.info("nothing to do: %s has another learning rate", job.normalization)
+        logging.info("nothing to do: %s has another learning rate", job.variant)
         return 0
     return jobs_lib.run(job, study, evaluate=not _TRIAL.value)
 

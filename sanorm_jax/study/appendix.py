@@ -40,7 +40,7 @@ def add_occupancy(page, study, jobs, data, rows, tag, where):
         "Slots of an image, sorted by mass; mean over images.",
     )
     table = [
-        {"normalization": measures.normalization(name), "slots": k}
+        {"variant": measures.variant(name), "slots": k}
         | {
             title: cell([row[f"{measure}_attention"] for row in part])
             for title, measure in (
@@ -49,12 +49,12 @@ def add_occupancy(page, study, jobs, data, rows, tag, where):
                 ("empty slots", "empty_slots"),
             )
         }
-        for name in dict.fromkeys(row["normalization"] for row in rows)
+        for name in dict.fromkeys(row["variant"] for row in rows)
         for k in slots
         if (
             part := select(
                 rows,
-                normalization=name,
+                variant=name,
                 num_slots=k,
                 min_objects=low,
                 max_objects=high,
@@ -87,14 +87,14 @@ def add_counts(page, data, rows, tag, where):
     page.table(
         "",
         [
-            {"normalization": measures.normalization(name), "slots": k}
+            {"variant": measures.variant(name), "slots": k}
             | {
                 kind: cell([row[measure] for row in part])
                 for kind, measure in kinds.items()
             }
-            for name in dict.fromkeys(row["normalization"] for row in whole)
+            for name in dict.fromkeys(row["variant"] for row in whole)
             for k in sorted({row["num_slots"] for row in whole})
-            if (part := select(whole, normalization=name, num_slots=k))
+            if (part := select(whole, variant=name, num_slots=k))
         ],
         f"Of the {place}, mean and standard deviation over seeds.",
     )
@@ -108,9 +108,9 @@ def add_rates(page, study, jobs):
     table: dict[tuple[str, str], Row] = {}
     for job in learning_rates.trial_jobs(jobs):
         line = table.setdefault(
-            (job.train_setting, job.normalization),
+            (job.train_setting, job.variant),
             {
-                "normalization": measures.normalization(job.normalization),
+                "variant": measures.variant(job.variant),
                 "setting": job.train_setting,
             },
         )
@@ -121,7 +121,7 @@ def add_rates(page, study, jobs):
         "Learning rates",
         list(table.values()),
         f"Mean training loss over the last quarter of the steps, seed {jobs[0].seed}.",
-        text="Each normalization was trained at the same learning rates. All seeds use "
+        text="Each variant was trained at the same learning rates. All seeds use "
         "the rate with the lowest training loss.",
     )
 

@@ -31,10 +31,10 @@ def range_label(low: int, high: int) -> str:
 
 
 def lines(rows: Sequence[Row], measure: str) -> dict[str, dict[int, list[float]]]:
-    """Return the values of all seeds by normalization and number of slots."""
+    """Return the values of all seeds by variant and number of slots."""
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        name = measures.normalization(row["normalization"])
+        name = measures.variant(row["variant"])
         points = found.setdefault(name, {})
         points.setdefault(row["num_slots"], []).append(row[measure])
     return found
@@ -94,25 +94,26 @@ def ranges(rows: Sequence[Row], data: Data, train: Row) -> dict[str, tuple[int, 
 
 
 def grid(rows: Sequence[Row], data: Data, measure: str) -> Figure:
-    """Draw heat maps of a measure, slots x maximum objects, per normalization."""
+    """Draw heat maps of a measure, slots x maximum objects, per variant."""
     slots = sorted({row["num_slots"] for row in rows})
     low = data.settings.min_objects
     present = {(row["min_objects"], row["max_objects"]) for row in rows}
     limits = [n for n in data.settings.max_objects if (low, n) in present]
     panels = {}
-    for name in dict.fromkeys(row["normalization"] for row in rows):
-        title = measures.normalization(name)
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        title = measures.variant(name)
         panels[title] = np.full((len(slots), len(limits)), np.nan)
         for i, k in enumerate(slots):
             for j, limit in enumerate(limits):
                 cell = select(
                     rows,
-                    normalization=name,
+                    variant=name,
                     num_slots=k,
                     min_objects=low,
                     max_objects=limit,
                 )
-                panels[title][i, j] = np.mean([row[measure] for row in cell])
+                if cell:
+                    panels[title][i, j] = np.mean([row[measure] for row in cell])
     return figures.heat_maps(
         panels,
         rows=slots,
@@ -161,10 +162,12 @@ def masses(
     for k in slots:
         panel = panels.setdefault(f"{k} slots", {})
         for job in jobs:
+            if not job.allows(k):
+                continue
             columns, _ = jobs_lib.read_arrays(job.table_path(data.name, k))
             # [K]
             mass = columns["slot_mass_attention"][part].mean(0)
-            line = panel.setdefault(measures.normalization(job.normalization), {})
+            line = panel.setdefault(measures.variant(job.variant), {})
             for rank, value in enumerate(mass.tolist(), start=1):
                 line.setdefault(rank, []).append(value)
     return figures.sweep_plots(
@@ -205,10 +208,10 @@ def read_samples(
 
 
 def samples(jobs: Sequence[Job], data: Data, num_slots: int) -> tuple[Figure, str]:
-    """Draw the same images under each normalization, and return a caption.
+    """Draw the same images under each variant, and return a caption.
 
     Args:
-      jobs: Jobs of one seed, one for each normalization.
+      jobs: Jobs of one seed, one for each variant.
       data: Data of the images.
       num_slots: Number of slots that they were evaluated with.
 
@@ -218,9 +221,7 @@ def samples(jobs: Sequence[Job], data: Data, num_slots: int) -> tuple[Figure, st
     examples, _ = jobs_lib.read_arrays(jobs[0].images_path(data.name))
     shown = examples.pop("index")
     predicted = {
-        measures.normalization(job.normalization): read_samples(
-            job, data, num_slots, shown
-        )
+        measures.variant(job.variant): read_samples(job, data, num_slots, shown)
         for job in jobs
     }
     names = set.intersection(*map(set, predicted.values()))
@@ -235,7 +236,7 @@ def training(jobs: Sequence[Job], measure: str) -> Figure | None:
         for line in workdir_lib.read_lines(job.workdir / writers.METRICS_FILE):
             for name, value in line.items():
                 if name.split("/")[-1] == measure and value is not None:
-                    name = measures.normalization(job.normalization)
+                    name = measures.variant(job.variant)
                     points = found.setdefault(name, {})
                     points.setdefault(line["step"], []).append(value)
     if not found:

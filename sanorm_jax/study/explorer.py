@@ -1,4 +1,4 @@
-"""The interactive part of a study's page: any scene, normalization and slots.
+"""The interactive part of a study's page: any scene, variant and slots.
 
 The page holds each image once. Label maps are small PNG files whose pixels are indices
 of a palette, and the page colours them. Everything is read from files of the study.
@@ -58,11 +58,9 @@ def create(
     slots = sorted(study.evaluation.num_slots)
     settings: dict[str, dict[str, Any]] = {}
     for job in jobs:
-        mine = select(
-            rows, train_setting=job.train_setting, normalization=job.normalization
-        )
+        mine = select(rows, train_setting=job.train_setting, variant=job.variant)
         model = {
-            "name": _normalization(job),
+            "name": _variant(job),
             "curve": [
                 np.mean([row[kinds["FG-ARI"]] for row in select(mine, num_slots=k)])
                 for k in slots
@@ -77,7 +75,7 @@ def create(
         "kinds": list(kinds),
         "num_images": rows[0]["num_examples"],
         "colors": [to_hex(color) for color in painting.palette(num_colors)],
-        "normalizations": list(dict.fromkeys(map(_normalization, jobs))),
+        "variants": list(dict.fromkeys(map(_variant, jobs))),
         "settings": settings,
     }
     images = [
@@ -88,9 +86,17 @@ def create(
 
 
 def with_label_maps(study: ml_collections.ConfigDict, jobs: Sequence[Job]) -> list[Job]:
-    """Return the jobs of the first seed, if all of them have label maps."""
-    first = [job for job in jobs if job.seed == min(study.seeds)]
-    return first if all(jobs_lib.is_finished(job, study) for job in first) else []
+    """Return the jobs of the first seed with any number of slots.
+
+    None is returned if one of them lacks its label maps.
+    """
+    first = [
+        job
+        for job in jobs
+        if job.seed == min(study.seeds)
+        and all(map(job.allows, study.evaluation.num_slots))
+    ]
+    return first if all(jobs_lib.has_label_maps(job, study) for job in first) else []
 
 
 def can_show(study: ml_collections.ConfigDict, rows: Sequence[Row]) -> bool:
@@ -98,8 +104,8 @@ def can_show(study: ml_collections.ConfigDict, rows: Sequence[Row]) -> bool:
     return bool(study.evaluation.num_samples and _kinds(rows[0]))
 
 
-def _normalization(job: Job) -> str:
-    return measures.normalization(job.normalization)
+def _variant(job: Job) -> str:
+    return measures.variant(job.variant)
 
 
 def _kinds(row: Row) -> dict[str, str]:

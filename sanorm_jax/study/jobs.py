@@ -1,10 +1,10 @@
 """The jobs of a study: their list, their work and their state.
 
-A job trains a run with one normalization, training setting and seed. Then it evaluates
-the run, with one pass over a split for each number of slots, and stores a table with
-one row per example. All numbers in the report come from these tables. The results are
-files in the folder of the job, so a job that is started again does only the remaining
-work.
+A job trains a run of one variant (a normalization or another mechanism), training
+setting and seed. Then it evaluates the run, with one pass over a split for each number
+of slots, and stores a table with one row per example. All numbers in the report come
+from these tables. The results are files in the folder of the job, so a job that is
+started again does only the remaining work.
 
 The baselines and the sample images depend only on the data. They are computed once per
 study, in the folder `data`.
@@ -17,6 +17,7 @@ import json
 import pathlib
 import platform
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -27,51 +28,63 @@ from absl import logging
 from sanorm_jax import baselines, tasks, train, trained
 from sanorm_jax import evaluate as evaluate_lib
 from sanorm_jax.core import files
-from sanorm_jax.core.errors import UserError
+from sanorm_jax.core.errors import UserError, check_name
 from sanorm_jax.drawing import predictions
-from sanorm_jax.models import normalization
+from sanorm_jax.models import initial_slots, merging, normalization
 from sanorm_jax.run.distribution import preemption
 from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.folder import training_run, writers
 from sanorm_jax.run.folder import workdir as workdir_lib
+from sanorm_jax.study import thresholds
 
 RUNS = "runs"
-TABLES = "study"
 DATA = "data"
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run of a study.
+    """One run of a study, or the evaluation of that run with merging.
 
     Attributes:
       train_setting: Name in the study's `train_settings`.
-      normalization: Normalization of the slots' updates.
+      variant: Normalization of the slots' updates, or name of a mechanism.
       seed: Seed of the run.
       learning_rate: Learning rate of the study's grid; None without a grid.
       config: Config of the run.
       workdir: Folder of the run.
+      merges: Whether slots are merged in evaluation.
     """
 
     train_setting: str
-    normalization: str
+    variant: str
     seed: int
     learning_rate: float | None
     config: ml_collections.ConfigDict
     workdir: pathlib.Path
+    merges: bool = False
 
     @property
     def name(self) -> str:
-        """Name of the job and of its folder."""
-        return self.workdir.name
+        """Name of the job: that of the run's folder."""
+        return self.workdir.name + ("_merged" if self.merges else "")
+
+    @property
+    def tables(self) -> pathlib.Path:
+        """Folder of the results."""
+        return self.workdir / ("study_merged" if self.merges else "study")
+
+    def allows(self, num_slots: int) -> bool:
+        """Return whether the model works with this number of slots."""
+        one_count = self.config.model.slot_init in initial_slots.ONE_COUNT
+        return not one_count or num_slots == self.config.num_slots
 
     def table_path(self, dataset: str, num_slots: int) -> pathlib.Path:
         """Return the file of the measures of each example."""
-        return self.workdir / TABLES / f"{dataset}_slots_{num_slots}.npz"
+        return self.tables / f"{dataset}_slots_{num_slots}.npz"
 
     def samples_path(self, dataset: str, num_slots: int) -> pathlib.Path:
         """Return the file of the predictions for the sample images."""
-        return self.workdir / TABLES / f"{dataset}_samples_slots_{num_slots}.npz"
+        return self.tables / f"{dataset}_samples_slots_{num_slots}.npz"
 
     def baselines_path(self, dataset: str) -> pathlib.Path:
         """Return the study's file of the baselines of each example."""
@@ -102,42 +115,82 @@ def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]
     `learning_rates.chosen` returns.
 
     Args:
-      study: Config of the study. `base` is the config of a run, and `train_settings`
-        are changes to it by name. `learning_rates` is the grid for each normalization;
-        if empty, the rate of `base` is used.
+      study: Config of the study. `base` is the config of a run. `mechanisms` and
+        `train_settings` are changes to it by name. `variants` are normalizations or
+        names of mechanisms. `learning_rates` is the grid for each variant; if empty,
+        the rate of `base` is used.
       workdir: Folder of the study.
 
     Raises:
       UserError: A field or value does not exist.
     """
-    for name in ("normalizations", "seeds", "train_settings"):
+    for name in ("variants", "seeds", "train_settings"):
         if not len(study[name]):
             raise UserError(f"config.{name}: is empty; set at least one")
-    for name in study.normalizations:
-        normalization.canonical_name(name)
+    for threshold in study.merge_thresholds:
+        merging.check_threshold("config.merge_thresholds", threshold)
+    for result, name in study.merged.items():
+        check_name(f"config.merged.{result}", name, study.variants)
     rates = study.learning_rates or (None,)
     jobs = []
     for seed, (setting, changes), name, rate in itertools.product(
-        study.seeds, study.train_settings.items(), study.normalizations, rates
+        study.seeds, study.train_settings.items(), study.variants, rates
     ):
         config = ml_collections.ConfigDict(study.base.to_dict()).lock()
-        config.update({"update_normalization": name, "seed": seed})
-        try:
-            config.update(changes)
-        except (KeyError, AttributeError, TypeError) as error:
-            reason = error.args[0].partition(" since ")[0]
-            raise UserError(f"config.train_settings.{setting}: {reason}") from None
+        config.seed = seed
+        if name in study.mechanisms:
+            _change(config, study.mechanisms[name], f"config.mechanisms.{name}")
+        else:
+            config.update_normalization = normalization.canonical_name(name)
+        _change(config, changes, f"config.train_settings.{setting}")
         folder = f"{setting}_{name}_seed_{seed}"
         if rate is not None:
             config.optimizer.learning_rate = rate
             folder += f"_rate_{rate:g}"
-        jobs.append(Job(setting, name, seed, rate, config, workdir / RUNS / folder))
+        job = Job(setting, name, seed, rate, config, workdir / RUNS / folder)
+        if not evaluated_slots(job, study):
+            raise UserError(
+                f"config.evaluation.num_slots: lacks {config.num_slots}, the only "
+                f"number of slots of {name}; add it"
+            )
+        jobs.append(job)
     return jobs
+
+
+def results_of(job: Job, study: ml_collections.ConfigDict) -> list[Job]:
+    """Return a job and, if its variant is also evaluated with merging, that job."""
+    merged = [
+        dataclasses.replace(job, variant=result, merges=True)
+        for result, name in study.merged.items()
+        if name == job.variant
+    ]
+    return [job, *merged]
+
+
+def evaluated_slots(job: Job, study: ml_collections.ConfigDict) -> list[int]:
+    """Return the numbers of slots that a job is evaluated with."""
+    return [k for k in study.evaluation.num_slots if job.allows(k)]
+
+
+def _change(config: ml_collections.ConfigDict, changes: Mapping, field: str):
+    try:
+        config.update(changes)
+    except (KeyError, AttributeError, TypeError) as error:
+        reason = error.args[0].partition(" since ")[0]
+        raise UserError(f"{field}: {reason}") from None
 
 
 def is_finished(job: Job, study: ml_collections.ConfigDict) -> bool:
     """Return whether a job is trained, with all evaluations that the study asks for."""
-    return is_reportable(job, study) and not _missing_samples(job, study)
+    return all(
+        is_reportable(result, study) and has_label_maps(result, study)
+        for result in results_of(job, study)
+    )
+
+
+def has_label_maps(job: Job, study: ml_collections.ConfigDict) -> bool:
+    """Return whether a reportable job has all the label maps that it needs."""
+    return not _missing_samples(job, study)
 
 
 def is_reportable(job: Job, study: ml_collections.ConfigDict) -> bool:
@@ -172,11 +225,14 @@ def _expected_data(
 
 def _expected(job: Job, name: str, study: ml_collections.ConfigDict) -> dict[str, Any]:
     """Return the settings that an up-to-date file of the job has."""
-    return _expected_data(job.config, name, study) | {
+    expected = _expected_data(job.config, name, study) | {
         "step": job.config.num_train_steps,
         "num_iterations": study.evaluation.num_iterations,
         "evaluation_seed": job.config.evaluation_seed,
     }
+    if job.merges:
+        expected["merge_thresholds"] = list(study.merge_thresholds)
+    return expected
 
 
 def read_arrays(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -204,7 +260,7 @@ def _missing_tables(job: Job, study) -> list[tuple[str, int]]:
     return [
         (name, num_slots)
         for name in study.evaluation.datasets
-        for num_slots in study.evaluation.num_slots
+        for num_slots in evaluated_slots(job, study)
         if not _is_made(job.table_path(name, num_slots), _expected(job, name, study))
     ]
 
@@ -222,6 +278,7 @@ def _missing_samples(job: Job, study, label_maps=True) -> list[tuple[str, int]]:
     if label_maps and job.seed == min(study.seeds):
         expected["label_maps"] = True
         slots.update(study.evaluation.num_slots)
+    slots.intersection_update(evaluated_slots(job, study))
     return [
         (name, num_slots)
         for name in study.evaluation.datasets
@@ -265,7 +322,8 @@ def run(job: Job, study: ml_collections.ConfigDict, evaluate: bool = True) -> in
             for name in study.evaluation.datasets:
                 if _missing_data(job, name, study):
                     _evaluate_data(job, study, name, stop)
-                _evaluate(job, study, name, stop)
+                for result in results_of(job, study):
+                    _evaluate(result, study, name, stop)
     except preemption.Preempted as reason:
         logging.info("stopping: %s; the same command resumes", reason)
         return preemption.EXIT_CODE
@@ -308,8 +366,19 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
     samples = [slots for n, slots in _missing_samples(job, study) if n == name]
     if not tables and not samples:
         return
-    workdir_lib.check_writable(job.workdir / TABLES)
+    workdir_lib.check_writable(job.tables)
     config = evaluation_config(job.config, name, study)
+    if job.merges:
+        threshold = thresholds.choose(
+            job.config,
+            job.workdir,
+            job.tables / "thresholds.json",
+            thresholds=study.merge_thresholds,
+            num_slots=max(study.evaluation.num_slots),
+            num_iterations=study.evaluation.num_iterations,
+            check=stop.check,
+        )
+        config.merge_threshold = threshold
     devices = Devices(config.parallelism)
     opened = trained.open_run(
         job.workdir,
@@ -332,6 +401,7 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
         )
         settings = _expected(job, name, study) | {
             "num_slots": num_slots,
+            "merge_threshold": config.merge_threshold,
             "seconds": time.time() - started,
             "fingerprints": task.dataset.fingerprints,
             "versions": _versions(),
@@ -379,8 +449,9 @@ def times(job: Job, study: ml_collections.ConfigDict) -> dict[str, float]:
     walls = [line["time/wall_s"] for line in lines if "time/wall_s" in line]
     evaluation = sum(
         read_arrays(path)[1]["seconds"]
+        for result in results_of(job, study)
         for name in study.evaluation.datasets
         for slots in study.evaluation.num_slots
-        if (path := job.table_path(name, slots)).exists()
+        if (path := result.table_path(name, slots)).exists()
     )
     return {"train_s": max(walls, default=0.0), "evaluate_s": evaluation}

@@ -1,6 +1,6 @@
 """Selection of a learning rate from the study's grid, for each variant.
 
-Each normalization is trained at every rate with the first seed. All seeds then use the
+Each variant is trained at every rate with the first seed. All seeds then use the
 rate with the lowest final training loss. The measures in the report, on held-out images
 and with other numbers of slots, do not affect the selection.
 """
@@ -65,4 +65,4 @@ def ruled_out(jobs: Sequence[Job]) -> set[str]:
 
 
 def _variant(job: Job) -> tuple[str, str]:
-    return job.train_setting, job.normalization
+    return job.train_setting, job.variant

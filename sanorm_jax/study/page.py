@@ -29,6 +29,21 @@ DIRECTORY = "report"
 SPREAD = "Lines join the means over seeds, bands show the range over seeds."
 
 
+def compare(jobs: Sequence[Job], study: ml_collections.ConfigDict) -> list[Job]:
+    """Return the jobs that the report compares, in the order of the variants.
+
+    These are the jobs with the chosen learning rates, and their evaluations with
+    merging.
+    """
+    compared = [
+        result
+        for job in learning_rates.chosen(jobs)
+        for result in jobs_lib.results_of(job, study)
+    ]
+    order = [*study.variants, *study.merged]
+    return sorted(compared, key=lambda job: (job.seed, order.index(job.variant)))
+
+
 class Page:
     """Sections of a page; each figure is also written as PNG and PDF.
 
@@ -75,7 +90,7 @@ def write(
         different data.
     """
     workdir_lib.check_writable(workdir / DIRECTORY)
-    compared = learning_rates.chosen(jobs)
+    compared = compare(jobs, study)
     done = [job for job in compared if jobs_lib.is_reportable(job, study)]
     if not done:
         raise UserError(
@@ -144,7 +159,8 @@ def _summary(study, jobs, done, rows) -> str:
     resolution = rows[0]["resolution"]
     missing = [job.name for job in jobs if job not in done]
     text = (
-        f"{len(study.normalizations)} normalizations, {len(study.seeds)} seeds, "
+        f"{len(study.variants) + len(study.merged)} variants, "
+        f"{len(study.seeds)} {'seed' if len(study.seeds) == 1 else 'seeds'}, "
         f"{done[0].config.num_train_steps} steps each; segmentations are compared at "
         f"{resolution} x {resolution} pixels."
     )
@@ -176,21 +192,26 @@ def _add_explorer(page, study, jobs, data: Data, rows, workdir):
 
 
 def _gains(rows: Sequence[Row], measure: str) -> list[Row]:
-    """Return how a measure changes with more slots, paired by seed."""
+    """Return how a measure changes with more slots, paired by seed.
+
+    A variant with one number of slots has no line.
+    """
     trained = rows[0]["train_slots"]
     slots = sorted({row["num_slots"] for row in rows})
     near = min(slots, key=lambda k: abs(k - trained))
     table = []
-    for name in dict.fromkeys(row["normalization"] for row in rows):
-        mine = select(rows, normalization=name)
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        mine = select(rows, variant=name)
         at = {
             k: {r["seed"]: r[measure] for r in select(mine, num_slots=k)}
             for k in (near, slots[-1])
         }
+        if not all(at.values()):
+            continue
         change = [at[slots[-1]][seed] - at[near][seed] for seed in at[near]]
         table.append(
             {
-                "normalization": measures.normalization(name),
+                "variant": measures.variant(name),
                 f"{near} slots": results_lib.cell(list(at[near].values())),
                 f"{slots[-1]} slots": results_lib.cell(list(at[slots[-1]].values())),
                 "change": results_lib.cell(change),
@@ -254,7 +275,7 @@ def _add_results(page, study, jobs, data: Data, rows, where):
 
 
 def slots_table(study, rows: Sequence[Row], data: Data, measure: str) -> list[Row]:
-    """Return the measure at `study.table_slots`, by normalization and baseline.
+    """Return the measure at `study.table_slots`, by variant and baseline.
 
     Args:
       study: Config of the study.
@@ -263,16 +284,16 @@ def slots_table(study, rows: Sequence[Row], data: Data, measure: str) -> list[Ro
       measure: Name of the measure.
     """
     table = []
-    for name in dict.fromkeys(row["normalization"] for row in rows):
-        line: Row = {"normalization": measures.normalization(name)}
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        line: Row = {"variant": measures.variant(name)}
         for k in study.table_slots:
-            cell = select(rows, normalization=name, num_slots=k)
+            cell = select(rows, variant=name, num_slots=k)
             if cell:
                 line[f"{k} slots"] = results_lib.cell([row[measure] for row in cell])
         table.append(line)
     references = data.baseline_rows(rows[0]["min_objects"], rows[0]["max_objects"])
     for label, scores in baselines.scores(references, measure).items():
-        line = {"normalization": label}
+        line = {"variant": label}
         for k in study.table_slots:
             value = scores.get(k) if isinstance(scores, dict) else scores
             if value is not None:
@@ -291,9 +312,7 @@ def _by_objects(rows: Sequence[Row], measure: str) -> list[Row]:
     for row in part:
         n = row["max_objects"]
         line = table.setdefault(n, {"objects": n, "images": row["num_examples"]})
-        line.setdefault(measures.normalization(row["normalization"]), []).append(
-            row[measure]
-        )
+        line.setdefault(measures.variant(row["variant"]), []).append(row[measure])
     return [
         {
             k: results_lib.cell(v) if isinstance(v, list) else v
@@ -304,27 +323,30 @@ def _by_objects(rows: Sequence[Row], measure: str) -> list[Row]:
 
 
 def add_samples(page, study, jobs, data, name, where):
-    """Show the same images under each normalization, for the first seed.
+    """Show the same images under each variant, for the first seed.
 
     The file of a figure is `name`, with braces for the number of slots.
     """
     seed = min(job.seed for job in jobs)
-    shown = [job for job in jobs if job.seed == seed]
     for k in study.evaluation.sample_slots if study.evaluation.num_samples else ():
+        shown = [
+            job
+            for job in jobs
+            if job.seed == seed and k in jobs_lib.evaluated_slots(job, study)
+        ]
         figure, caption = charts.samples(shown, data, k)
         page.figure(
             charts.titled(f"The same images with {k} slots", where),
             name.format(k),
             figure,
-            f"Held-out images under each normalization, seed {seed}, {k} slots: "
-            f"{caption}.",
+            f"Held-out images under each variant, seed {seed}, {k} slots: {caption}.",
         )
 
 
 def versions(job: Job, study: ml_collections.ConfigDict) -> dict[str, Any]:
     """Return the versions and the device that a job was evaluated with."""
     name = next(iter(study.evaluation.datasets))
-    path = job.table_path(name, study.evaluation.num_slots[0])
+    path = job.table_path(name, jobs_lib.evaluated_slots(job, study)[0])
     return jobs_lib.read_arrays(path)[1]["versions"]
 
 

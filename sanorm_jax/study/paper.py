@@ -9,7 +9,7 @@ from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics import measures
 from sanorm_jax.report import html_page
 from sanorm_jax.run.folder import workdir as workdir_lib
-from sanorm_jax.study import charts, learning_rates, page, runner
+from sanorm_jax.study import charts, page, runner
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study import results as results_lib
 from sanorm_jax.study.jobs import Job
@@ -40,10 +40,10 @@ def write(
     workdir_lib.check_writable(workdir / FIGURES)
     sections, progress, seconds, footer = [], [], 0.0, ""
     for name, study in paper.studies.items():
-        compared = learning_rates.chosen(jobs[name])
+        compared = page.compare(jobs[name], study)
         done = [job for job in compared if jobs_lib.is_reportable(job, study)]
         # Of a grid of learning rates, one run of each variant is compared.
-        count = len(study.normalizations) * len(study.seeds) * len(study.train_settings)
+        count = len(study.variants) * len(study.seeds) * len(study.train_settings)
         wall = runner.wall_time_s(workdir / name)
         seconds += wall
         progress.append(

@@ -19,7 +19,7 @@ from sanorm_jax.study.jobs import Job
 
 Row = dict[str, Any]
 # Columns that identify a mean over seeds.
-VARIANT = ("train_setting", "normalization")
+VARIANT = ("train_setting", "variant")
 PLACE = ("dataset", "num_slots", "min_objects", "max_objects")
 
 
@@ -91,13 +91,11 @@ class Data:
 def collect(
     study: ml_collections.ConfigDict, jobs: Sequence[Job], data: Sequence[Data]
 ) -> list[Row]:
-    """Return a row for each table and range of objects of the finished jobs."""
+    """Return a row for each table and range of objects of finished jobs."""
     rows = []
     for job in jobs:
-        if not jobs_lib.is_reportable(job, study):
-            continue
         for one in data:
-            for num_slots in study.evaluation.num_slots:
+            for num_slots in jobs_lib.evaluated_slots(job, study):
                 rows += _table_rows(job, one, num_slots)
     return rows
 
@@ -120,11 +118,12 @@ def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
         yield {
             "method": MODEL,
             "train_setting": job.train_setting,
-            "normalization": job.normalization,
+            "variant": job.variant,
             "seed": job.seed,
             "train_slots": job.config.num_slots,
             "train_max_objects": job.config.max_objects or "all",
             "learning_rate": job.config.optimizer.learning_rate,
+            "merge_threshold": settings.get("merge_threshold", 0.0),
             "dataset": data.name,
             "split": settings["split"],
             "step": settings["step"],

@@ -1,4 +1,4 @@
-"""Tasks: the model, loss, evaluation and inputs of each kind of experiment."""
+"""Tasks: the model, loss, evaluation and inputs of each type of experiment."""
 
 import ml_collections
 

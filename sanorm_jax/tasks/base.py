@@ -131,7 +131,7 @@ class Task(abc.ABC):
         num_slots: int,
         num_iterations: int,
     ) -> dict[str, jax.Array]:
-        """Return the model's outputs, in evaluation; similar slots are merged.
+        """Return the model's outputs in evaluation, with similar slots merged.
 
         Args:
           variables: Variables of the model.
@@ -191,10 +191,10 @@ class Task(abc.ABC):
     def keep_penalty(
         self, out: dict[str, jax.Array], step: Any
     ) -> tuple[jax.Array | float, dict[str, jax.Array]]:
-        """Return the penalty on kept slots of an adaptive model, and its scalars.
+        """Return the penalty on kept slots of an adaptive model, and scalars to log.
 
-        It is the expected number of slots kept, times `config.keep_penalty` (AdaSlot,
-        Fan et al., CVPR 2024). For other models it is 0.
+        The penalty is the expected number of kept slots times `config.keep_penalty`
+        (AdaSlot, Fan et al., CVPR 2024). For other models, it is 0.
 
         Args:
           out: Outputs of the model.
@@ -253,7 +253,7 @@ class Task(abc.ABC):
     def segmentation_measures(
         self, batch: Batch, size: int, predicted: jax.Array, num_predicted: int
     ) -> dict[str, jax.Array]:
-        """Return the measures [B] of predicted label maps, see docs/evaluation.md.
+        """Return the measures `[B]` of predicted label maps, see docs/evaluation.md.
 
         If the dataset has classes (`category`), include mBO and mIoU of classes.
 

@@ -27,7 +27,7 @@ def test_parts_measure_on_a_cpu(tmp_path):
     assert "| highest" in done.stdout
 
 
-def test_a_part_that_fails_leaves_the_others_alone(tmp_path):
+def test_failed_part_does_not_affect_others(tmp_path):
     broken = tmp_path / "broken/sklearn"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('broken on purpose')")
@@ -39,27 +39,27 @@ def test_a_part_that_fails_leaves_the_others_alone(tmp_path):
     assert "broken on purpose" in done.stdout
 
 
-def test_what_the_time_does_not_allow_is_named(tmp_path):
+def test_parts_without_time_left_are_listed(tmp_path):
     done, found = _run(tmp_path, "--parts=card,scores", "--minutes=0")
     assert done.returncode == 1
     assert not found
     assert done.stdout.count("no time left, see --minutes") == 2
 
 
-def test_unknown_parts_are_refused(tmp_path):
+def test_unknown_parts_are_rejected(tmp_path):
     done, _ = _run(tmp_path, "--parts=card,matchign")
     assert done.returncode != 0
     assert "--parts: no matchign; choose from" in done.stderr + done.stdout
 
 
-def test_both_ways_to_match_agree():
+def test_both_matching_methods_agree():
     found = parts.matching(parts.SIZES["small"])
     assert found["costs_agree"]
     assert found["share"] < 1
 
 
 @pytest.mark.long
-def test_a_step_is_timed_beside_pytorchs(tmp_path):
+def test_step_is_timed_against_pytorch(tmp_path):
     name = "step_dinosaur_bfloat16_remat"
     done, found = _run(tmp_path, f"--parts={name}")
     assert done.returncode == 0, done.stdout + done.stderr

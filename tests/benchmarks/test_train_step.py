@@ -13,7 +13,7 @@ from tests import commands
         "set_predictor",
     ],
 )
-def test_both_sides_take_the_same_steps(task):
+def test_both_implementations_take_the_same_steps(task):
     """The benchmark fails where losses differ, before or after its steps."""
     flags = "--cases=small", f"--tasks={task}", "--repeats=2"
     done = commands.run("benchmarks.train_step", *flags)

@@ -79,7 +79,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_learns_what_no_constant_can(name, folder):
+def test_model_beats_the_best_constant_prediction(name, folder):
     dataset, encoder, width, constant = CASES[name]
     config = importlib.import_module(f"sanorm_jax.configs.{name}").get_config()
     config.update({"data_dir": str(folder), "dataset": dataset, "encoder": encoder})

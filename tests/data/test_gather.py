@@ -40,7 +40,7 @@ def test_gathering_equals_tensorstore(tmp_path, monkeypatch, count, per_shard):
         assert fast.ctypes.data % 64 == 0
 
 
-def test_memory_is_used_again_but_never_while_held(store):
+def test_memory_is_reused_but_never_while_referenced(store):
     batches = [store.read("train", "features", [i, i + 1]) for i in range(6)]
     expected = [batch.copy() for batch in batches]
     assert len({batch.ctypes.data for batch in batches}) == 6
@@ -64,7 +64,7 @@ def test_idle_memory_is_bounded(store):
 
 
 @pytest.mark.parametrize("cut", [1, 100, 3000, 10_000])
-def test_a_file_cut_after_its_index_was_read_is_damaged(store, cut):
+def test_file_truncated_after_reading_its_index_is_damaged(store, cut):
     store.read("train", "features", np.arange(10))
     path = store.shard_file("train", "features", 1)
     content = path.read_bytes()
@@ -77,7 +77,7 @@ def test_a_file_cut_after_its_index_was_read_is_damaged(store, cut):
     assert len(store.read("train", "features", np.arange(10))) == 10
 
 
-def test_many_threads_read_what_one_reads(store):
+def test_many_threads_read_the_same_as_one(store):
     indices = np.random.default_rng(1).integers(0, 10, 400)
     one = np.concatenate([store.read("train", "features", [i]) for i in range(10)])
     np.testing.assert_array_equal(

@@ -42,7 +42,7 @@ def _rows(dataset, batches):
 
 
 @pytest.mark.parametrize("batch_size", [8, 37, 50])
-def test_every_epoch_holds_each_example_once(dataset, batch_size):
+def test_every_epoch_contains_each_example_once(dataset, batch_size):
     indices = np.arange(37)
     rows = _rows(dataset, _train(dataset, indices, batch_size, steps=12))
     epochs = [rows[i : i + 37] for i in range(0, len(rows) - 36, 37)]
@@ -51,7 +51,7 @@ def test_every_epoch_holds_each_example_once(dataset, batch_size):
     assert epochs[0] != epochs[1]
 
 
-def test_starting_at_a_step_gives_the_tail_of_the_stream(dataset):
+def test_resuming_yields_the_rest_of_the_stream(dataset):
     whole = _train(dataset, np.arange(37))
     for start in (1, 4, 5, 11):
         tail = _train(dataset, np.arange(37), start=start, steps=12 - start)
@@ -60,7 +60,7 @@ def test_starting_at_a_step_gives_the_tail_of_the_stream(dataset):
             np.testing.assert_array_equal(a["features"], b["features"])
 
 
-def test_threads_may_ask_for_any_epochs_at_once():
+def test_threads_may_read_different_epochs_concurrently():
     n = 20_000
     one = pipeline._Order(np.arange(n), seed=0)
     expected = [one(step * 50_000, 50_000) for step in range(8)]
@@ -77,13 +77,13 @@ def test_threads_may_ask_for_any_epochs_at_once():
         sys.setswitchinterval(interval)
 
 
-def test_the_seed_decides_the_order(dataset):
+def test_seed_determines_the_order(dataset):
     orders = [_rows(dataset, _train(dataset, np.arange(37), seed=s)) for s in (3, 3, 4)]
     assert orders[0] == orders[1] != orders[2]
 
 
 @pytest.mark.parametrize("num_hosts", [2, 4])
-def test_hosts_share_the_batch_of_one(dataset, num_hosts):
+def test_hosts_share_the_batch_of_a_single_host(dataset, num_hosts):
     whole = _train(dataset, np.arange(37))
     parts = [
         _train(dataset, np.arange(37), host_index=host, num_hosts=num_hosts)
@@ -120,7 +120,7 @@ def test_evaluation_counts_each_example_once(dataset, batch_size, num_hosts, cou
     assert len(set(lengths)) == 1
 
 
-def test_filters_keep_what_they_promise(dataset):
+def test_filters_select_the_right_examples(dataset):
     counts = dataset.read("train", "num_objects", np.arange(37))
     for low, high in itertools.product((None, 3), (None, 6)):
         kept = pipeline.select(dataset, "train", min_objects=low, max_objects=high)
@@ -143,12 +143,12 @@ def test_filters_keep_what_they_promise(dataset):
         ({"min_objects": 99}, "min_objects=99: selects no example of train"),
     ],
 )
-def test_limits_out_of_range_are_named(dataset, options, message):
+def test_limits_out_of_range_are_rejected(dataset, options, message):
     with pytest.raises(UserError, match=message):
         pipeline.select(dataset, "train", **options)
 
 
-def test_damage_met_while_training_names_the_file(tmp_path):
+def test_damage_found_in_training_names_the_file(tmp_path):
     dataset = stores.random_dataset(tmp_path, SPLITS)
     path = dataset._stores["features"].shard_file("train", "features", 2)
     stores.flip(path, 100, 2)
@@ -158,7 +158,7 @@ def test_damage_met_while_training_names_the_file(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_features_of_other_images_are_refused(tmp_path):
+def test_features_of_other_images_are_rejected(tmp_path):
     source = stores.write_source(tmp_path / "random", SPLITS)
     stores.write_features(tmp_path / "random-random", source)
     other = tmp_path / "other"
@@ -169,7 +169,7 @@ def test_features_of_other_images_are_refused(tmp_path):
         pipeline.open_dataset(tmp_path, "random", encoder="random")
 
 
-def test_features_of_another_encoder_are_refused(tmp_path):
+def test_features_of_another_encoder_are_rejected(tmp_path):
     stores.random_dataset(tmp_path, SPLITS)
     (tmp_path / "random-random").rename(tmp_path / "random-patches")
     with pytest.raises(UserError, match=r"features of random, not of patches") as e:

@@ -4,7 +4,7 @@ from sanorm_jax.data import properties
 from tests import stores
 
 
-def test_a_vector_spells_out_its_object():
+def test_property_vector_encodes_its_object():
     columns = {
         "shape": np.array([1, -1], np.int8),
         "size": np.array([0, -1], np.int8),
@@ -22,7 +22,7 @@ def test_a_vector_spells_out_its_object():
     np.testing.assert_array_equal(vectors[1], np.zeros(19))
 
 
-def test_vectors_of_many_images_can_be_read_back():
+def test_property_vectors_can_be_decoded():
     columns = stores.columns(np.random.default_rng(0), 50, 8)
     vectors = properties.to_vectors(columns)
     M = stores.MAX_OBJECTS

@@ -45,7 +45,7 @@ def test_labels_counts_and_columns_agree(scenes):
     assert np.abs(scenes["position"][..., :2]).max() <= 3
 
 
-def test_objects_cover_a_fifth_of_the_picture_and_hide_one_another(scenes):
+def test_objects_cover_a_fifth_of_the_image_and_occlude_each_other(scenes):
     covered = (scenes["segmentation"] > 0).mean((1, 2))
     error = covered.std() / len(covered) ** 0.5
     assert 0.12 - 2 * error < covered.mean() < 0.20 + 2 * error
@@ -64,7 +64,7 @@ def test_objects_cover_a_fifth_of_the_picture_and_hide_one_another(scenes):
     assert 0.05 < hidden / total < 0.4
 
 
-def test_objects_stand_apart(scenes):
+def test_objects_do_not_touch(scenes):
     for i, count in enumerate(scenes["num_objects"]):
         place = scenes["position"][i, :count]
         gap = np.linalg.norm(place[:, None, :2] - place[None, :, :2], axis=-1)
@@ -137,7 +137,7 @@ def test_scenes_are_a_function_of_seed_split_and_index(scenes):
         assert (image != again["image"]).mean() > 0.5
 
 
-def test_the_number_of_workers_changes_nothing(tmp_path):
+def test_number_of_workers_does_not_affect_scenes(tmp_path):
     stores = []
     for workers in (1, 2):
         options = Options(
@@ -156,7 +156,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(("low", "high"), [(1, 1), (10, 10), (3, 6)])
-def test_every_scene_has_as_many_objects_as_asked(low, high):
+def test_scenes_have_the_requested_number_of_objects(low, high):
     for i in range(10):
         scene = shapes.render(0, "test", i, 32, low, high)
         assert low <= scene["num_objects"] <= high
@@ -172,6 +172,6 @@ def test_every_scene_has_as_many_objects_as_asked(low, high):
         ({"source": "somewhere"}, "--source: not used"),
     ],
 )
-def test_bad_options_are_named(changes, message):
+def test_bad_options_are_rejected(changes, message):
     with pytest.raises(UserError, match=message):
         shapes_source.build(dataclasses.replace(Options(), **changes))

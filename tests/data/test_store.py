@@ -66,7 +66,7 @@ def _shard_files(root):
     return sorted(path for path in root.rglob("c/**/*") if path.is_file())
 
 
-def test_reading_gives_what_was_written_in_any_order(root):
+def test_reading_returns_what_was_written_in_any_order(root):
     store = Store.open(root)
     assert store.fields == FIELDS
     assert (store.num_examples("train"), store.num_shards("train")) == (21, 6)
@@ -81,7 +81,7 @@ def test_reading_gives_what_was_written_in_any_order(root):
             assert store.read(split, field, []).shape == (0, *FIELDS[field][0])
 
 
-def test_examples_of_zeros_are_stored_and_found_present(tmp_path):
+def test_examples_of_zeros_are_stored(tmp_path):
     splits = {"train": 8}
     writer = _create(tmp_path / "zeros", splits=splits)
     zeros = {f: np.zeros((4, *shape), dtype) for f, (shape, dtype) in FIELDS.items()}
@@ -136,7 +136,7 @@ while True:
 
 
 @pytest.mark.parametrize("lines", [1, 3, 8])
-def test_a_killed_writer_leaves_whole_shards_only(root, tmp_path, lines):
+def test_killed_writer_leaves_only_complete_shards(root, tmp_path, lines):
     killed, content = tmp_path / "killed", tmp_path / "content.npz"
     writer = _create(killed)
     np.savez(content, **_content("train", 0, 21))
@@ -176,7 +176,7 @@ def test_every_flipped_bit_is_found_and_its_file_named(root):
 
 
 @pytest.mark.parametrize("length", [0, 10, -1])
-def test_cut_files_are_damaged(root, length):
+def test_truncated_files_are_damaged(root, length):
     path = root / "train/features/c/2/0/0"
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(UserError, match="features/c/2/0/0: damaged"):
@@ -193,7 +193,9 @@ def test_cut_files_are_damaged(root, length):
         ({"source": {}}, "file: 'x' recorded, None now"),
     ],
 )
-def test_other_settings_are_shown_and_nothing_overwritten(root, changes, difference):
+def test_other_settings_are_reported_and_nothing_is_overwritten(
+    root, changes, difference
+):
     before = stores.files(root)
     with pytest.raises(UserError, match="written with other settings") as error:
         _create(root, **changes)
@@ -202,7 +204,7 @@ def test_other_settings_are_shown_and_nothing_overwritten(root, changes, differe
     assert after == before
 
 
-def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
+def test_folder_that_is_not_a_store_is_not_changed(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="is not a store"):
         _create(tmp_path)
@@ -213,7 +215,7 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
         _create(tmp_path / "notes.txt" / "store")
 
 
-def test_of_jobs_that_begin_a_store_at_once_the_first_decides(tmp_path, monkeypatch):
+def test_first_of_concurrent_jobs_creates_the_store(tmp_path, monkeypatch):
     root = tmp_path / "store"
 
     def beaten(root, manifest, create=manifest.create_manifest):
@@ -232,12 +234,12 @@ def test_of_jobs_that_begin_a_store_at_once_the_first_decides(tmp_path, monkeypa
     assert not list(root.glob(".*"))
 
 
-def test_a_job_killed_as_it_began_a_store_does_not_bar_the_next(tmp_path):
+def test_job_killed_while_creating_a_store_does_not_block_the_next(tmp_path):
     (tmp_path / ".manifest.json.node.7").write_text('{"form')
     assert _write(_create(tmp_path))
 
 
-def test_a_file_system_without_links_holds_a_store(tmp_path, monkeypatch):
+def test_store_works_without_hard_links(tmp_path, monkeypatch):
     def refuse(self, target):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
@@ -254,7 +256,7 @@ def test_a_file_system_without_links_holds_a_store(tmp_path, monkeypatch):
         ({"splits": None}, "its fingerprint does not match"),
     ],
 )
-def test_a_changed_manifest_is_refused(root, change, message):
+def test_changed_manifest_is_rejected(root, change, message):
     path = root / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=message):
@@ -264,7 +266,7 @@ def test_a_changed_manifest_is_refused(root, change, message):
         Store.open(root)
 
 
-def test_wrong_columns_and_examples_are_refused(root, tmp_path):
+def test_wrong_columns_and_examples_are_rejected(root, tmp_path):
     writer = _create(tmp_path / "new")
     good = _content("train", 0, 4)
     with pytest.raises(UserError, match="pass float16"):

@@ -62,7 +62,7 @@ def test_labels_counts_and_columns_agree(examples):
     assert 0.35 <= radii.min() < 0.45 < 0.6 < radii.max() <= 0.7
 
 
-def test_all_objects_are_wholly_in_view(examples):
+def test_all_objects_are_entirely_in_view(examples):
     """The picture's border shows the floor alone."""
     for labels in examples["segmentation"]:
         border = [labels[0], labels[-1], labels[:, 0], labels[:, -1]]
@@ -85,7 +85,7 @@ def test_pixel_coords_are_where_objects_are(examples):
     assert np.median(off) < 1.5
 
 
-def test_splits_show_their_own_objects(examples):
+def test_splits_contain_their_own_objects(examples):
     shown = examples["category"][:12], examples["category"][12:]
     seen, unseen = ({catalogue.CATEGORIES[c] for c in v[v >= 0]} for v in shown)
     assert seen <= set(catalogue.SEEN_OBJECTS)
@@ -190,7 +190,7 @@ def test_masks_are_the_first_hit(stage):
     assert set(labels.ravel()) == {0, 1, 2, 3, 4}
 
 
-def test_pictures_have_textures_shadows_and_no_grain(stage, data_dir):
+def test_images_have_textures_and_shadows_without_noise(stage, data_dir):
     renderer, names, poses, camera = stage
     image, labels = renderer.picture(names, [0.6] * 4, poses, camera, LIGHT, FLOOR)
     # The sun comes from +y: the floor is dark at -y of an object, bright far away.
@@ -213,7 +213,7 @@ def test_pictures_have_textures_shadows_and_no_grain(stage, data_dir):
         assert np.corrcoef(shown, texture.astype(float))[0, 1] > 0.9
 
 
-def test_objects_that_show_too_little_are_noticed(stage):
+def test_hardly_visible_objects_are_detected(stage):
     renderer, names, poses, camera = stage
     arguments = names, [0.6] * 4, poses, camera, LIGHT, FLOOR
     _, labels = renderer.picture(*arguments)
@@ -248,7 +248,7 @@ def _prepare(data_dir, name, **options):
     )
 
 
-def test_the_number_of_workers_changes_nothing(data_dir):
+def test_number_of_workers_does_not_affect_scenes(data_dir):
     splits = {"train": 34, "validation_unseen": 3}
     objects = {"train": (2, 3), "validation_unseen": (1, 2)}
     one, two = (
@@ -300,7 +300,7 @@ def test_videos_are_those_of_movi(data_dir):
     assert len(set(store.column("train", "video")[kept])) == 2
 
 
-def test_the_command_names_a_damaged_asset(data_dir, tmp_path):
+def test_command_reports_a_damaged_asset(data_dir, tmp_path):
     """One line names it; once it is there, the same command goes on."""
     cache = assets.folder(tmp_path)
     cache.parent.mkdir(parents=True)
@@ -337,7 +337,7 @@ def test_the_command_names_a_damaged_asset(data_dir, tmp_path):
         ({"frames": 3, "splits": {"train": 4}}, "train:4: .*a multiple of their 3"),
     ],
 )
-def test_bad_options_are_named(changes, message):
+def test_bad_options_are_rejected(changes, message):
     with pytest.raises(UserError, match=message):
         tabletop.build(dataclasses.replace(Options(), **changes))
 
@@ -351,7 +351,7 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch):
         tabletop.build(Options())
 
 
-def test_wheels_that_are_missing_leave_no_store(tmp_path):
+def test_missing_wheels_leave_no_store(tmp_path):
     options = Options(source=tmp_path, data_dir=tmp_path, splits={"train": 1})
     with pytest.raises(UserError, match="missing; --source"):
         prepare.prepare("tabletop", options)

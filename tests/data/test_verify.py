@@ -21,7 +21,7 @@ def _problems(root):
     return verify.verify(Store.open(root, allow_incomplete=True))
 
 
-def test_one_bit_in_each_of_50_files_is_found_and_no_file_else(root):
+def test_one_flipped_bit_in_each_of_50_files_is_found(root):
     rng = np.random.default_rng(0)
     files = sorted(path for path in root.rglob("c/**/*") if path.is_file())
     chosen = [files[i] for i in rng.choice(len(files), 50, replace=False)]
@@ -32,7 +32,7 @@ def test_one_bit_in_each_of_50_files_is_found_and_no_file_else(root):
     assert all(str(problem.path) in problem.reason for problem in problems)
 
 
-def test_the_command_tells_damage_from_loss_and_lets_the_writer_mend(root):
+def test_command_distinguishes_damaged_from_missing_files(root):
     assert _run(root)[0] == 0
     lost, hurt = (root / f"train/image/c/{shard}/0/0/0" for shard in (1, 4))
     lost.unlink()
@@ -49,7 +49,7 @@ def test_the_command_tells_damage_from_loss_and_lets_the_writer_mend(root):
     assert _problems(root) == []
 
 
-def test_values_that_are_not_finite_are_found(tmp_path):
+def test_non_finite_values_are_found(tmp_path):
     writer = StoreWriter.create(
         tmp_path / "nan",
         dataset="nan",
@@ -68,7 +68,7 @@ def test_values_that_are_not_finite_are_found(tmp_path):
 
 
 @pytest.mark.parametrize("change", ['"int32"', "[151]", None])
-def test_arrays_that_are_not_what_the_manifest_says_are_found(root, change):
+def test_arrays_that_contradict_the_manifest_are_found(root, change):
     path = root / "train/num_objects/zarr.json"
     text = path.read_text()
     if change is None:
@@ -82,7 +82,7 @@ def test_arrays_that_are_not_what_the_manifest_says_are_found(root, change):
     assert not problem.is_shard
 
 
-def test_no_store_is_one_line_and_exit_code_2(tmp_path):
+def test_missing_store_is_a_one_line_error(tmp_path):
     code, out, err = _run(tmp_path / "absent")
     assert (code, out) == (2, "")
     absent = tmp_path / "absent"

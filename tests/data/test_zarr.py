@@ -20,7 +20,7 @@ def root(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["random", "features"])
-def test_all_is_found_from_the_root(root, name):
+def test_zarr_opens_everything_from_the_root(root, name):
     group = zarr.open_group(root / name, mode="r")
     store = Store.open(root / name)
     assert group.attrs["fingerprint"] == store.fingerprint
@@ -50,7 +50,7 @@ def test_groups_appear_when_the_store_is_complete(root):
     assert json.loads(path.read_text())["node_type"] == "group"
 
 
-def test_a_complete_store_that_is_only_read_is_left_as_it_is(root, monkeypatch):
+def test_reading_does_not_change_a_complete_store(root, monkeypatch):
     path = root / "random" / arrays.METADATA
     path.unlink()
 

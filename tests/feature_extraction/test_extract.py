@@ -114,18 +114,18 @@ def _kill_and_resume(data_dir, expected, num_kills, seed):
     return done
 
 
-def test_killed_extraction_goes_on_to_the_same_bytes(data_dir, expected):
+def test_killed_extraction_resumes_to_the_same_bytes(data_dir, expected):
     done = _kill_and_resume(data_dir, expected, num_kills=3, seed=0)
     assert any(0 < count < NUM_SHARDS for count in done)
 
 
 @pytest.mark.long
-def test_killed_at_20_random_moments(data_dir, expected):
+def test_extraction_survives_20_random_kills(data_dir, expected):
     done = _kill_and_resume(data_dir, expected, num_kills=20, seed=1)
     assert sum(0 < count < NUM_SHARDS for count in done) >= 10
 
 
-def test_a_second_start_writes_nothing_and_says_so(data_dir, expected):
+def test_second_start_writes_nothing_and_logs_it(data_dir, expected):
     assert _run(data_dir)[0] == 0
     root = data_dir / "random-patches"
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
@@ -136,7 +136,7 @@ def test_a_second_start_writes_nothing_and_says_so(data_dir, expected):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-def test_the_store_says_what_it_was_made_from(data_dir, source):
+def test_store_records_its_source(data_dir, source):
     assert _run(data_dir, "--splits=validation")[0] == 0
     manifest = json.loads((data_dir / "random-patches/manifest.json").read_text())
     fingerprint = Store.open(source).fingerprint
@@ -147,7 +147,7 @@ def test_the_store_says_what_it_was_made_from(data_dir, source):
     assert not manifest["complete"]
 
 
-def test_jobs_of_an_array_started_at_once_make_up_the_store(data_dir, expected):
+def test_concurrent_array_jobs_complete_the_store(data_dir, expected):
     jobs = [_start(data_dir, f"--shard={i}/3") for i in range(3)]
     ended = [_end(job) for job in jobs]
     assert [code for code, _ in ended] == [0, 0, 0], ended
@@ -155,7 +155,7 @@ def test_jobs_of_an_array_started_at_once_make_up_the_store(data_dir, expected):
     assert stores.files(data_dir / "random-patches") == expected
 
 
-def test_a_job_of_an_array_does_its_part_only(data_dir, expected):
+def test_array_job_writes_only_its_share(data_dir, expected):
     root = data_dir / "random-patches"
     code, err = _run(data_dir, "--shard=1/4", "--splits=train")
     assert code == 0
@@ -168,13 +168,13 @@ def test_a_job_of_an_array_does_its_part_only(data_dir, expected):
         Store.open(root)
 
 
-def test_two_jobs_on_the_same_shards_do_no_harm(data_dir, expected):
+def test_two_jobs_may_write_the_same_shards(data_dir, expected):
     ended = [_end(job) for job in [_start(data_dir), _start(data_dir)]]
     assert [code for code, _ in ended] == [0, 0], ended
     assert stores.files(data_dir / "random-patches") == expected
 
 
-def test_repair_writes_just_what_is_damaged(data_dir, expected):
+def test_repair_rewrites_only_damaged_shards(data_dir, expected):
     assert _run(data_dir)[0] == 0
     root = data_dir / "random-patches"
     deleted, flipped = (root / f"train/features/c/{i}/0/0" for i in (7, 40))
@@ -216,7 +216,7 @@ def test_a_full_disk_keeps_finished_shards(source, expected, small_disk):
         assert stores.files(disk / "random-patches") == expected
 
 
-def test_bad_input_is_answered_by_one_line(data_dir):
+def test_bad_input_is_a_one_line_error(data_dir):
     _write_source(data_dir / "short", {"train": 6}, seed=1)
     (data_dir / "short/train/image/c/0/0/0/0").unlink()
     bad = {
@@ -242,7 +242,7 @@ def test_bad_input_is_answered_by_one_line(data_dir):
     assert not list(data_dir.glob("*-patches"))
 
 
-def test_a_store_of_other_settings_is_left_as_it_is(data_dir, expected):
+def test_store_with_other_settings_is_not_changed(data_dir, expected):
     assert _run(data_dir)[0] == 0
     root = data_dir / "random-patches"
     code, err = _run(data_dir, "--patch_size=4")
@@ -258,7 +258,7 @@ def test_a_store_of_other_settings_is_left_as_it_is(data_dir, expected):
     assert stores.files(root) == expected
 
 
-def test_a_damaged_source_is_named_and_the_rest_kept(tmp_path):
+def test_damaged_source_is_reported_and_shards_are_kept(tmp_path):
     _write_source(tmp_path / "random", {"train": 60})
     path = tmp_path / "random/train/image/c/8/0/0/0"
     stores.flip(path, 30)

@@ -72,7 +72,7 @@ def test_tokens_are_those_of_the_installed_transformers(name, tmp_path):
     _check(name, states["saved"], x, tokens, tmp_path / "model.safetensors")
 
 
-def test_other_layouts_stay_as_they_are():
+def test_other_layouts_are_not_changed():
     state = timm.create_model("test_vit", num_classes=0).state_dict()
     same = layouts.to_timm(state)
     assert same.keys() == state.keys()

@@ -54,7 +54,7 @@ def test_only_the_first_reference_images_count(monkeypatch):
     assert few["mean"] == _encoder(IMAGES[:3]).settings["mean"]
 
 
-def test_standardised_like_another_encoder():
+def test_statistics_of_another_encoder_are_used():
     other = _encoder(RNG.integers(100, 140, (9, 24, 16, 3), np.uint8))
     same = patches.PatchEncoder((24, 16), 8, None, like=other.settings)
     assert same.settings == other.settings
@@ -62,7 +62,7 @@ def test_standardised_like_another_encoder():
 
 
 @pytest.mark.parametrize("patch_size", [5, 16, 48])
-def test_patches_that_do_not_fill_the_image_are_refused(patch_size):
+def test_patches_must_tile_the_image(patch_size):
     with pytest.raises(UserError, match=f"--patch_size={patch_size}.*24 x 16"):
         _encoder(patch_size=patch_size)
 

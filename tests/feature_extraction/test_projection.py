@@ -51,7 +51,7 @@ def test_components_are_those_of_scikit_learn(whitening):
     np.testing.assert_allclose(share, wanted.explained_variance_ratio_.sum(), rtol=1e-5)
 
 
-def test_the_store_holds_the_projected_features_of_its_encoder(data_dir):
+def test_store_contains_projected_features(data_dir):
     root = extract(data_dir, "random", "patches", OPTIONS)
     store, images = Store.open(root), Store.open(data_dir / "random")
     encoder = encoders.create("patches", images, Options(patch_size=4))
@@ -68,7 +68,7 @@ def test_the_store_holds_the_projected_features_of_its_encoder(data_dir):
     assert verify(Store.open(root, allow_incomplete=True)) == []
 
 
-def test_jobs_that_begin_side_by_side_share_one_fit(data_dir):
+def test_concurrent_jobs_share_one_projection(data_dir):
     """The last to write finds the first one's file there, and uses it."""
     store = Store.open(data_dir / "random")
     encoder = encoders.create("patches", store, OPTIONS)
@@ -136,7 +136,7 @@ def test_other_images_are_projected_like_those_of_a_run(data_dir, tmp_path):
         ({"components": None, "whitening": 1.0}, "--whitening=1.0: needs --components"),
     ],
 )
-def test_bad_options_are_named_and_write_nothing(data_dir, changes, message):
+def test_bad_options_are_rejected_before_writing(data_dir, changes, message):
     options = {"patch_size": 4, "components": 3} | changes
     with pytest.raises(UserError, match=message) as caught:
         extract(data_dir, "random", "patches", Options(**options))
@@ -144,7 +144,7 @@ def test_bad_options_are_named_and_write_nothing(data_dir, changes, message):
     assert not (data_dir / NAME).exists()
 
 
-def test_a_store_keeps_its_kind_of_features(data_dir):
+def test_store_does_not_mix_projected_and_full_features(data_dir):
     plain = Options(patch_size=4)
     root = extract(data_dir, "random", "patches", plain)
     with pytest.raises(UserError, match="has no projection"):
@@ -166,7 +166,7 @@ def test_a_store_keeps_its_kind_of_features(data_dir):
     )
 
 
-def test_a_fit_that_another_start_left_is_used_or_refused(data_dir):
+def test_existing_projection_is_used_or_rejected(data_dir):
     root = extract(data_dir, "random", "patches", OPTIONS)
     fitted = (root / PROJECTION).read_bytes()
     for name in ("manifest.json", "zarr.json"):
@@ -181,7 +181,7 @@ def test_a_fit_that_another_start_left_is_used_or_refused(data_dir):
     assert record["components"] == 3
 
 
-def test_a_run_is_evaluated_on_its_own_projection_alone(data_dir, tmp_path):
+def test_run_requires_its_own_projection(data_dir, tmp_path):
     store = Store.open(extract(data_dir, "random", "patches", OPTIONS))
     workdir = tmp_path / "run"
     workdir.mkdir()
@@ -194,7 +194,7 @@ def test_a_run_is_evaluated_on_its_own_projection_alone(data_dir, tmp_path):
             run_data.check_projection(workdir, settings)
 
 
-def test_features_of_too_few_directions_are_refused():
+def test_rank_deficient_features_are_rejected():
     flat = np.outer(np.arange(9.0), [1, 2, 3])[None]
     with pytest.raises(UserError, match="--components=2: the features have rank 1"):
         projection.fit([flat], 2, 0.5)

@@ -98,7 +98,7 @@ def test_features_are_the_models_patch_tokens(name, weights):
 
 
 @pytest.mark.parametrize(("layer", "norm"), [(2, True), (2, False), (5, False)])
-def test_layer_and_norm_are_those_asked_for(layer, norm, weights):
+def test_requested_layer_and_norm_are_used(layer, norm, weights):
     encoder = _encoder(weights, layer=layer, final_norm=norm)
     path = weights("test_vit", img_size=32)
     expected = _plain("test_vit", path, IMAGES, layer, norm)
@@ -107,7 +107,7 @@ def test_layer_and_norm_are_those_asked_for(layer, norm, weights):
     assert encoder.settings["final_norm"] is norm
 
 
-def test_images_are_resized_as_the_manifest_says(weights):
+def test_images_are_resized_as_recorded_in_the_manifest(weights):
     encoder = _encoder(weights)
     # A checkerboard of single pixels: antialiasing would turn it grey.
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
@@ -123,7 +123,7 @@ def test_images_are_resized_as_the_manifest_says(weights):
     assert encoder.settings["interpolation"] == "bicubic"
 
 
-def test_weights_as_noted_are_found_by_their_hash(weights, tmp_path):
+def test_recorded_weights_are_found_by_hash(weights, tmp_path):
     file = weights("test_vit", img_size=32)
     folder = tmp_path / "weights"
     folder.mkdir()
@@ -145,7 +145,7 @@ def test_features_do_not_depend_on_the_batch_size(weights):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_lower_precision_is_near(dtype, weights):
+def test_lower_precision_is_close(dtype, weights):
     exact = _encoder(weights)(IMAGES).astype(np.float32)
     near = _encoder(weights, dtype=dtype)(IMAGES).astype(np.float32)
     difference = np.abs(near - exact)
@@ -194,9 +194,7 @@ def test_a_cpu_limited_to_avx2_has_no_native_bfloat16():
 
 
 @pytest.mark.parametrize("killed_after", ["projection", "manifest"])
-def test_a_store_that_has_begun_keeps_its_dtype(
-    killed_after, weights, tmp_path, monkeypatch
-):
+def test_started_store_keeps_its_dtype(killed_after, weights, tmp_path, monkeypatch):
     """A job that resumes on another CPU computes as the one that began the store."""
     stores.write_source(tmp_path / "random", {"train": 16}, size=32)
     path = weights("test_vit", img_size=32)
@@ -221,7 +219,7 @@ def test_a_store_that_has_begun_keeps_its_dtype(
 @pytest.mark.parametrize(
     ("trained", "wanted"), [("vit_map", "vit_gap"), ("vit_gap", "vit_map")]
 )
-def test_the_way_of_pooling_is_a_head(trained, wanted, weights):
+def test_pooling_is_ignored_as_a_head(trained, wanted, weights):
     path = weights(trained, img_size=28)
     encoder = vit.VitEncoder(
         wanted, Options(weights=path, input_size=28, dtype="float32")
@@ -230,7 +228,7 @@ def test_the_way_of_pooling_is_a_head(trained, wanted, weights):
     np.testing.assert_allclose(encoder(IMAGES), expected, atol=2e-3, rtol=2e-3)
 
 
-def test_settings_name_all_that_makes_the_features(weights):
+def test_settings_record_everything_that_affects_features(weights):
     settings = _encoder(weights).settings
     assert json.loads(json.dumps(settings)) == settings
     names = "encoder timm weights input_size resize interpolation antialias mean std "
@@ -241,7 +239,7 @@ def test_settings_name_all_that_makes_the_features(weights):
         assert _encoder(weights, **other).settings != settings
 
 
-def test_an_encoder_is_made_again_from_its_settings(weights, tmp_path):
+def test_encoder_is_recreated_from_settings(weights, tmp_path):
     made = _encoder(weights, layer=2, final_norm=False, dtype="bfloat16")
     path = weights("test_vit", img_size=32)
     again = vit.VitEncoder("test_vit", Options(weights=path).like(made.settings))
@@ -273,7 +271,7 @@ def _spoiled(weights, tmp_path, change):
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_named(change, message, weights, tmp_path):
+def test_mismatched_weights_are_rejected(change, message, weights, tmp_path):
     path = _spoiled(weights, tmp_path, change)
     with pytest.raises(UserError, match=message) as caught:
         _encoder(weights, weights=path)
@@ -290,7 +288,7 @@ def test_weights_that_do_not_fit_are_named(change, message, weights, tmp_path):
         ("patchs", "choose from patches"),
     ],
 )
-def test_other_names_are_answered_with_the_nearest(name, message, tmp_path):
+def test_unknown_names_suggest_similar_ones(name, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
         vit.VitEncoder(name, Options())
     assert f"--encoder={name}" in str(caught.value)
@@ -306,13 +304,13 @@ def test_other_names_are_answered_with_the_nearest(name, message, tmp_path):
         ({"device": "cuda"}, "--device=cuda: PyTorch found no GPU"),
     ],
 )
-def test_options_out_of_range_are_named(options, message, weights, monkeypatch):
+def test_options_out_of_range_are_rejected(options, message, weights, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=message):
         _encoder(weights, **options)
 
 
-def test_without_a_network_the_way_out_is_named(monkeypatch):
+def test_failed_download_suggests_a_file(monkeypatch):
     create = timm.create_model
 
     def offline(*args, pretrained=False, **kwargs):
@@ -331,7 +329,7 @@ def _full(*args, **kwargs):
 
 
 @pytest.mark.parametrize("where", ["model", "sending", "loading"])
-def test_too_little_gpu_memory_is_one_line(where, weights, monkeypatch):
+def test_insufficient_gpu_memory_is_a_one_line_error(where, weights, monkeypatch):
     encoder = _encoder(weights, batch_size=2)
     message = "--batch_size=2: exceeds the GPU memory"
     if where == "model":

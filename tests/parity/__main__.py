@@ -11,14 +11,16 @@ import pathlib
 import sys
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from rich.console import Console
 from rich.table import Table
 
+from sanorm_jax.core import commands
+from sanorm_jax.core.errors import UserError
 from tests.parity import models, others, rounding
 from tests.parity.vectors import Row, Vectors
 
-_VECTORS = flags.DEFINE_string("vectors", None, "Folder of .npz files.")
+_VECTORS = commands.define_path("vectors", None, "Folder of .npz files.", required=True)
 _EVERY = flags.DEFINE_bool(
     "every_quantity", False, "A line for every array; else the worst of each group."
 )
@@ -97,12 +99,12 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
-def main(argv):
-    del argv
-    folder = pathlib.Path(_VECTORS.value)
+def main() -> int:
+    folder = _VECTORS.value
     if not folder.is_dir() or not any(folder.iterdir()):
-        sys.stderr.write(f"error: --vectors={folder} is no folder with files\n")
-        sys.exit(2)
+        raise UserError(
+            f"--vectors={folder}: not a folder with files; use tests/vectors"
+        )
     # GPUs would else multiply float32 matrices in fewer bits.
     jax.config.update("jax_default_matmul_precision", "highest")
     rows, notes = check_folder(folder)
@@ -124,9 +126,8 @@ def main(argv):
     console.print(
         f"{len(rows)} comparisons, {failures} past tolerance, {kinks} at a kink."
     )
-    sys.exit(1 if failures else 0)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("vectors")
-    app.run(main)
+    commands.main(main)

@@ -96,7 +96,7 @@ def _settings(rows):
     return [(row["num_slots"], row["num_iterations"]) for row in whole]
 
 
-def test_evaluations_add_up(data_dir, tmp_path):
+def test_rows_of_evaluations_are_merged(data_dir, tmp_path):
     config = tiny.config(data_dir, num_train_steps=2, evaluations={})
     assert train.train(config, tmp_path) == 0
     folder = evaluate.evaluate(config, tmp_path, num_slots=[4])
@@ -136,7 +136,7 @@ def test_a_trained_run_is_evaluated_with_merging(run):
         evaluate.evaluate(config, path, merge_threshold=3)
 
 
-def test_rows_of_other_data_are_not_mixed_in(data_dir, tmp_path, caplog):
+def test_rows_of_other_data_are_dropped(data_dir, tmp_path, caplog):
     config = tiny.config(data_dir, num_train_steps=2, evaluations={})
     assert train.train(config, tmp_path) == 0
     folder = evaluate.evaluate(config, tmp_path, num_slots=[4])
@@ -148,7 +148,7 @@ def test_rows_of_other_data_are_not_mixed_in(data_dir, tmp_path, caplog):
     assert "of another config or other data" in caplog.text
 
 
-def test_results_depend_neither_on_the_batch_size_nor_on_the_others(run):
+def test_results_do_not_depend_on_batch_size_or_other_examples(run):
     config, path = run
     rows = []
     for size in (8, 3):
@@ -164,7 +164,7 @@ def test_results_depend_neither_on_the_batch_size_nor_on_the_others(run):
                 assert value == other[name]
 
 
-def test_status_tells_where_a_run_stands(run):
+def test_status_reports_the_state_of_a_run(run):
     _, path = run
     told = status.read(path)
     assert (told["step"], told["num_train_steps"]) == (6, 6)
@@ -201,13 +201,13 @@ def test_the_report_needs_neither_data_nor_checkpoint(run, tmp_path):
         assert name in page
 
 
-def test_what_is_not_there_is_said(data_dir, tmp_path):
+def test_missing_runs_and_checkpoints_are_reported(data_dir, tmp_path):
     config = tiny.config(data_dir)
     with pytest.raises(UserError, match="no checkpoint"):
         evaluate.evaluate(config, tmp_path)
 
 
-def test_numbers_out_of_range_are_named(run):
+def test_numbers_out_of_range_are_rejected(run):
     config, path = run
     with pytest.raises(UserError, match="--num_slots=0"):
         evaluate.evaluate(config, path, num_slots=[0])

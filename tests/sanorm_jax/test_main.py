@@ -23,7 +23,7 @@ _verb = functools.partial(commands.run, "sanorm_jax")
         (["--mode=evaluate"], "Unknown command line flag 'mode'"),
     ],
 )
-def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
+def test_bad_flag_is_reported_without_a_traceback(arguments, message, tmp_path):
     result = _run(*arguments, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 2
     assert message in result.stderr.splitlines()[0]
@@ -57,10 +57,13 @@ def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
         (["report", "--workdir=/none"], "contains no run"),
         (["status", "--workdir=/none"], "contains no run"),
         (["status"], "--workdir"),
+        (["bands", "--workdir=/none"], "--workdir=/none: has no config with 3"),
         (["status", "--workdir=/none", "run"], "unknown argument run"),
         (["trian"], "no verb 'trian'"),
         ([], "no verb ''"),
         (["paper", "--config.seedz=3"], 'Did you mean "seeds"'),
+        (["train", "--config=configs/study_shapes.py"], "a study, not an experiment"),
+        (["paper", "--config=configs/shapes.py"], "an experiment, not several studies"),
         # Flags of other verbs.
         (["train", "--num_slots=7"], "flag 'num_slots'"),
         (["evaluate", "--dataset=shapes"], "flag 'dataset'"),
@@ -68,7 +71,7 @@ def test_a_bad_flag_is_named_without_a_traceback(arguments, message, tmp_path):
         (["report", "--step=3"], "flag 'step'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message):
+def test_bad_input_is_a_one_line_error(arguments, message):
     result = _verb(*arguments)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
@@ -84,11 +87,12 @@ _FLAGS = {
     "segment": _RUN | _GRID | {"dataset", "data_dir"},
     "report": {"workdir"},
     "status": {"workdir"},
+    "bands": {"workdir", "output"},
 }
 
 
 @pytest.mark.parametrize("verb", _FLAGS)
-def test_help_lists_the_flags_of_the_verb_alone(verb):
+def test_help_lists_only_the_flags_of_the_verb(verb):
     result = _verb(verb, "--help")
     listed = {
         line.split(":")[0].strip().removeprefix("--")
@@ -112,7 +116,7 @@ print(sorted(sys.modules.keys() & {{"jax", "tensorflow", "torch"}}))
 @pytest.mark.parametrize(
     "argv", [["--help"], ["status", "--help"], ["evaluate", "--help"], ["status"]]
 )
-def test_what_only_reads_imports_no_large_library(argv):
+def test_read_only_verbs_import_no_large_library(argv):
     code = _HELP.format(argv=["sanorm", *argv])
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=commands.ROOT, capture_output=True, text=True
@@ -126,7 +130,7 @@ def test_every_verb_can_be_chosen(verb):
     assert "--helpfull" in result.stdout, result.stderr
 
 
-def test_a_scheduler_that_starts_again_on_124_reaches_the_end(data_dir, tmp_path):
+def test_restarting_on_exit_code_124_completes_the_run(data_dir, tmp_path):
     # The time of the first start is over before it has done anything; the second has
     # no limit.
     config = tiny.config(data_dir)

@@ -47,7 +47,7 @@ def test_cosine_falls_to_a_tenth_at_its_end():
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
-def test_every_optimizer_finds_a_minimum_at_the_scheduled_rate(name):
+def test_every_optimizer_reaches_a_minimum_at_the_scheduled_rate(name):
     config = _config(name=name, warmup_steps=0, half_life_steps=30)
     tx, _ = optimizers.create(config)
     params = jnp.array([1.0, -2.0])
@@ -92,7 +92,7 @@ def test_piecewise_linear():
 @pytest.mark.parametrize(
     "knots", [(), "soon", ((0, 1.0), (0, 2.0)), ((5, 1.0), (0, 2.0)), ((0, 1, 2),)]
 )
-def test_wrong_knots(knots):
+def test_invalid_knots_are_rejected(knots):
     with pytest.raises(UserError, match="steps rising"):
         optimizers.piecewise_linear(knots)
 

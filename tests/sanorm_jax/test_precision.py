@@ -36,7 +36,7 @@ def _step_and_evaluation(config):
 
 @pytest.mark.parametrize("name", tasks.TASKS)
 @pytest.mark.parametrize("precision", ["default", "highest"])
-def test_all_products_have_the_precision_asked_for(
+def test_all_products_have_the_configured_precision(
     name, precision, data_dir, monkeypatch
 ):
     # As on GPUs: CPUs, whose convolutions are tuned, have one precision.

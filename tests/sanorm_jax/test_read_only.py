@@ -42,7 +42,7 @@ def _read_only(folder, place):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
 @pytest.mark.parametrize("verb", ["evaluate", "segment", "report"])
-def test_a_read_only_run_is_refused_before_the_work(verb, run, tmp_path):
+def test_read_only_run_is_rejected_before_work_starts(verb, run, tmp_path):
     with _read_only(run, tmp_path / "run") as place:
         done = commands.run("sanorm_jax", verb, f"--workdir={place}")
     line = _error(done)
@@ -51,7 +51,22 @@ def test_a_read_only_run_is_refused_before_the_work(verb, run, tmp_path):
     assert done.stderr.splitlines() == [line]
 
 
-def test_a_file_in_the_way_is_named(run, tmp_path):
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
+@pytest.mark.parametrize("options", [(), ("--report",)], ids=["jobs", "report"])
+@pytest.mark.parametrize("verb", ["study", "paper"])
+def test_read_only_study_is_rejected_before_the_work(verb, options, tmp_path):
+    (tmp_path / "kept").mkdir()
+    config = {"study": "study_shapes", "paper": "paper"}[verb]
+    with _read_only(tmp_path / "kept", tmp_path / "studies") as place:
+        flags = f"--config=configs/{config}.py", f"--workdir={place}"
+        done = commands.run("sanorm_jax", verb, *flags, *options)
+    line = _error(done)
+    assert str(place) in line and "not writable (Read-only file system)" in line
+    assert done.stderr.splitlines()[-1] == line
+    assert "runs" not in done.stderr and not list((tmp_path / "kept").iterdir())
+
+
+def test_file_in_place_of_a_folder_is_reported(run, tmp_path):
     (tmp_path / "run").mkdir()
     for path in run.iterdir():
         if path.name != "evaluations":
@@ -63,7 +78,7 @@ def test_a_file_in_the_way_is_named(run, tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may mount a small disk")
-def test_a_full_disk_is_one_line(run, tmp_path):
+def test_full_disk_is_a_one_line_error(run, tmp_path):
     with harm.small_disk(tmp_path / "disk", "1M") as disk:
         (disk / "run").mkdir()
         for path in run.iterdir():

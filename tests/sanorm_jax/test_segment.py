@@ -132,7 +132,7 @@ def test_label_maps_have_the_size_of_the_images(run, data):
     assert {labels.shape for labels in found.values()} == {(SIZE, SIZE)}
 
 
-def test_features_made_otherwise_are_refused(run, photos, tmp_path):
+def test_features_with_other_settings_are_rejected(run, photos, tmp_path):
     config, workdir = run
     options = Options(source=photos, data_dir=tmp_path, image_size=SIZE)
     prepare("images", options, name="photos")
@@ -158,7 +158,7 @@ def test_features_made_otherwise_are_refused(run, photos, tmp_path):
         segment.segment(config, workdir, dataset="photos", data_dir=str(tmp_path))
 
 
-def test_a_run_on_images_needs_them_at_its_own_size(data, photos, tmp_path):
+def test_run_on_images_requires_its_own_image_size(data, photos, tmp_path):
     config, workdir = _train(data, tmp_path / "run", "object_discovery")
     wrong = Options(source=photos, data_dir=tmp_path, image_size=32)
     prepare("images", wrong, name="wrong")
@@ -174,7 +174,7 @@ def test_a_run_on_images_needs_them_at_its_own_size(data, photos, tmp_path):
     assert done.returncode == 0
 
 
-def test_bad_input_is_named(run, tmp_path):
+def test_bad_input_is_rejected(run, tmp_path):
     config, workdir = run
     with pytest.raises(UserError, match="--num_slots=257: label maps hold at most 256"):
         segment.segment(config, workdir, num_slots=[257])

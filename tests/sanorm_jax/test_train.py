@@ -62,7 +62,7 @@ class _StopsAt(preemption.Preemption):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_stopped_run_ends_as_one_left_alone(task, data_dir, tmp_path, monkeypatch):
+def test_resumed_run_equals_an_uninterrupted_one(task, data_dir, tmp_path, monkeypatch):
     config = tiny.config(data_dir, task, update_normalization="batch_norm")
     assert train.train(config, tmp_path / "whole") == 0
     # After step 1; in the evaluation after step 4; after step 5.
@@ -93,14 +93,14 @@ def test_each_step_is_logged_once(finished):
     assert evaluated == [4, 6]
 
 
-def test_a_finished_run_does_nothing_more(finished, data_dir):
+def test_finished_run_does_nothing(finished, data_dir):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     assert train.train(tiny.config(data_dir), finished) == 0
     after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     assert before == after
 
 
-def test_how_often_is_logged_and_evaluated_changes_nothing(
+def test_logging_and_evaluation_intervals_do_not_affect_training(
     finished, data_dir, tmp_path
 ):
     config = tiny.config(
@@ -118,13 +118,13 @@ def test_more_steps_continue_a_finished_run(data_dir, tmp_path):
     _assert_equal(tmp_path / "a", tmp_path / "b")
 
 
-def test_another_config_in_the_folder_is_shown(finished, data_dir):
+def test_another_config_in_the_folder_is_rejected(finished, data_dir):
     config = tiny.config(data_dir, num_slots=5)
     with pytest.raises(UserError, match="num_slots: 4 recorded, 5 now"):
         train.train(config, finished)
 
 
-def test_a_start_that_failed_leaves_the_folder_to_the_next(data_dir, tmp_path):
+def test_failed_start_does_not_block_the_next(data_dir, tmp_path):
     with pytest.raises(train.UserError, match="selects no example"):
         train.train(tiny.config(data_dir, min_objects=11), tmp_path)
     config = tiny.config(data_dir, num_train_steps=2)
@@ -132,7 +132,7 @@ def test_a_start_that_failed_leaves_the_folder_to_the_next(data_dir, tmp_path):
     assert workdir.load_config(tmp_path).min_objects == config.min_objects
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_state_before_it(data_dir, tmp_path):
+def test_non_finite_loss_saves_the_state_before_it(data_dir, tmp_path):
     config = tiny.config(data_dir, optimizer__learning_rate=1e30, seed=1)
     with pytest.raises(UserError, match="not finite at step") as error:
         train.train(config, tmp_path)
@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_is_skipped(data_dir, tmp_path, caplog):
     _assert_equal(tmp_path / "whole", tmp_path / "damaged")
 
 
-def test_another_dtype_than_that_of_the_run_is_named(finished, data_dir):
+def test_other_dtype_than_in_the_run_is_rejected(finished, data_dir):
     with (
         jax.enable_x64(True),
         pytest.raises(UserError, match=r"float32 instead of float64.*JAX_ENABLE_X64"),
@@ -169,7 +169,7 @@ def test_another_dtype_than_that_of_the_run_is_named(finished, data_dir):
         train.train(tiny.config(data_dir, num_train_steps=8), finished)
 
 
-def test_a_run_that_begins_from_another_has_its_own_dtypes(
+def test_run_initialized_from_another_keeps_its_own_dtypes(
     finished, data_dir, tmp_path
 ):
     with jax.enable_x64(True):
@@ -180,9 +180,7 @@ def test_a_run_that_begins_from_another_has_its_own_dtypes(
             assert train.train(config, tmp_path) == 0
 
 
-def test_no_checkpoint_that_can_be_read_is_no_reason_to_delete_a_run(
-    finished, data_dir, tmp_path
-):
+def test_run_without_readable_checkpoints_is_not_deleted(finished, data_dir, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     for metadata in tmp_path.glob("run/checkpoints/*/meta/metadata"):
         metadata.write_text("no JSON")
@@ -206,7 +204,7 @@ def test_no_message_advises_to_delete_a_run():
 
 
 @pytest.mark.parametrize("name", ["starts.jsonl", "metrics.jsonl"])
-def test_what_a_loss_of_power_leaves_is_skipped(
+def test_lines_damaged_by_a_power_failure_are_skipped(
     name, finished, data_dir, tmp_path, caplog
 ):
     path = tmp_path / "run"
@@ -277,7 +275,7 @@ def test_other_data_under_the_same_name_is_noticed(data_dir, tmp_path):
         ({"num_figure_examples": -1}, "config.num_figure_examples=-1"),
     ],
 )
-def test_bad_options_are_named_in_one_line(changes, message, data_dir, tmp_path):
+def test_bad_options_are_one_line_errors(changes, message, data_dir, tmp_path):
     config = tiny.config(data_dir, **changes)
     with pytest.raises(UserError) as error:
         train.train(config, tmp_path / "run")

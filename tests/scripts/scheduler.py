@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parents[2]
 SLURM = ROOT / "scripts" / "slurm"
-TIMEOUT_S = 240
+TIMEOUT_S = 1200  # bounds what hangs, however busy the machine is
 
 # Like Slurm's: drops its own options, starts the tasks, tells the highest exit code.
 _SRUN = """#!{python}
@@ -48,7 +48,10 @@ class Scheduler:
       folder: for the commands that stand in for Slurm's, and what they tell.
       num_tasks: processes that `srun` starts.
       array_task: index and length if the job is a task of an array.
-      environment: variables for the job.
+      environment: variables for the job, added to `environment`.
+
+    Attributes:
+      environment: all variables of the next start.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class Scheduler:
             (folder / "bin" / name).chmod(0o755)
         # A job of its own port (see cluster.py), whatever else this machine tests.
         job = str(os.getpid())
-        self._environment = os.environ | {
+        self.environment = os.environ | {
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
             "PYTHON": sys.executable,
             "SLURM_JOB_ID": job,
@@ -83,12 +86,12 @@ class Scheduler:
         if array_task:
             index, length = array_task
             self._name = f"{job}_{index}"
-            self._environment |= {
+            self.environment |= {
                 "SLURM_ARRAY_JOB_ID": job,
                 "SLURM_ARRAY_TASK_ID": str(index),
                 "SLURM_ARRAY_TASK_COUNT": str(length),
             }
-        self._environment |= environment or {}
+        self.environment |= environment or {}
 
     def start(self, command: list[str]) -> subprocess.Popen:
         """Start a command as a job's batch script runs."""
@@ -96,7 +99,7 @@ class Scheduler:
         return subprocess.Popen(
             [str(word) for word in command],
             cwd=ROOT,
-            env=self._environment,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -46,7 +46,7 @@ def test_only_124_is_requeued(code, told, requeued, tmp_path):
     assert len(scheduler.requeued()) == requeued
 
 
-def test_a_refused_requeue_is_said(tmp_path):
+def test_failed_requeue_is_reported(tmp_path):
     environment = _fake_python(tmp_path, [124]) | {"STAND_IN_REFUSES": "yes"}
     scheduler = Scheduler(tmp_path, environment=environment)
     job = scheduler.start([REQUEUE, "srun", tmp_path / "python"])
@@ -131,7 +131,7 @@ def test_options_come_before_commands(path):
 
 
 @pytest.mark.parametrize("name", TRAINING)
-def test_training_is_started_again_until_it_ends_with_0(name, tmp_path):
+def test_training_is_requeued_until_it_exits_with_0(name, tmp_path):
     environment = _fake_python(tmp_path, [124, 124, 0])
     scheduler = Scheduler(tmp_path, environment=environment)
     workdir = f"--workdir={tmp_path}/a run"
@@ -147,7 +147,7 @@ def test_training_is_started_again_until_it_ends_with_0(name, tmp_path):
     assert signals == ["#SBATCH --signal=USR1@300"]
 
 
-def test_a_failed_training_is_not_started_again(tmp_path):
+def test_failed_training_is_not_requeued(tmp_path):
     scheduler = Scheduler(tmp_path, environment=_fake_python(tmp_path, [124, 1, 0]))
     codes, _ = scheduler.run(SLURM / "one_gpu.sbatch", [])
     assert codes == [124, 1]
@@ -160,20 +160,23 @@ def test_no_process_of_several_is_killed_while_it_saves(name, tmp_path):
     assert scheduler.step()["options"] == ["--kill-on-bad-exit=0"]
 
 
-def test_an_extraction_out_of_time_is_requeued(tmp_path):
-    # The first start has no time; later ones end by themselves.
+def test_extraction_that_times_out_is_requeued(tmp_path):
+    # The first start has no time; later ones have enough and end by themselves.
     python = tmp_path / "python"
-    python.write_text(
-        f"#!/bin/bash\n[ -e {tmp_path}/again ] && exit 0\n"
-        f"touch {tmp_path}/again\nexec sleep {TIMEOUT_S}\n"
-    )
-    python.chmod(0o755)
+    text = f'[ "$EXTRACT_TIME" = 1h ] && exit 0\nexec sleep {TIMEOUT_S}'
+    _program(python, text)
     scheduler = Scheduler(
         tmp_path,
         array_task=(3, 16),
         environment={"PYTHON": str(python), "EXTRACT_TIME": "1"},
     )
-    codes, _ = scheduler.run(SLURM / "extract_array.sbatch", ["--dataset=movi_c"])
+
+    def give_time(number, job):
+        scheduler.environment["EXTRACT_TIME"] = "1h"
+
+    codes, _ = scheduler.run(
+        SLURM / "extract_array.sbatch", ["--dataset=movi_c"], give_time
+    )
     assert codes == [124, 0]
     command = scheduler.step()["command"]
     assert command[1:] == [
@@ -188,7 +191,7 @@ def test_an_extraction_out_of_time_is_requeued(tmp_path):
     ("name", "num_tasks"),
     [("one_gpu", 1), pytest.param("several_nodes", 2, marks=pytest.mark.long)],
 )
-def test_a_real_run_goes_on_after_the_signal_before_the_time_limit(
+def test_real_run_resumes_after_the_time_limit_signal(
     name, num_tasks, data_dir, tmp_path
 ):
     config = tmp_path / "tiny_config.py"

@@ -103,7 +103,7 @@ function add(parent, name, attributes, text = "") {
 // Draws the curves of a setting's models and a point on the chosen one.
 function drawCurve(svg, content, setting, chosen, place) {
   svg.replaceChildren();
-  const { slots, normalizations } = content;
+  const { slots, variants } = content;
   const left = 34, right = 350, top = 12, bottom = 200;
   const values = setting.models.flatMap((model) => model.curve);
   const low = Math.floor(Math.min(...values) * 10 - 0.2) / 10;
@@ -128,7 +128,7 @@ function drawCurve(svg, content, setting, chosen, place) {
   }
   const line = (model) =>
     "M" + model.curve.map((value, i) => `${x(slots[i])} ${y(value)}`).join("L");
-  const style = (model) => `line-${normalizations.indexOf(model.name)}`;
+  const style = (model) => `line-${variants.indexOf(model.name)}`;
   for (const model of setting.models) {
     const selected = model === chosen ? " chosen" : "";
     add(svg, "path", { class: style(model) + selected, d: line(model) });
@@ -155,7 +155,7 @@ function start(root) {
   const values = [...root.querySelectorAll("dd")];
   const ticks = [...root.querySelectorAll(".ticks span")];
   const checked = (name) => form.querySelector(`input[name$="-${name}"]:checked`)?.value;
-  const choices = [...form.querySelectorAll("input[name$=-normalization]")];
+  const choices = [...form.querySelectorAll("input[name$=-variant]")];
   let newest = 0; // counts choices: drawing waits for pictures to be decoded
 
   async function show() {

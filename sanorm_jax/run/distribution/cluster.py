@@ -1,6 +1,6 @@
-"""Discovery of the processes of a run and of the GPUs that each of them uses.
+"""Discovery of the processes of a run and of the GPUs that each process uses.
 
-Both come from flags, JAX's environment variables or Slurm's, before JAX initializes any
+Flags, JAX's environment variables or Slurm's determine both, before JAX initializes any
 device.
 """
 

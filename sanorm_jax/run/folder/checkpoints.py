@@ -157,7 +157,7 @@ def _newest(manager, directory, template, step, part):
             return _read(manager, candidate, template, part)
         except UserError:
             raise
-        except Exception as error:  # Orbax raises all kinds for damaged files.
+        except Exception as error:  # Orbax raises various errors.
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             logging.error(
                 "checkpoint of step %d is damaged (%s); trying the previous one",

@@ -27,7 +27,7 @@ def merge(
 ) -> list[dict[str, Any]]:
     """Merge rows into the results of a folder, and return all of them.
 
-    A row replaces an earlier one of the same setting. Earlier rows of another config
+    A row replaces an earlier row with the same setting. Earlier rows of another config
     or other data are dropped.
 
     Args:
@@ -41,7 +41,7 @@ def merge(
         "fingerprints": fingerprints,
     }
     results, record = directory / "results.json", directory / "made_with.json"
-    # Two evaluations may end at the same time.
+    # Two evaluations may finish at the same time.
     with filelock.FileLock(directory / ".merge"):
         earlier = read(results) if results.exists() else []
         if earlier and not (
@@ -62,7 +62,7 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _setting(row: dict[str, Any]) -> tuple:
-    """Return the setting of a row, for sorting: the model and "all" objects first."""
+    """Return the setting of a row as a sort key: the model and "all" objects first."""
     limit, count = row["max_objects"], row["num_objects"]
     return (
         row["split"],

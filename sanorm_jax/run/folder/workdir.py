@@ -12,7 +12,7 @@ import ml_collections
 from absl import logging
 
 from sanorm_jax.configs import common
-from sanorm_jax.core import files
+from sanorm_jax.core import files, published
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.core.locks import LocksUnsupportedError, try_lock
 
@@ -83,7 +83,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     except FileNotFoundError:
         raise UserError(
             f"--workdir={workdir}: contains no run ({CONFIG_FILE} is missing); train "
-            "one with --config=... first"
+            f"one with --config=... first, {published.suggestion()}"
         ) from None
     except ValueError:
         raise UserError(
@@ -102,7 +102,7 @@ def _complete(fields: Mapping[str, Any]) -> ml_collections.ConfigDict:
 
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict):
     """Raise `UserError` if `workdir` holds checkpoints of another config."""
-    if not saved_steps(workdir):
+    if not saved_steps(workdir) and not published.is_published(workdir):
         return
     if not (workdir / CONFIG_FILE).exists():
         raise UserError(
@@ -166,8 +166,8 @@ def _lock(file: IO, workdir: pathlib.Path) -> bool:
         return try_lock(file)
     except LocksUnsupportedError as error:
         logging.warning(
-            "--workdir=%s: the file system does not support locks (%s); do not train "
-            "there twice at the same time",
+            "--workdir=%s: the file system does not support locks (%s); do not start a "
+            "second training there",
             workdir,
             error.strerror,
         )

@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+import flax
 import jax
 import ml_collections
 import numpy as np
@@ -10,6 +11,7 @@ import safetensors
 import safetensors.numpy
 from absl import logging
 
+from sanorm_jax.core import published
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.run.folder import checkpoints, contents
 from sanorm_jax.run.parameters import torch_weights
@@ -21,12 +23,14 @@ def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
 
     Args:
       task: Task whose model the variables are for.
-      workdir: Folder of the run.
+      workdir: Folder of the run or of a published model.
       step: Checkpoint to load; the newest if None.
 
     Raises:
       UserError: There is no such checkpoint, or it is of another model.
     """
+    if published.is_published(workdir):
+        return _load_published(task, workdir, step)
     template = {"params": {}, "batch_stats": {}} | _shapes(task)
     restored = checkpoints.restore(workdir, template, step, part=True)
     if restored is None:
@@ -37,17 +41,31 @@ def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
     return variables, meta["step"]
 
 
+def _load_published(task: Task, folder: pathlib.Path, step: int | None):
+    recorded = published.read_card(folder)["step"]
+    if step not in (None, recorded):
+        raise UserError(
+            f"--step={step}: {folder} is published with step {recorded}; choose that"
+        )
+    path = published.weights(folder)
+    tensors = safetensors.numpy.load_file(path)
+    variables = flax.traverse_util.unflatten_dict(tensors, sep="/")
+    contents.compare(contents.describe(variables), _shapes(task), f"{path}")
+    return {"batch_stats": {}} | variables, recorded
+
+
 def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
     """Return the model's variables from a run's folder or a `.safetensors` file.
 
     Args:
-      path: Folder of a run, of which the newest checkpoint is read, or output file of
-        `python -m feature_extraction.convert_checkpoint`.
+      path: Folder of a run, of which the newest checkpoint is read, name of a published
+        model, or output file of `python -m feature_extraction.convert_checkpoint`.
       task: Task whose model the variables are for.
 
     Raises:
       UserError: The path is missing, unreadable or of another model.
     """
+    path = published.find(path)
     if path.is_dir():
         variables, step = load_variables(task, path)
         logging.info("parameters of step %d of %s", step, path)

@@ -16,7 +16,7 @@ def scenes():
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def test_the_nineteen_tetrominoes_are_there_once_each():
+def test_nineteen_distinct_tetrominoes():
     seen = {(shape.shape, shape.tobytes()) for shape in blocks.SHAPES}
     assert len(seen) == len(blocks.SHAPES) == 19
     for shape in blocks.SHAPES:
@@ -63,7 +63,7 @@ def test_scenes_are_a_function_of_seed_split_and_index(scenes):
         assert (image != again["image"]).any()
 
 
-def test_a_store_has_three_objects_by_default_and_others_by_split(tmp_path):
+def test_three_objects_by_default_or_a_range_per_split(tmp_path):
     splits = {"train": 6, "validation": 40}
     options = Options(splits=splits, data_dir=tmp_path)
     store = Store.open(prepare.prepare("blocks", options))
@@ -90,7 +90,7 @@ def test_a_store_has_three_objects_by_default_and_others_by_split(tmp_path):
         ({"background": "red"}, "--background: not used by --dataset=blocks"),
     ],
 )
-def test_options_out_of_range_are_refused(options, message, tmp_path):
+def test_options_out_of_range_are_rejected(options, message, tmp_path):
     with pytest.raises(UserError, match=message):
         prepare.prepare("blocks", Options(data_dir=tmp_path, **options))
     assert not (tmp_path / "blocks").exists()

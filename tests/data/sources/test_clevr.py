@@ -91,7 +91,7 @@ def test_splits_take_the_first_scenes(clevr, tmp_path):
     assert store.column("train", "num_objects").tolist() == counts
 
 
-def test_a_corrupt_or_missing_image_is_named(clevr, copy, tmp_path):
+def test_corrupt_or_missing_image_is_reported(clevr, copy, tmp_path):
     path = copy / "images" / "train" / "CLEVR_train_000003.png"
     content = path.read_bytes()
     for hurt in (content[:5000], content[:900] + b"?" + content[901:], b"", None):
@@ -103,7 +103,7 @@ def test_a_corrupt_or_missing_image_is_named(clevr, copy, tmp_path):
     assert Store.open(_prepare(copy, tmp_path)).splits["train"] == 5
 
 
-def test_damaged_zips_are_named(clevr, tmp_path):
+def test_damaged_zips_are_rejected(clevr, tmp_path):
     root, _ = clevr
     path = fixtures.zip_folder(root, tmp_path / "CLEVR_v1.0.zip")
     content = path.read_bytes()
@@ -142,7 +142,7 @@ def _crowd(text):
         lambda text: "[]",
     ],
 )
-def test_damaged_or_foreign_scenes_are_named(copy, tmp_path, change):
+def test_damaged_or_foreign_scenes_are_rejected(copy, tmp_path, change):
     path = copy / "scenes" / "CLEVR_train_scenes.json"
     path.write_text(change(path.read_text()))
     with pytest.raises(SourceError, match=r"CLEVR_train_scenes\.json: .*scene \d"):
@@ -150,7 +150,7 @@ def test_damaged_or_foreign_scenes_are_named(copy, tmp_path, change):
     assert not (tmp_path / "clevr").exists()
 
 
-def test_bad_options_are_refused(clevr, tmp_path):
+def test_bad_options_are_rejected(clevr, tmp_path):
     for path, options, message in (
         (None, {}, "--source: required"),
         (tmp_path / "absent", {}, "absent: not found; pass CLEVR_v1.0.zip"),

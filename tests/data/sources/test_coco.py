@@ -62,7 +62,7 @@ def test_coco_becomes_a_store(coco, tmp_path):
         assert store.column(split, "image_id").tolist() == numbers
 
 
-def test_images_can_be_chosen_by_their_number_of_objects(coco, tmp_path):
+def test_images_can_be_selected_by_number_of_objects(coco, tmp_path):
     shared.write_store("coco", coco, tmp_path)
     dataset = pipeline.open_dataset(tmp_path, "coco")
     assert pipeline.select(dataset, "train", min_objects=1).tolist() == [0, 1, 3, 4, 5]
@@ -186,7 +186,7 @@ def _image(**changes):
         ("train2017", shutil.rmtree, "train2017: missing"),
     ],
 )
-def test_what_is_wrong_with_coco_is_named_and_leaves_no_store(
+def test_malformed_coco_is_reported_and_leaves_no_store(
     copy, tmp_path, file, harm, message
 ):
     harm(copy / file)
@@ -196,7 +196,7 @@ def test_what_is_wrong_with_coco_is_named_and_leaves_no_store(
     assert not (tmp_path / "coco").exists()
 
 
-def test_what_other_tools_write_is_read_alike(coco, copy, tmp_path):
+def test_variants_written_by_other_tools_are_read(coco, copy, tmp_path):
     """Without `iscrowd`, with whole numbers as floats and a polygon of two points."""
 
     def change(content):
@@ -259,7 +259,7 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(seed):
         ("coco", {"max_objects": 5}, "--max_objects: not used by --dataset=coco"),
     ],
 )
-def test_bad_options_are_named(coco, tmp_path, dataset, options, message):
+def test_bad_options_are_rejected(coco, tmp_path, dataset, options, message):
     options = {"source": coco, "data_dir": tmp_path} | options
     with pytest.raises(UserError, match=message):
         prepare(dataset, Options(**options))

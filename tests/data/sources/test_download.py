@@ -72,7 +72,7 @@ def test_an_interrupted_download_leaves_no_file(server, tmp_path):
 
 
 @pytest.mark.parametrize("reason", ["404", "refused", "Not a directory"])
-def test_a_failed_download_is_one_line_that_advises_source(
+def test_failed_download_suggests_source_in_one_line(
     server, tmp_path, monkeypatch, reason
 ):
     if reason == "404":

@@ -50,7 +50,7 @@ RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 
 
 @pytest.mark.parametrize("suffix", ["PNG", "TIFF"])
-def test_grey_of_16_bits_keeps_its_range(suffix):
+def test_16_bit_grey_keeps_its_range(suffix):
     found = _decode(Image.fromarray(RAMP), suffix)
     assert found.shape == (256, 256, 3)
     np.testing.assert_array_equal(found, np.rint(RAMP / 257)[..., None].repeat(3, -1))
@@ -58,7 +58,7 @@ def test_grey_of_16_bits_keeps_its_range(suffix):
 
 
 @pytest.mark.parametrize("color_type", [2, 6])
-def test_colour_of_16_bits_keeps_its_range(color_type):
+def test_16_bit_colour_keeps_its_range(color_type):
     values = np.stack([RAMP, RAMP.T, RAMP[::-1]], -1)
     if color_type == 6:
         values = np.concatenate([values, np.full_like(values[..., :1], 65535)], -1)
@@ -66,7 +66,7 @@ def test_colour_of_16_bits_keeps_its_range(color_type):
     np.testing.assert_allclose(found, values[..., :3] / 257, atol=1)
 
 
-def test_grey_of_16_bits_may_be_transparent():
+def test_16_bit_grey_may_be_transparent():
     values = np.array([[[0], [1000], [65535]]], np.uint16)
     content = _png(values, 0, (1000).to_bytes(2, "big"))
     found = np.asarray(files.decode(content, "x.png", (10, 20, 30)))
@@ -104,7 +104,7 @@ def test_a_colour_may_be_transparent():
     np.testing.assert_array_equal(found[0], [[1, 2, 3], [255, 255, 255]])
 
 
-def test_one_bit_is_black_and_white():
+def test_one_bit_images_are_black_and_white():
     image = Image.fromarray(np.array([[True, False]]))
     assert image.mode == "1"
     for suffix in ("PNG", "TIFF", "BMP"):
@@ -119,13 +119,13 @@ def test_cmyk_is_converted():
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_pixels_of_32_bits_are_rejected(dtype):
+def test_32_bit_pixels_are_rejected(dtype):
     with pytest.raises(SourceError, match=r"x\.TIFF: 32-bit values.*; convert"):
         _decode(Image.fromarray(np.array([[0, 1]], dtype)), "TIFF")
 
 
 @pytest.mark.parametrize("suffix", ["WEBP", "TIFF", "BMP", "GIF", "PPM"])
-def test_the_first_frame_of_what_pillow_reads(suffix):
+def test_first_frame_of_each_format_is_read(suffix):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
     if suffix == "GIF":  # of few colours
@@ -139,7 +139,7 @@ def test_the_first_frame_of_what_pillow_reads(suffix):
 
 @pytest.mark.parametrize("suffix", ["PNG", "JPEG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_turned_upright(suffix, orientation):
+def test_exif_orientation_is_applied(suffix, orientation):
     upright = np.zeros((48, 32, 3), np.uint8)
     upright[:24, :16] = 250
     turned = {
@@ -159,27 +159,27 @@ def test_images_are_turned_upright(suffix, orientation):
     np.testing.assert_allclose(found, upright, atol=12)
 
 
-def test_what_pillow_limits_is_named():
+def test_limits_of_pillow_are_reported():
     texts = PngImagePlugin.PngInfo()
     texts.add_text("comment", "x" * (1 << 21), zip=True)
     with pytest.raises(SourceError, match=r"x\.PNG: .* not supported .*MAX_TEXT_CHUNK"):
         _decode(Image.new("RGB", (9, 9)), pnginfo=texts)
 
 
-def test_an_image_too_large_is_called_that(monkeypatch):
+def test_too_large_image_is_reported_as_such(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(SourceError, match=r"x\.PNG: too large"):
         _decode(Image.new("RGB", (9, 9)))
 
 
-def test_no_other_program_is_run():
+def test_no_external_program_is_run():
     assert "EPS" not in files.formats() and ".eps" not in files.suffixes()
     with pytest.raises(SourceError, match="not an image; replace or remove it"):
         files.decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "x.png")
     assert {".webp", ".tif", ".tiff", ".bmp", ".gif", ".jpg"} <= files.suffixes()
 
 
-def test_what_is_left_out_is_told_and_the_manifest_says_how(tmp_path, caplog):
+def test_skipped_files_are_logged_and_conversion_is_recorded(tmp_path, caplog):
     folder = tmp_path / "photos"
     folder.mkdir()
     for suffix in ("png", "webp", "tif", "bmp", "gif", "JPG"):

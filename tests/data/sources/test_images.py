@@ -57,7 +57,7 @@ def _triangle(values, size):
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "text"])
 @pytest.mark.parametrize("name", ["c.png", "a.jpeg"])
-def test_a_corrupt_image_is_named_and_leaves_no_store(folder, tmp_path, name, damage):
+def test_corrupt_image_is_reported_and_leaves_no_store(folder, tmp_path, name, damage):
     path = folder / name
     content = bytearray(path.read_bytes())
     if damage == "cut":
@@ -85,14 +85,14 @@ def test_every_flipped_bit_in_the_pixels_of_a_png_is_found(folder):
             files.decode(bytes(hurt), "c.png")
 
 
-def test_a_changed_folder_is_another_source(folder, tmp_path):
+def test_changed_folder_is_a_different_source(folder, tmp_path):
     _prepare(folder, tmp_path, image_size=32)
     (folder / "a.jpeg").rename(folder / "z.jpeg")
     with pytest.raises(UserError, match="written with other settings"):
         _prepare(folder, tmp_path, image_size=32)
 
 
-def test_bad_options_are_refused(folder, tmp_path):
+def test_bad_options_are_rejected(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     for source, options, message in (
         (None, {}, "--source: required"),
@@ -107,7 +107,7 @@ def test_bad_options_are_refused(folder, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_the_command_says_one_line_and_exits_2(folder, tmp_path):
+def test_command_errors_are_one_line_with_exit_code_2(folder, tmp_path):
     (folder / "c.png").write_bytes(b"no image")
     flags = ("--dataset=images", f"--source={folder}", f"--data_dir={tmp_path}")
     done = commands.run("data.prepare", *flags)

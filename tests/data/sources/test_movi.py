@@ -75,7 +75,7 @@ def test_all_frames_of_all_videos_are_stored(movi_c, tmp_path, dataset, monkeypa
     _check(store, folder)
 
 
-def test_lost_videos_are_written_again_alike(movi_c, tmp_path):
+def test_lost_videos_are_rewritten_identically(movi_c, tmp_path):
     store = Store.open(_prepare("movi_c", movi_c, tmp_path))
     path = store.shard_file("train", "image", 1)
     content = path.read_bytes()
@@ -85,7 +85,7 @@ def test_lost_videos_are_written_again_alike(movi_c, tmp_path):
     _check(Store.open(store.root), movi_c)
 
 
-def test_a_data_dir_of_tfds_will_do_and_splits_count_frames(movi_c, tmp_path):
+def test_tfds_data_dir_is_accepted_and_splits_count_frames(movi_c, tmp_path):
     above = movi_c.parents[2]
     splits = {"train": 2 * FRAMES, "validation": FRAMES}
     store = Store.open(_prepare("movi_c", above, tmp_path, splits=splits))
@@ -108,7 +108,7 @@ def _flip(path):
 @pytest.mark.parametrize(
     "damage", [_cut, _flip, lambda path: path.write_bytes(b""), lambda p: p.unlink()]
 )
-def test_damaged_record_files_are_named_and_leave_no_store(copy, tmp_path, damage):
+def test_damaged_record_files_are_reported_and_leave_no_store(copy, tmp_path, damage):
     damage(_record_file(copy))
     with pytest.raises(SourceError, match="download it again") as error:
         _prepare("movi_c", copy, tmp_path)
@@ -117,7 +117,7 @@ def test_damaged_record_files_are_named_and_leave_no_store(copy, tmp_path, damag
     assert not (tmp_path / "movi_c").exists()
 
 
-def test_damaged_or_foreign_folders_are_refused(movi_c, copy, tmp_path):
+def test_damaged_or_foreign_folders_are_rejected(movi_c, copy, tmp_path):
     info = copy / "dataset_info.json"
     text = info.read_text()
     for content, message in (
@@ -143,7 +143,7 @@ def test_damaged_or_foreign_folders_are_refused(movi_c, copy, tmp_path):
     assert not list(tmp_path.glob("movi_*"))
 
 
-def test_more_objects_than_the_dataset_may_have_are_refused(tmp_path):
+def test_too_many_objects_are_rejected(tmp_path):
     video = movi_fixture.video("train", 0, 23, True)
     video["instances"] = {"category": [i["category"] for i in video["instances"]]}
     with pytest.raises(ValueError, match=r"\d+ instances"):
@@ -153,7 +153,7 @@ def test_more_objects_than_the_dataset_may_have_are_refused(tmp_path):
         list(movi._frames(video, 0, 23))
 
 
-def test_without_a_network_source_is_advised(tmp_path, monkeypatch):
+def test_unreachable_bucket_suggests_source(tmp_path, monkeypatch):
     def refuse(url, timeout):
         raise OSError("no route to host")
 

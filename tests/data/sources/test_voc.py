@@ -36,7 +36,7 @@ def test_voc_becomes_a_store(tmp_path):
     assert store.column("train", "image_id").tolist() == [2007000032, 2007000039]
 
 
-def test_images_of_sbd_join_training_but_none_of_validation(tmp_path, monkeypatch):
+def test_sbd_adds_training_images_but_none_of_validation(tmp_path, monkeypatch):
     root = fixtures.write_voc(tmp_path / "published", with_sbd=True)
     store = Store.open(shared.write_store("voc", root, tmp_path))
     assert store.splits == {"train": 4, "validation": 2}
@@ -110,9 +110,7 @@ def _palette(path, value):
         ),
     ],
 )
-def test_what_is_wrong_with_voc_is_named_and_leaves_no_store(
-    tmp_path, file, harm, message
-):
+def test_malformed_voc_is_reported_and_leaves_no_store(tmp_path, file, harm, message):
     root = fixtures.write_voc(tmp_path / "published", with_sbd=True)
     harm(root / file)
     with pytest.raises(SourceError, match=message) as error:
@@ -121,6 +119,6 @@ def test_what_is_wrong_with_voc_is_named_and_leaves_no_store(
     assert not (tmp_path / "voc").exists()
 
 
-def test_the_names_of_voc_s_classes_are_in_order():
+def test_voc_classes_are_in_order():
     assert len(voc.CATEGORIES) == 20
     assert list(voc.CATEGORIES) == sorted(voc.CATEGORIES)

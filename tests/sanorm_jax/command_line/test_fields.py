@@ -70,7 +70,7 @@ def _may_be(name, value, given) -> bool:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_number_out_of_range_is_named(path, monkeypatch, capsys):
+def test_number_out_of_range_is_rejected(path, monkeypatch, capsys):
     config = _parse(monkeypatch, f"--config={path}")
     found = list(_numeric_fields(config))
     assert len(found) > 30

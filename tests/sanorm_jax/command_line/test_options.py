@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from sanorm_jax.core import fields
+
 _COMMAND = """
 from sanorm_jax.command_line import options
 config = options.define_config("")
@@ -27,7 +29,7 @@ def _run(*arguments, config="configs/shapes.py"):
     )
 
 
-def test_values_are_read_as_people_type_them():
+def test_values_are_parsed_as_users_write_them():
     result = _run(
         "--config.num_train_steps=1e3",
         "--config.batch_size=1.6e+1",
@@ -82,7 +84,7 @@ def test_named_evaluations_of_a_run_and_of_a_study_s_runs_can_be_set():
         ("--seeds=3", "Unknown command line flag 'seeds'"),
     ],
 )
-def test_what_is_wrong_is_one_line(argument, message):
+def test_errors_are_one_line(argument, message):
     result = _run(argument)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
@@ -90,7 +92,29 @@ def test_what_is_wrong_is_one_line(argument, message):
     assert not result.stdout
 
 
-@pytest.mark.parametrize("field", ["data_dir", "init_from"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:\n", "SyntaxError: invalid syntax (mine.py, line 1)"),
+        ("def get_config():\n    return no\n", "name 'no' is not defined (line 2)"),
+        (
+            "def get_config():\n    raise ValueError('bad')\n",
+            "ValueError: bad (line 2)",
+        ),
+        ("x = 1\n", "has no attribute 'get_config'"),
+        ("def get_config():\n    return 3\n", "get_config returns no ConfigDict"),
+    ],
+)
+def test_an_error_in_a_config_file_is_one_line(text, message, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    result = _run(config=tmp_path / "mine.py")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: --config={tmp_path / 'mine.py'}: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("field", sorted(fields.PATHS))
 def test_the_home_folder_is_written_as_in_a_shell(field):
     result = _run(f"--config.{field}=~/somewhere")
     found = json.loads(result.stdout)[field]

@@ -71,7 +71,7 @@ def _in_log(command) -> str:
 
 
 @pytest.mark.parametrize("run", [_in_terminal, _in_log])
-def test_lines_are_ours_or_warnings_and_all_is_in_the_file(run, tmp_path):
+def test_terminal_is_brief_and_the_log_file_is_complete(run, tmp_path):
     shown = run([sys.executable, "-c", _WORK, str(tmp_path)])
     lines = [line.strip() for line in shown.splitlines() if line.strip()]
     bare = [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in lines]
@@ -85,7 +85,7 @@ def test_lines_are_ours_or_warnings_and_all_is_in_the_file(run, tmp_path):
         assert recorded.count(text) == 1
 
 
-def test_a_log_that_is_standard_error_gets_each_line_once(tmp_path):
+def test_log_to_standard_error_has_each_line_once(tmp_path):
     with (tmp_path / "log.txt").open("ab") as log:
         subprocess.run(
             [sys.executable, "-c", _WORK, str(tmp_path)], stderr=log, check=True

@@ -10,7 +10,7 @@ from sanorm_jax.core import locks
 
 
 @pytest.mark.parametrize("code", [errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES])
-def test_what_another_process_holds_is_not_unsupported(code, monkeypatch, tmp_path):
+def test_held_lock_is_not_reported_as_unsupported(code, monkeypatch, tmp_path):
     def flock(file, operation):
         raise OSError(code, os.strerror(code))
 

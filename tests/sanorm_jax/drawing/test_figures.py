@@ -26,7 +26,7 @@ def shown(figure, row, num_columns=2, column=0):
     return figure.axes[row * num_columns + column].images[0].get_array()
 
 
-def test_grid_has_a_row_for_each_kind():
+def test_grid_has_the_expected_rows():
     images, true, predicted, masks = scenes()
     figure = figures.segmentation_grid(images, true, {"masks": predicted}, masks)
     labels = [axis.get_ylabel() for axis in figure.axes[::2]]
@@ -92,7 +92,7 @@ def test_many_slots_stay_on_the_page_and_keep_their_colours():
     assert len(frames) == 24
 
 
-def test_sides_may_differ_and_batches_may_not():
+def test_sizes_may_differ_but_not_batches():
     images, true, predicted, masks = scenes()
     large = predicted.repeat(2, 1).repeat(2, 2)
     figure = figures.segmentation_grid(images, true, {"p": large}, masks[..., ::2, ::2])
@@ -137,7 +137,7 @@ def test_heat_map_prints_its_numbers():
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_equal_figures_are_equal_files(tmp_path, suffix):
+def test_equal_figures_give_identical_files(tmp_path, suffix):
     def draw(name):
         figure = figures.sweep_plot({"a": {1: [2.0]}}, xlabel="x", ylabel="y")
         return figures.save(figure, tmp_path / "new" / f"{name}{suffix}").read_bytes()
@@ -147,7 +147,7 @@ def test_equal_figures_are_equal_files(tmp_path, suffix):
     assert names == {f"one{suffix}", f"two{suffix}"}
 
 
-def test_drawing_in_threads_leaves_the_settings_alone():
+def test_drawing_in_threads_does_not_change_settings():
     def draw(i):
         figure = figures.sweep_plot({"a": {i: [2.0]}}, xlabel="x", ylabel="y")
         return figures.to_array(figure), figures.encode(figure, ".svg")

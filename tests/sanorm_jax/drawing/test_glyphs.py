@@ -12,7 +12,7 @@ def _scenes(count: int):
     return columns, properties.to_vectors(columns)
 
 
-def test_a_camera_is_found_from_its_pictures():
+def test_camera_is_fitted_to_its_images():
     rng = np.random.default_rng(0)
     camera = rng.normal(size=(3, 4))
     camera[2] = (0.1, 0.2, 0.1, 9)
@@ -26,7 +26,7 @@ def test_a_camera_is_found_from_its_pictures():
     )
 
 
-def test_the_mean_camera_of_the_scenes_is_near_to_each(tmp_path):
+def test_mean_camera_is_close_to_each_camera(tmp_path):
     columns, vectors = _scenes(60)
     real = vectors[..., -1] != 0
     places = glyphs.positions(vectors[real])
@@ -38,7 +38,7 @@ def test_the_mean_camera_of_the_scenes_is_near_to_each(tmp_path):
     assert off.mean() < 1
 
 
-def test_a_prediction_finds_each_object_once_and_in_the_order_of_confidence():
+def test_objects_are_matched_once_in_order_of_confidence():
     _, vectors = _scenes(1)
     true = np.zeros((1, 4, 19), np.float32)
     true[0, 0] = vectors[0, 0]
@@ -53,7 +53,7 @@ def test_a_prediction_finds_each_object_once_and_in_the_order_of_confidence():
     np.testing.assert_array_equal(found, [[-1, 0, 1, -1, -1]])
 
 
-def test_right_and_wrong_predictions_look_different():
+def test_correct_and_wrong_predictions_look_different():
     columns, vectors = _scenes(3)
     real = vectors[..., -1] != 0
     camera = glyphs.fit_camera(
@@ -93,7 +93,7 @@ def test_right_and_wrong_predictions_look_different():
 
 
 @pytest.mark.parametrize("threshold", [0.5, np.inf])
-def test_what_is_found_is_what_average_precision_counts(threshold):
+def test_matches_agree_with_average_precision(threshold):
     rng = np.random.default_rng(3)
     _, vectors = _scenes(20)
     predicted = np.repeat(vectors, 2, axis=1)

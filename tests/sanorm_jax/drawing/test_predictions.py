@@ -29,13 +29,15 @@ def _without(dataset, *names):
         (("segmentation", "predicted_properties"), ("pixel_coords",), "segmentation"),
     ],
 )
-def test_predictions_and_fields_choose_the_figure(dataset, predicted, missing, shown):
+def test_predictions_and_fields_determine_the_figure(
+    dataset, predicted, missing, shown
+):
     chosen = predictions.choose(predicted, _without(dataset, *missing).fields)
     assert chosen.prediction == shown
     assert ("glyph" in chosen.draw.__doc__) == (shown == "predicted_properties")
 
 
-def test_what_no_figure_shows_is_named(dataset):
+def test_predictions_without_a_figure_are_rejected(dataset):
     with pytest.raises(ValueError, match="no figure shows any of count, slots"):
         predictions.choose(("count", "slots"), dataset.fields)
 
@@ -59,7 +61,7 @@ def test_examples_of_the_split_are_drawn(dataset, name):
     assert pictures[0].shape != pictures[1].shape
 
 
-def test_true_labels_are_left_out_where_there_are_none(dataset):
+def test_figure_without_true_labels(dataset):
     fields = _without(dataset, "segmentation").fields
     drawing = predictions.choose(("segmentation",), fields)
     assert drawing.read(dataset, "validation", np.arange(2)).keys() == {"image"}

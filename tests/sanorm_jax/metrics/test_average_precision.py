@@ -102,7 +102,7 @@ def test_an_object_found_twice_counts_once():
     assert ap.average_precision(predictions, targets, (1.0,)) == [0.5]
 
 
-def test_splits_without_objects_or_predictions():
+def test_average_precision_without_objects_or_predictions():
     predictions, targets = random_split(np.random.default_rng(0), 3, 4, 5)
     assert np.isnan(ap.average_precision(predictions, np.zeros_like(targets))).all()
     assert np.isnan(ap.average_precision(predictions, targets[:, :0])).all()
@@ -110,7 +110,7 @@ def test_splits_without_objects_or_predictions():
     assert (ap.average_precision(np.full_like(predictions, np.nan), targets) == 0).all()
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_are_rejected():
     predictions, targets = random_split(np.random.default_rng(0), 3, 4, 5)
     with pytest.raises(UserError, match="z_range='right': is unknown"):
         ap.average_precision(predictions, targets, z_range="right")

@@ -60,7 +60,7 @@ def test_matching_with_ties_and_padding(costs, valid):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_pairs_of_bad_cost_are_avoided(bad):
+def test_pairs_with_non_finite_cost_are_avoided(bad):
     rng = np.random.default_rng(0)
     costs = rng.random((256, 5, 5)).astype(np.float32)
     # At most one a row and column, so that all can be avoided.
@@ -72,7 +72,7 @@ def test_pairs_of_bad_cost_are_avoided(bad):
     check_optimal(costs, np.ones((256, 5), bool), np.asarray(matched(broken)))
 
 
-def test_matching_of_nothing_but_bad_costs_is_one_to_one():
+def test_matching_with_only_non_finite_costs_is_one_to_one():
     target = np.asarray(matched(np.full((1, 4, 4), np.nan, np.float32)))
     assert sorted(target[0].tolist()) == [0, 1, 2, 3]
 
@@ -131,7 +131,7 @@ def test_gradient_is_that_of_the_matched_pairs():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_masked_slots_change_nothing(seed):
+def test_inactive_slots_do_not_affect_matching_or_loss(seed):
     """With them, matching and loss are those of the other slots alone."""
     rng = np.random.default_rng(seed)
     K, M = rng.integers(2, 6, 2)

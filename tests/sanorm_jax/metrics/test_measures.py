@@ -6,24 +6,24 @@ from sanorm_jax.metrics import measures
 @pytest.mark.parametrize(
     ("name", "label"),
     [
-        ("fg_ari_masks_refined", "FG-ARI (masks, refined)"),
+        ("fg_ari_masks_refined", "FG-ARI (masks, bilinear)"),
         ("ari_attention", "ARI (attention)"),
         ("mbo_class_masks", "class mBO (masks)"),
         ("ap_inf", "AP (no distance limit)"),
         ("ap_0.5", "AP (distance 0.5)"),
         ("mse", "MSE"),
-        ("mbo_bg_masks_refined", "mBO with background (masks, refined)"),
+        ("mbo_bg_masks_refined", "mBO with background (masks, bilinear)"),
         ("slots_per_object_masks", "slots per object (masks)"),
         ("slot_entropy_masks", "slot (entropy, masks)"),
     ],
 )
-def test_names_in_words(name, label):
+def test_labels_of_measures(name, label):
     assert measures.label(name) == label
 
 
-def test_normalizations_have_one_name_in_words():
+def test_aliases_share_one_label():
     names = ("batch_norm", "scalar_batch_norm_single", "constant", "weighted_sum")
-    assert [measures.normalization(name) for name in names] == [
+    assert [measures.variant(name) for name in names] == [
         "batch norm",
         "batch norm",
         "weighted sum",
@@ -31,7 +31,7 @@ def test_normalizations_have_one_name_in_words():
     ]
 
 
-def test_what_belongs_together_is_shown_together():
+def test_groups_of_measures():
     names = ["mse", "miou_masks_refined", "num_objects"]
     for place in ("attention", "masks"):
         for method in ("repeated", "refined"):
@@ -49,7 +49,7 @@ def test_what_belongs_together_is_shown_together():
     }
 
 
-def test_measures_of_the_slot_count_are_apart_from_scores():
+def test_slot_count_measures_are_a_group_of_their_own():
     names = ["fg_ari_masks_refined", "count_error_attention_refined", "pair_f1_masks"]
     for method in ("repeated", "refined"):
         names += [f"{k}_masks_{method}" for k in ("pair_recall", "slots_per_object")]

@@ -32,7 +32,7 @@ def label_maps(num_labels, lowest=0):
 
 @settings(max_examples=100, deadline=None)
 @given(label_maps(NUM_TRUE), label_maps(NUM_PREDICTED))
-def test_pairs_are_those_of_scikit_learn(true, predicted):
+def test_pair_measures_match_scikit_learn(true, predicted):
     result = jax.device_get(count_metrics(true, predicted))
     for b in range(BATCH):
         objects = true[b] > 0
@@ -53,7 +53,7 @@ def test_pairs_are_those_of_scikit_learn(true, predicted):
 
 @settings(max_examples=100, deadline=None)
 @given(label_maps(NUM_TRUE), label_maps(NUM_PREDICTED))
-def test_counts_equal_the_plain_ones(true, predicted):
+def test_count_measures_match_plain_implementations(true, predicted):
     result = jax.device_get(count_metrics(true, predicted))
     for b in range(BATCH):
         for name, expected in plain.slot_counts(
@@ -64,7 +64,7 @@ def test_counts_equal_the_plain_ones(true, predicted):
 
 @settings(max_examples=100, deadline=None)
 @given(label_maps(NUM_TRUE, lowest=-1), label_maps(NUM_PREDICTED))
-def test_boxes_equal_the_plain_ones(true, predicted):
+def test_box_measures_match_plain_implementations(true, predicted):
     result = jax.device_get(box_metrics(true, predicted))
     for b in range(BATCH):
         known = np.where(true[b] >= 0, predicted[b], -1)
@@ -93,7 +93,7 @@ def test_a_perfect_segmentation_has_one_slot_per_object_and_no_count_error():
     }
 
 
-def test_over_segmentation_lowers_recall_alone():
+def test_over_segmentation_lowers_only_recall():
     def halve_the_first(true):
         parts = true.copy()
         parts[:, :2, 2:4] = 3
@@ -106,7 +106,7 @@ def test_over_segmentation_lowers_recall_alone():
     assert result["count_error"] == 1
 
 
-def test_under_segmentation_lowers_precision_alone():
+def test_under_segmentation_lowers_only_precision():
     result = _two_objects(lambda true: np.minimum(true, 1))
     assert result["pair_recall"] == 1
     assert result["pair_precision"] < 1

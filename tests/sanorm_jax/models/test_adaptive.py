@@ -35,7 +35,7 @@ def test_decisions_follow_the_probabilities():
     np.testing.assert_array_equal(certain > 0, (probabilities > 0.5) | likeliest)
 
 
-def test_one_slot_is_kept_and_no_masked_one():
+def test_at_least_one_active_slot_is_kept():
     head, variables = _head()
     variables["params"]["mlp"]["out"]["bias"] -= 50.0
     mask = jnp.ones((200, 4), bool).at[:, 1].set(False)
@@ -44,7 +44,7 @@ def test_one_slot_is_kept_and_no_masked_one():
     assert not np.any(decisions[:, 1]) and not np.any(probabilities[:, 1])
 
 
-def test_decoder_and_attention_are_those_of_the_kept_slots():
+def test_decoder_and_attention_use_only_kept_slots():
     model = Dinosaur(
         SlotAttention(4, 8, hidden_dim=16, adaptive=True), decoder_hidden_dim=8
     )

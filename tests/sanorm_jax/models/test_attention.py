@@ -48,7 +48,7 @@ def test_learned_marginals_start_uniform_and_receive_a_gradient():
     assert np.any(grads["marginals"]["share"])
 
 
-def test_heads_attend_by_their_own_part_of_the_queries():
+def test_heads_attend_with_their_own_queries():
     """Two heads with the same weights are one head of half the dimension."""
     one = SlotAttention(4, 8, hidden_dim=16, common_dim=4, num_iterations=1)
     two = one.clone(common_dim=8, num_heads=2)

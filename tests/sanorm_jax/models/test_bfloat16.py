@@ -30,7 +30,7 @@ MAX_ERROR = 0.1
     ],
     ids=["autoencoder", "set_predictor", "dinosaur", "dinosaur_remat"],
 )
-def test_gradients_in_bfloat16_are_near_those_in_float32(model, inputs, output):
+def test_bfloat16_gradients_are_close_to_float32(model, inputs, output):
     params = random_variables(model, inputs, train=True)["params"]
     noise = jax.random.normal(jax.random.key(3), (2, 3, 8))
 

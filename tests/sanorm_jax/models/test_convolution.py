@@ -34,7 +34,9 @@ def _with_gradients(function, x, kernel):
     ],
     ids=["conv", "strided", "upsampling"],
 )
-def test_both_ways_agree(monkeypatch, function, kernel_size, channels, atol):
+def test_cpu_and_xla_convolutions_agree(
+    monkeypatch, function, kernel_size, channels, atol
+):
     """The CPU's way, kernel gradients in halves, against XLA's, with gradients."""
     monkeypatch.setattr(convolution, "MAX_TAPS", 1)
     x, kernel = _arrays(6, kernel_size, channels)
@@ -48,7 +50,7 @@ def test_both_ways_agree(monkeypatch, function, kernel_size, channels, atol):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=atol)
 
 
-def test_parts_of_a_batch_are_as_the_whole(monkeypatch):
+def test_chunks_of_a_batch_equal_the_whole_batch(monkeypatch):
     """Parts get smaller as images grow; outputs and gradients stay."""
     x, kernel = _arrays(6, 5, (4, 4))
     x = np.concatenate([x, 2 * x, 3 * x])[:5]
@@ -70,7 +72,7 @@ def test_parts_of_a_batch_are_as_the_whole(monkeypatch):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_upsampling_is_zeros_between_pixels_and_a_correlation():
+def test_upsampling_inserts_zeros_and_correlates():
     x, kernel = _arrays(3, 5)
     wide = np.zeros((2, 6 + 4, 10 + 4, 3), np.float32)
     wide[:, 2:8:2, 2:12:2] = x

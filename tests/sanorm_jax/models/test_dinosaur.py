@@ -24,7 +24,7 @@ def _plain_decoder(params, slots):
     return (masks[..., None] * x[..., 1:]).sum(axis=1), masks
 
 
-def test_cheap_decoder_equals_the_published_one():
+def test_rearranged_decoder_equals_the_textbook_form():
     decoder = MLPDecoder(hidden_dim=16)
     variables = random_variables(decoder, SLOTS, 12, 10)
     out, masks = decoder.apply(variables, SLOTS, 12, 10)
@@ -34,7 +34,7 @@ def test_cheap_decoder_equals_the_published_one():
     np.testing.assert_allclose(masks, expected_masks, rtol=1e-4, atol=1e-6)
 
 
-def test_remat_changes_no_result(monkeypatch):
+def test_remat_does_not_change_results(monkeypatch):
     """In chunks of two tokens: the same outputs and gradients."""
     monkeypatch.setattr(dinosaur, "REMAT_ROWS", 2 * 2 * 3)
     plain, remat = (MLPDecoder(hidden_dim=16, remat=remat) for remat in (False, True))
@@ -53,7 +53,7 @@ def test_remat_changes_no_result(monkeypatch):
     )
 
 
-def test_remat_holds_the_gradients_memory_down():
+def test_remat_bounds_the_memory_of_the_gradient():
     """Four times the tokens need less than twice the temporary memory."""
 
     def temporary_bytes(num_tokens, remat):

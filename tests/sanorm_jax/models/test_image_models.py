@@ -47,7 +47,7 @@ def test_autoencoder_mixes_slots_by_masks(decoder, size):
     np.testing.assert_allclose(out["reconstruction"], mixed, atol=1e-5)
 
 
-def test_sub_pixel_blocks_lie_where_their_pixels_were():
+def test_sub_pixel_blocks_are_at_the_position_of_their_pixel():
     model = SubPixelDecoder(image_size=35, hidden_dim=6)
     coarse = jax.random.normal(jax.random.key(3), (1, 7, 7, 8))
     variables = random_variables(model, coarse)
@@ -91,7 +91,7 @@ def test_set_predictor_predicts_probabilities():
     assert (out["predicted_properties"] < 1).all()
 
 
-def test_set_predictor_reads_features_in_place_of_images():
+def test_set_predictor_accepts_features():
     model = SetPredictor(SLOTS, feature_dim=6, from_features=True, num_properties=5)
     features = jax.random.normal(jax.random.key(0), (2, 9, 4))
     noise = jax.random.normal(jax.random.key(1), (2, 3, 8))
@@ -106,7 +106,7 @@ def test_set_predictor_reads_features_in_place_of_images():
     # Where a token lies counts, as in an image.
     moved = predict(features[:, ::-1])["predicted_properties"]
     assert np.abs(moved - out["predicted_properties"]).max() > 1e-4
-    with pytest.raises(UserError, match="8 tokens are no square"):
+    with pytest.raises(UserError, match="8 tokens do not form a square"):
         predict(features[:, :8])
 
 
@@ -124,7 +124,7 @@ def test_set_predictor_reads_features_in_place_of_images():
         (SetPredictor(SLOTS, feature_dim=6, image_size=10), 10, "multiple of 4"),
     ],
 )
-def test_images_that_do_not_fit(model, size, words):
+def test_images_of_the_wrong_size_are_rejected(model, size, words):
     with pytest.raises(UserError) as caught:
         jax.eval_shape(lambda: model.init(RNGS, _images(size), train=True))
     assert words in str(caught.value)

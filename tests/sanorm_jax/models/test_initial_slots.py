@@ -45,7 +45,7 @@ def test_seeds_are_drawn_by_their_squared_distance():
     np.testing.assert_allclose(counts / 4000, [0.0, 0.2, 0.8], atol=0.02)
 
 
-def test_tokens_serve_any_number_of_slots():
+def test_tokens_initialize_any_number_of_slots():
     model, variables = _init(slot_init="tokens")
     for num_slots in (2, 4, 9):
         noise = jax.random.normal(jax.random.key(1), (2, num_slots, 8))

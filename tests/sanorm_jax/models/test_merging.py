@@ -12,7 +12,7 @@ from sanorm_jax.models import merging
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.3, 0.8, 1.5])
-def test_clusters_are_those_of_scikit_learn(threshold):
+def test_clusters_match_scikit_learn(threshold):
     slots = jax.random.normal(jax.random.key(0), (30, 9, 3))
     clusters = jax.jit(functools.partial(merging.cluster_slots, threshold=threshold))(
         slots
@@ -51,7 +51,7 @@ def test_merged_identical_slots_equal_one_slot():
         np.testing.assert_array_equal(merged[name][:, 3], jnp.zeros_like(value[:, 0]))
 
 
-def test_different_slots_stay_and_masked_slots_do_not_join():
+def test_distinct_and_inactive_slots_are_not_merged():
     out = _outputs(jnp.eye(3)[None])
     merged = merging.merge_slots(out, 0.5)
     for name, value in out.items():
@@ -64,7 +64,7 @@ def test_different_slots_stay_and_masked_slots_do_not_join():
     np.testing.assert_allclose(merged["masks"][:, 0], expected, atol=1e-6)
 
 
-def test_images_of_merged_slots_still_mix_to_the_reconstruction():
+def test_images_of_merged_slots_still_sum_to_the_reconstruction():
     out = _outputs(jnp.ones((1, 3, 4)))
     out["masks"] = out["masks"].reshape(1, 3, 2, 4)
     images = jax.random.normal(jax.random.key(2), (1, 3, 2, 4, 3))
@@ -78,6 +78,6 @@ def test_images_of_merged_slots_still_mix_to_the_reconstruction():
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 2.5, True, "0.1", float("nan")])
-def test_thresholds_out_of_range_are_errors(threshold):
-    with pytest.raises(UserError, match="must be a cosine distance from 0"):
+def test_thresholds_out_of_range_are_rejected(threshold):
+    with pytest.raises(UserError, match="must be a cosine distance; use 0"):
         merging.check_threshold("config.merge_threshold", threshold)

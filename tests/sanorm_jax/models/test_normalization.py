@@ -98,7 +98,7 @@ def values():
     return _inputs((2, 7, 4), seed=4) + 2
 
 
-def test_functions_against_their_definition(attention, values):
+def test_normalizations_match_their_definitions(attention, values):
     plain = np.einsum("bkn,bnd->bkd", attention, values)
     shares = np.asarray(attention) / np.asarray(attention).sum(axis=2, keepdims=True)
     mean = np.einsum("bkn,bnd->bkd", shares, values)

@@ -37,7 +37,7 @@ def test_concat_needs_no_parameters():
     np.testing.assert_array_equal(out[1, ..., 6:], position_grid(5, 5))
 
 
-def test_weight_scales_the_embedding_alone():
+def test_weight_scales_only_the_embedding():
     out, _ = _run(concat=True, weight=0.25)
     np.testing.assert_array_equal(out[..., :6], FEATURES)
     np.testing.assert_allclose(out[0, ..., 6:], 0.25 * position_grid(5, 5))

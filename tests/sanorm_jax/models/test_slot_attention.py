@@ -21,7 +21,7 @@ def _init(**options):
 
 
 @pytest.mark.parametrize("name", ["mean", "image_level", "batch_norm"])
-def test_slots_are_a_set(name):
+def test_slots_are_permutation_equivariant(name):
     model, variables = _init(update_normalization=name)
     order = np.array([2, 0, 3, 1])
 
@@ -36,7 +36,7 @@ def test_slots_are_a_set(name):
     np.testing.assert_allclose(moved_attention, attention[:, order], atol=1e-5)
 
 
-def test_tokens_are_a_set():
+def test_slots_are_invariant_to_token_permutations():
     model, variables = _init()
     order = np.random.default_rng(0).permutation(10)
     slots, attention = model.apply(variables, INPUTS, train=False, noise=_noise(4))
@@ -45,7 +45,7 @@ def test_tokens_are_a_set():
     np.testing.assert_allclose(moved, attention[:, :, order], atol=1e-5)
 
 
-def test_call_time_slots_and_iterations():
+def test_slots_and_iterations_can_be_set_per_call():
     model, variables = _init()
     slots, attention = model.apply(
         variables, INPUTS, train=False, num_slots=7, rngs={"slots": jax.random.key(5)}
@@ -63,7 +63,7 @@ def test_call_time_slots_and_iterations():
     np.testing.assert_allclose(second[1], both[1], atol=1e-5)
 
 
-def test_scaled_mean_follows_the_slots_given():
+def test_scaled_mean_depends_on_the_current_number_of_slots():
     """At the trained number of slots it is the mean; else it is not."""
     scaled, variables = _init(update_normalization="scaled_mean")
     mean, _ = _init(update_normalization="mean")
@@ -202,10 +202,10 @@ def test_initial_parameters():
         ({"num_iterations": 0}, "num_iterations=0"),
         ({"num_slots": 5, "noise": _noise(4)}, "(2, 5, 8)"),
         ({"noise": _noise(4)[:1]}, "(1, 4, 8)"),
-        ({"noise": _noise(4), "initial_slots": _noise(4)}, "exclude"),
+        ({"noise": _noise(4), "initial_slots": _noise(4)}, "given together"),
     ],
 )
-def test_wrong_arguments(options, words):
+def test_invalid_arguments_are_rejected(options, words):
     model, variables = _init()
     with pytest.raises(UserError) as caught:
         model.apply(variables, INPUTS, train=False, **options)
@@ -222,7 +222,7 @@ def test_wrong_arguments(options, words):
         ({"num_heads": 3}, "num_heads=3: does not divide the common dimension 8"),
     ],
 )
-def test_wrong_options(options, words):
+def test_invalid_options_are_rejected(options, words):
     with pytest.raises(UserError) as caught:
         _init(**options)
     assert words in str(caught.value)

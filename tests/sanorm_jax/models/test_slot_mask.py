@@ -104,7 +104,7 @@ def test_gradient_past_a_masked_slot_is_finite():
     assert (to_mask != 0).all()
 
 
-def test_softmax_without_masked_slots_is_the_softmax():
+def test_softmax_without_inactive_slots_is_the_plain_softmax():
     logits = jax.random.normal(jax.random.key(0), (2, 4, 5))
     masked = masking.softmax(logits, jnp.ones((2, 4)))
     np.testing.assert_allclose(masked, jax.nn.softmax(logits, axis=1), atol=1e-6)
@@ -113,11 +113,11 @@ def test_softmax_without_masked_slots_is_the_softmax():
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
-        (jnp.ones((2, 3), bool), "mask: has shape (2, 3), need (2, 4)"),
-        (MASK.at[1].set(False), "mask: leaves no slot of image 1"),
+        (jnp.ones((2, 3), bool), "mask: has shape (2, 3), not (2, 4)"),
+        (MASK.at[1].set(False), "mask: image 1 has no active slot"),
     ],
 )
-def test_impossible_masks_are_errors(mask, words):
+def test_invalid_masks_are_rejected(mask, words):
     model = SlotAttention(4, 8, hidden_dim=16)
     variables = random_variables(model, INPUTS, train=True)
     with pytest.raises(UserError) as caught:

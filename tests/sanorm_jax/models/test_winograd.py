@@ -6,7 +6,7 @@ from sanorm_jax.models import convolution, winograd
 
 
 @pytest.mark.parametrize("num_taps", range(2, winograd.MAX_TAPS + 1))
-def test_four_outputs_are_those_of_a_correlation(num_taps):
+def test_four_outputs_match_a_correlation(num_taps):
     rng = np.random.default_rng(num_taps)
     inputs = rng.standard_normal(num_taps + 3)
     kernel = rng.standard_normal(num_taps)
@@ -16,7 +16,7 @@ def test_four_outputs_are_those_of_a_correlation(num_taps):
 
 
 @pytest.mark.parametrize("num_taps", range(2, winograd.MAX_TAPS + 1))
-def test_float32_errs_by_rounding_alone(num_taps):
+def test_float32_error_is_within_rounding(num_taps):
     """Against float64, over sums of 64 channels, beside XLA's own error."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, 8, 16, 64)).astype(np.float32)
@@ -37,7 +37,7 @@ def test_float32_errs_by_rounding_alone(num_taps):
     assert error < 20 * usual
 
 
-def test_what_it_cannot_take_is_left_to_others():
+def test_it_applies_only_to_supported_convolutions():
     x, kernel = jnp.zeros((1, 8, 8, 16)), jnp.zeros((5, 5, 16, 16))
     same = ((2, 2), (2, 2))
     assert winograd.applies(x, kernel, same)

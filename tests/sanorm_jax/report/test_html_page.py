@@ -87,7 +87,7 @@ def page(tmp_path):
     return path.read_text("ascii")
 
 
-def test_page_shows_its_parts(page):
+def test_page_contains_its_parts(page):
     parsed = Page(page)
     assert parsed.texts("h1") == parsed.texts("title") == ["Title & more"]
     titles = ["Question <1>", "Plot", "Picture", "Numbers", "Settings"]
@@ -131,7 +131,7 @@ def test_lines_become_svg_and_pictures_png(page):
         assert image.width > 300
 
 
-def test_figure_files_are_taken_as_they_are(tmp_path):
+def test_figure_files_are_embedded_unchanged(tmp_path):
     path = figures.save(picture(), tmp_path / "figure.png")
     text = html_page.render("t", [html_page.Section("s", figure=path)])
     assert base64.b64encode(path.read_bytes()).decode() in text
@@ -140,7 +140,7 @@ def test_figure_files_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"), [("gone.png", "cannot read"), ("figure.pdf", "takes figures")]
 )
-def test_bad_figure_files_are_named_and_leave_the_old_report(tmp_path, name, message):
+def test_bad_figure_files_are_reported_and_keep_the_old_report(tmp_path, name, message):
     path = html_page.write_report(tmp_path / "report.html", "old", [])
     with pytest.raises(UserError, match=f"{name}: .*{message}"):
         section = html_page.Section("s", figure=tmp_path / name)

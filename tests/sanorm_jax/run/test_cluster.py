@@ -1,5 +1,6 @@
 """Processes of a run and the GPUs that each of them uses."""
 
+import contextlib
 import json
 import os
 import signal
@@ -42,7 +43,7 @@ def _slurm(monkeypatch, **changes):
         ("n1.a.b,n[2-3].a.b", "n1.a.b"),
     ],
 )
-def test_a_slurm_step_of_several_tasks_is_found(nodes, first, monkeypatch):
+def test_slurm_step_with_several_tasks_is_detected(nodes, first, monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NODELIST=nodes)
     assert cluster.find_hosts() == (f"{first}:24567", 4, 2)
 
@@ -52,7 +53,7 @@ def test_a_slurm_step_of_one_task_is_one_process(monkeypatch):
     assert cluster.find_hosts() is None
 
 
-def test_flags_go_before_the_environment_and_that_before_slurm(monkeypatch):
+def test_flags_override_environment_and_environment_overrides_slurm(monkeypatch):
     _slurm(monkeypatch)
     for name, value in (
         ("JAX_COORDINATOR_ADDRESS", "there:1"),
@@ -73,14 +74,14 @@ def test_flags_go_before_the_environment_and_that_before_slurm(monkeypatch):
         (("here", 2, 0), "--coordinator_address=here"),
     ],
 )
-def test_hosts_that_are_half_given_are_an_error(given, message, monkeypatch):
+def test_partial_host_flags_are_an_error(given, message, monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NUM_TASKS="1")
     with pytest.raises(UserError, match=message):
         cluster.find_hosts(*given)
 
 
 @pytest.mark.parametrize("nodes", ["", "gpu[1-2", "gpu1-2]", "a b", ",a", "gpu[a-b]"])
-def test_what_is_no_list_of_hosts_is_named(nodes, monkeypatch):
+def test_invalid_nodelist_is_reported(nodes, monkeypatch):
     _slurm(monkeypatch, SLURM_STEP_NODELIST=nodes)
     with pytest.raises(UserError, match=r"SLURM_STEP_NODELIST=.*not a list of"):
         cluster.find_hosts()
@@ -94,9 +95,7 @@ def test_what_is_no_list_of_hosts_is_named(nodes, monkeypatch):
         ("echo n9; exit 1", "n7"),
     ],
 )
-def test_scontrol_is_asked_and_believed_if_it_names_a_host(
-    script, first, monkeypatch, tmp_path
-):
+def test_scontrol_is_used_if_it_returns_a_host(script, first, monkeypatch, tmp_path):
     (tmp_path / "scontrol").write_text(
         f'#!/bin/bash\n[ "$*" = "show hostnames n[7-8]" ] || exit 2\n{script}\n'
     )
@@ -142,14 +141,14 @@ def test_each_task_of_a_node_takes_its_own_gpus(changes, devices, monkeypatch):
 
 
 @pytest.mark.parametrize(("tasks", "count"), [("3(x2)", 3), ("16", 16)])
-def test_tasks_that_cannot_divide_the_gpus_are_named(tasks, count, monkeypatch):
+def test_tasks_that_do_not_divide_the_gpus_are_rejected(tasks, count, monkeypatch):
     _node(monkeypatch, SLURM_STEP_TASKS_PER_NODE=tasks)
     with pytest.raises(UserError, match=f"--ntasks-per-node={count}: must divide the"):
         cluster.find_local_devices()
 
 
 @pytest.mark.parametrize("given", [["x"], ["0", "0"], ["8"], ["-1"]])
-def test_devices_that_there_are_not_are_named(given, monkeypatch):
+def test_missing_devices_are_rejected(given, monkeypatch):
     _node(monkeypatch)
     with pytest.raises(UserError, match=f"--local_device_ids={','.join(given)}"):
         cluster.find_local_devices(given)
@@ -214,7 +213,7 @@ def test_two_tasks_of_a_node_share_a_run_and_no_gpu():
         XLA_FLAGS=os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2",
     )
     # Gloo writes to standard output as well.
-    lines = [task.communicate(timeout=300)[0].splitlines()[-1] for task in tasks]
+    lines = [task.communicate(timeout=1200)[0].splitlines()[-1] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0]
     assert [*map(json.loads, lines)] == [["0,1", 0, 2, 4], ["2,3", 1, 2, 4]]
 
@@ -236,7 +235,7 @@ def test_two_runs_in_one_step_are_an_error_that_names_the_difference(
     runs = f"{tmp_path}/runs"
     tasks = _slurm_tasks("-m", "sanorm_jax", verb, f"--workdir={runs}/{{}}", *options)
     for task in tasks:
-        line = _error(task.communicate(timeout=300)[1])
+        line = _error(task.communicate(timeout=1200)[1])
         assert task.returncode not in (0, 124)
         assert difference in line
         assert f"--workdir: {runs}/0 in process 0, {runs}/1 in process 1" in line
@@ -245,8 +244,17 @@ def test_two_runs_in_one_step_are_an_error_that_names_the_difference(
 
 @pytest.fixture
 def port():
-    """Return a socket on a port, which stays reserved until it is closed."""
-    with socket.create_server(("", 0)) as taken:
+    """Return a socket on a port, which stays reserved until it is closed.
+
+    The port is below those that the system gives to other programs, so that none has it
+    when the process under test opens it, seconds later.
+    """
+    first = 30_000 + os.getpid() % 2000
+    for number in range(first, first + 700):
+        with contextlib.suppress(OSError):
+            taken = socket.create_server(("", number))
+            break
+    with taken:
         yield taken
 
 
@@ -280,7 +288,7 @@ def test_processes_with_different_data_are_an_error(data_dir, tmp_path, port):
         for index, data in enumerate([data_dir, tmp_path / "other"])
     ]
     for task in tasks:
-        line = _error(task.communicate(timeout=300)[1])
+        line = _error(task.communicate(timeout=1200)[1])
         assert line.startswith("error: config.data_dir: {'source': ")
     assert not run.exists()
 
@@ -307,7 +315,7 @@ except UserError as error:
 def test_missing_processes_are_reported_after_the_timeout(index, port):
     address = _free(port)
     process = _start("-c", _ALONE, address, index, 1, "train")
-    out, stderr = process.communicate(timeout=300)
+    out, stderr = process.communicate(timeout=1200)
     waits, line = stderr.splitlines()
     assert (process.returncode, out) == (1, "")
     assert f"process {index} of 2 waits at {address} for the others" in waits
@@ -325,29 +333,29 @@ def test_missing_processes_are_reported_after_the_timeout(index, port):
         ("evaluate", signal.SIGTERM, -signal.SIGTERM),
     ],
 )
-def test_a_process_that_waits_for_others_obeys_signals(mode, number, code, port):
+def test_waiting_process_responds_to_signals(mode, number, code, port):
     process = _start("-c", _ALONE, _free(port), 0, 300, mode)
     assert "waits at" in process.stderr.readline()
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=300)
+    _, stderr = process.communicate(timeout=1200)
     assert process.returncode == code, stderr
     assert "Traceback" not in stderr
 
 
-def test_a_port_that_is_in_use_is_named(port):
+def test_port_in_use_is_reported(port):
     address = f"localhost:{port.getsockname()[1]}"
     process = _start("-c", _ALONE, address, 0, 300, "train")
-    (line,) = process.communicate(timeout=300)[1].splitlines()
+    (line,) = process.communicate(timeout=1200)[1].splitlines()
     assert line.startswith(f"error: --coordinator_address={address}: port ")
     assert "Address already in use" in line
 
 
 @pytest.mark.parametrize("platform", ["cuda", "unheard_of"])
-def test_an_unavailable_platform_is_one_line(platform, tmp_path):
+def test_unavailable_platform_is_a_one_line_error(platform, tmp_path):
     if platform == "cuda" and cluster.num_gpus():
         pytest.skip("there is a GPU")
     options = ["--config=configs/shapes.py", f"--workdir={tmp_path}"]
     process = _start("-m", "sanorm_jax.main", *options, JAX_PLATFORMS=platform)
-    line = _error(process.communicate(timeout=300)[1])
+    line = _error(process.communicate(timeout=1200)[1])
     assert process.returncode not in (0, 124)
     assert line.startswith(f"error: JAX_PLATFORMS={platform}: ")

@@ -91,7 +91,7 @@ def test_nothing_is_compiled_after_the_first_steps_and_evaluation(
 
 
 @pytest.mark.parametrize("done", [True, False])
-def test_steps_wait_for_data_only_where_devices_are_done(
+def test_waiting_for_data_counts_only_if_devices_are_idle(
     done, data_dir, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(rates, "is_done", lambda scalars: done)
@@ -166,7 +166,7 @@ def folder_of_nobody():
         yield pathlib.Path(name)
 
 
-def test_a_user_without_a_name_keeps_all_programs(folder_of_nobody):
+def test_user_without_a_name_can_use_the_cache(folder_of_nobody):
     imports, work = PROGRAM.split("\n\n", 1)
     # After the imports: that user may not read where Python lies.
     program = f"""{imports}
@@ -205,9 +205,7 @@ def test_the_cache_is_in_the_parent_of_the_workdir(settings, data_dir, tmp_path)
     assert settings().startswith(f"{tmp_path / compilation_cache.FOLDER}/")
 
 
-def test_a_folder_that_is_not_writable_is_one_warning(
-    settings, data_dir, tmp_path, caplog
-):
+def test_unwritable_folder_is_one_warning(settings, data_dir, tmp_path, caplog):
     (tmp_path / compilation_cache.FOLDER).write_text("a file")
     config = tiny.config(data_dir, compilation_cache=True)
     compilation_cache.enable(config, tmp_path / "run")
@@ -217,7 +215,7 @@ def test_a_folder_that_is_not_writable_is_one_warning(
     assert f"{tmp_path / compilation_cache.FOLDER}" in record.getMessage()
 
 
-def test_the_cache_can_be_off_or_elsewhere(settings, data_dir, tmp_path):
+def test_cache_can_be_disabled_or_moved(settings, data_dir, tmp_path):
     compilation_cache.enable(tiny.config(data_dir), tmp_path / "run")
     assert settings() is None
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "elsewhere"))

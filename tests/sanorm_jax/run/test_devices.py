@@ -21,7 +21,7 @@ MODULE = "tests.sanorm_jax.run.eight_devices"
 @pytest.mark.parametrize(
     "names", [SHORT, pytest.param(ALL, marks=pytest.mark.long)], ids=["short", "all"]
 )
-def test_eight_devices_give_the_numbers_of_one(names, data_dir):
+def test_eight_devices_match_one(names, data_dir):
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
     result = subprocess.run(
         [sys.executable, "-m", MODULE, str(data_dir), *names],

@@ -11,8 +11,15 @@ from tests import tiny
 wandb = pytest.importorskip("wandb")
 
 
-def test_scalars_and_figures_are_mirrored_offline(data_dir, tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    """No network, and as much time to start as a busy machine takes."""
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1200")
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "1200")
+
+
+def test_scalars_and_figures_are_written_offline(data_dir, tmp_path, monkeypatch):
     sent = []
     log = wandb.Run.log
     monkeypatch.setattr(
@@ -36,7 +43,6 @@ def test_scalars_and_figures_are_mirrored_offline(data_dir, tmp_path, monkeypatc
 
 
 def test_a_restart_resumes_the_run(data_dir, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
     started = []
     init = wandb.init
     monkeypatch.setattr(
@@ -51,8 +57,7 @@ def test_a_restart_resumes_the_run(data_dir, tmp_path, monkeypatch):
     assert one["config"]["num_slots"] == 4
 
 
-def test_what_cannot_be_sent_does_not_stop_the_run(data_dir, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
+def test_failed_uploads_do_not_stop_the_run(data_dir, tmp_path, monkeypatch):
 
     def fail(self, row):
         raise OSError("no network")
@@ -71,7 +76,7 @@ def test_without_wandb_the_option_is_rejected_at_once(data_dir, tmp_path, monkey
     assert not (tmp_path / "run").exists()
 
 
-def test_wandb_that_does_not_start_is_one_line(data_dir, tmp_path, monkeypatch):
+def test_failed_wandb_start_is_a_one_line_error(data_dir, tmp_path, monkeypatch):
     def fail(**kwargs):
         raise RuntimeError("api_key not configured\nmore")
 

@@ -12,7 +12,7 @@ from tests import tiny
 
 
 @pytest.mark.usefixtures("no_locks")
-def test_without_locks_a_run_begins_with_a_warning(
+def test_run_without_lock_support_starts_with_a_warning(
     tmp_path, caplog, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)

@@ -11,7 +11,10 @@ def study_config(data_dir, **changes) -> ml_collections.ConfigDict:
         {
             "title": "Tiny",
             "base": tiny.config(data_dir, num_train_steps=2).to_dict(),
-            "normalizations": ("weighted_mean", "weighted_sum"),
+            "variants": ("weighted_mean", "weighted_sum"),
+            "mechanisms": {},
+            "merged": {},
+            "merge_thresholds": (0.0, 2.0),
             "seeds": (0,),
             "learning_rates": (),
             "train_settings": {"few": {"max_objects": 6, "num_slots": 4}},

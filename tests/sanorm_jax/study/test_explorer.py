@@ -96,7 +96,7 @@ def test_measures_are_those_of_the_image_and_curves_those_of_the_table(study, re
     assert model["curve"][0] == pytest.approx(row["fg_ari_masks_refined"])
 
 
-def test_keys_choose_scene_normalization_and_slots(tab, report):
+def test_keys_choose_scene_variant_and_slots(tab, report):
     content = _open(tab, report)
     assert tab.run(_VALUES) == _expected(content, 0, 1, 0)
     before = tab.run("document.querySelector('circle').getAttribute('cx')")
@@ -147,7 +147,7 @@ def test_touch_moves_the_slider_and_chooses_a_scene(tab, report):
     assert not tab.errors
 
 
-def test_a_setting_offers_the_normalizations_that_were_trained(tab, study, tmp_path):
+def test_a_setting_offers_the_variants_that_were_trained(tab, study, tmp_path):
     config, created, _ = study
     data = results.Data("random", created[0], config)
     rows = results.collect(config, created, [data])
@@ -159,11 +159,11 @@ def test_a_setting_offers_the_normalizations_that_were_trained(tab, study, tmp_p
     tab.open(html_page.write_report(tmp_path / "report.html", "Page", [section]))
     tab.wait(f"{_SHOWN} === '5'")
     tab.run("document.querySelector('[name$=-setting][value=many]').click()")
-    chosen = "document.querySelector('[name$=-normalization]:checked').value"
+    chosen = "document.querySelector('[name$=-variant]:checked').value"
     tab.wait(f"{chosen} === 'weighted sum'")
-    assert tab.run("document.querySelector('[name$=-normalization]').disabled")
+    assert tab.run("document.querySelector('[name$=-variant]').disabled")
     tab.run("document.querySelector('[name$=-setting][value=few]').click()")
-    tab.wait("!document.querySelector('[name$=-normalization]').disabled")
+    tab.wait("!document.querySelector('[name$=-variant]').disabled")
     assert not tab.errors
 
 
@@ -183,7 +183,7 @@ def test_the_page_loads_nothing(tab, report):
     assert not tab.errors
 
 
-def test_without_scripts_the_pictures_are_there(tab, report):
+def test_page_without_scripts_shows_the_images(tab, report):
     path, _ = report
     tab.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
@@ -197,7 +197,7 @@ def test_without_scripts_the_pictures_are_there(tab, report):
     assert loaded >= path.read_text().count("<figcaption>Held-out images") > 0
 
 
-def test_evaluations_without_label_maps_give_the_rest_of_the_page(study):
+def test_page_works_without_label_maps(study):
     config, created, workdir = study
     lost = created[1].samples_path("random", 3)
     lost.unlink()

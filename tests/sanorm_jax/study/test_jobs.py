@@ -7,7 +7,7 @@ import pytest
 
 from sanorm_jax import evaluate
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.study import jobs
+from sanorm_jax.study import jobs, page, results, thresholds
 from tests.sanorm_jax.study.conftest import study_config
 
 
@@ -32,13 +32,13 @@ def test_all_variants_of_the_first_seed_come_first(data_dir, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"normalizations": ("weighted_mode",)}, "weighted_mode"),
+        ({"variants": ("weighted_mode",)}, "weighted_mode"),
         ({"seeds": ()}, "config.seeds: is empty"),
         ({"train_settings": {"few": {"num_slotz": 3}}}, "few.*num_slotz"),
         ({"train_settings": {"few": {"num_slots": "x"}}}, "few"),
     ],
 )
-def test_what_there_is_not_is_named(changes, message, data_dir, tmp_path):
+def test_unknown_names_are_rejected(changes, message, data_dir, tmp_path):
     config = study_config(data_dir)
     for field, value in changes.items():
         with config.ignore_type():
@@ -48,7 +48,7 @@ def test_what_there_is_not_is_named(changes, message, data_dir, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_table_has_what_an_evaluation_of_the_run_gives(study):
+def test_table_matches_an_evaluation_of_the_run(study):
     _, (job, _), _ = study
     folder = evaluate.evaluate(job.config, job.workdir, num_slots=[5])
     (whole, *_) = json.loads((folder / "results.json").read_text())
@@ -60,7 +60,7 @@ def test_a_table_has_what_an_evaluation_of_the_run_gives(study):
     assert columns["slot_mass_attention"].shape == (whole["num_examples"], 5)
 
 
-def test_only_what_is_missing_is_done_again(study):
+def test_only_missing_jobs_are_repeated(study):
     config, (job, _), _ = study
     assert jobs.is_finished(job, config)
     kept, lost = job.table_path("random", 3), job.table_path("random", 5)
@@ -76,7 +76,7 @@ def test_only_what_is_missing_is_done_again(study):
         np.testing.assert_array_equal(column, content[name])
 
 
-def test_other_settings_of_the_evaluation_ask_for_new_tables(study):
+def test_changed_evaluation_settings_require_new_tables(study):
     config, (job, _), _ = study
     for field, value in (("num_iterations", 3), ("num_slots", (3, 7))):
         changed = config.copy_and_resolve_references()
@@ -84,7 +84,7 @@ def test_other_settings_of_the_evaluation_ask_for_new_tables(study):
         assert not jobs.is_finished(job, changed)
 
 
-def test_samples_go_from_few_objects_to_many(study):
+def test_samples_are_sorted_by_number_of_objects(study):
     _, (job, other), _ = study
     columns, _ = jobs.read_arrays(job.samples_path("random", 5))
     same, _ = jobs.read_arrays(other.samples_path("random", 5))
@@ -100,3 +100,68 @@ def test_times_are_summed(study):
     config, (job, _), _ = study
     seconds = jobs.times(job, config)
     assert seconds["train_s"] > 0 and seconds["evaluate_s"] > 0
+
+
+def test_mechanisms_and_merging_are_variants(data_dir, tmp_path):
+    config = study_config(
+        data_dir,
+        variants=("weighted_mean", "queries"),
+        mechanisms={
+            "queries": {
+                "update_normalization": "layer_norm",
+                "model": {"slot_init": "learned"},
+            }
+        },
+        merged={"merged_mean": "weighted_mean"},
+        merge_thresholds=(2.0,),
+        train_settings={"few": {"max_objects": 6, "num_slots": 5}},
+    )
+    created = jobs.create(config, tmp_path)
+    assert created[1].config.model.slot_init == "learned"
+    assert created[1].config.update_normalization == "layer_norm"
+    assert [jobs.run(job, config) for job in created] == [0, 0]
+    assert all(jobs.is_finished(job, config) for job in created)
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+    page.write(config, created, tmp_path)
+    rows = json.loads((tmp_path / "report" / "results.json").read_text())
+    rows = results.select(rows, method="model")
+    evaluated = {(row["variant"], row["num_slots"]) for row in rows}
+    assert evaluated == {
+        ("weighted_mean", 3),
+        ("weighted_mean", 5),
+        ("merged_mean", 3),
+        ("merged_mean", 5),
+        ("queries", 5),
+    }
+    # A distance of 2 merges all slots, and a single segment has an ARI of 0.
+    merged = results.select(rows, variant="merged_mean")
+    assert all(row["merge_threshold"] == 2 for row in merged)
+    assert all(row["ari_masks_refined"] == pytest.approx(0) for row in merged)
+    apart = results.select(rows, variant="weighted_mean", merge_threshold=0)
+    assert any(abs(row["ari_masks_refined"]) > 1e-3 for row in apart)
+
+
+def test_a_threshold_is_chosen_on_training_images(study, tmp_path):
+    _, (job, _), _ = study
+    arguments = {"num_slots": 5, "num_iterations": 2, "check": lambda: None}
+    path = tmp_path / "thresholds.json"
+    grid = (2.0, 0.01, 0.0)
+    chosen = thresholds.choose(
+        job.config, job.workdir, path, thresholds=grid, **arguments
+    )
+    found = json.loads(path.read_text())
+    assert found["settings"]["split"] == "train"
+    _, ari = found["scores"][0]
+    assert ari == pytest.approx(0)  # a single segment
+    assert chosen == grid[np.argmax(np.mean(found["scores"], axis=1))]
+
+
+def test_queries_need_their_number_of_slots_in_the_evaluation(data_dir, tmp_path):
+    config = study_config(
+        data_dir,
+        variants=("queries",),
+        mechanisms={"queries": {"model": {"slot_init": "learned"}}},
+    )
+    with pytest.raises(UserError, match=r"config\.evaluation\.num_slots: lacks 4"):
+        jobs.create(config, tmp_path)

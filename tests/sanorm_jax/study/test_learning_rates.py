@@ -39,7 +39,7 @@ def test_jobs_are_all_rates_of_all_seeds(jobs):
     assert {job.seed for job in trials} == {0} and len(trials) == 4
 
 
-def test_the_least_training_loss_of_the_first_seed_decides(jobs, monkeypatch):
+def test_lowest_training_loss_of_the_first_seed_selects_the_rate(jobs, monkeypatch):
     losses = {
         _name("weighted_mean", 0, 0.001): 0.5,
         _name("weighted_mean", 0, 0.003): 0.4,
@@ -65,7 +65,7 @@ def test_without_a_grid_all_jobs_are_compared(data_dir, tmp_path):
     assert learning_rates.ruled_out(jobs) == set()
 
 
-def test_the_loss_is_that_of_the_last_quarter(jobs):
+def test_loss_is_averaged_over_the_last_quarter(jobs):
     job = jobs[0]
     job.workdir.mkdir(parents=True)
     with job.config.unlocked():
@@ -77,7 +77,7 @@ def test_the_loss_is_that_of_the_last_quarter(jobs):
     assert learning_rates.training_loss(job) == 7.5
 
 
-def test_a_task_of_an_array_leaves_out_what_is_ruled_out(jobs, monkeypatch, tmp_path):
+def test_array_task_skips_rejected_learning_rates(jobs, monkeypatch, tmp_path):
     losses = {_name("weighted_mean", 0, 0.001): 0.5}
     losses[_name("weighted_mean", 0, 0.003)] = 0.4
     _train(monkeypatch, losses)

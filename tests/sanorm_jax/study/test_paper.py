@@ -37,7 +37,7 @@ def _run_a_job(study, workdir):
     created = jobs.create(study, workdir)
     assert len(created) == 4 * 3 * 2  # normalizations, seeds, training settings
     assert len({job.train_setting for job in created}) == 2
-    job = next(job for job in created if job.normalization == "batch_norm")
+    job = next(job for job in created if job.variant == "batch_norm")
     assert jobs.run(job, study) == 0
     assert jobs.is_finished(job, study)
     assert workdir_lib.read_lines(job.workdir / "metrics.jsonl")[-1]["step"] == 2

@@ -50,7 +50,7 @@ def half_done(data_dir, tmp_path_factory):
     return config, created, workdir
 
 
-def test_the_page_shows_what_is_done_and_counts_the_rest(half_done):
+def test_page_shows_finished_jobs_and_counts_the_others(half_done):
     config, created, workdir = half_done
     text = paper.write(config, created, workdir).read_text()
     assert "Slots find objects" in text and "No run is done yet" in text
@@ -63,7 +63,7 @@ def test_the_page_shows_what_is_done_and_counts_the_rest(half_done):
     assert len(drawn) >= 2
 
 
-def test_the_command_shows_what_was_done_before(half_done, data_dir, tmp_path):
+def test_command_shows_earlier_results(half_done, data_dir, tmp_path):
     _, _, workdir = half_done
     path = tmp_path / "paper_tiny.py"
     path.write_text(_CONFIG.format(data_dir=str(data_dir)))
@@ -88,7 +88,7 @@ def test_the_command_shows_what_was_done_before(half_done, data_dir, tmp_path):
 
 
 @pytest.mark.long
-def test_the_command_does_what_is_left(half_done, data_dir, tmp_path):
+def test_command_runs_the_remaining_jobs(half_done, data_dir, tmp_path):
     _, created, workdir = half_done
     before = created["property_prediction"][0].workdir / "metrics.jsonl"
     age = before.stat().st_mtime_ns

@@ -26,9 +26,7 @@ def test_rows_count_the_images_of_their_range(study, collected):
     _, (job, _), _ = study
     data, rows = collected
     table, _ = jobs.read_arrays(job.table_path("random", 5))
-    mine = results.select(
-        rows, normalization="weighted_mean", num_slots=5, min_objects=2
-    )
+    mine = results.select(rows, variant="weighted_mean", num_slots=5, min_objects=2)
     assert {row["max_objects"] for row in mine} >= {4, 7, 6}
     for row in mine:
         part = (table["num_objects"] >= 2) & (
@@ -42,7 +40,7 @@ def test_rows_count_the_images_of_their_range(study, collected):
     assert least == most == data.num_objects.max()
 
 
-def test_range_of_more_objects_than_trained_is_there(collected):
+def test_range_with_more_objects_than_in_training_is_included(collected):
     data, _ = collected
     most = int(data.num_objects.max())
     assert (2, 6) in data.ranges(6) and (7, most) in data.ranges(6)
@@ -68,7 +66,7 @@ def test_baselines_are_those_of_the_images_in_the_range(study, collected):
 
 def test_summary_is_mean_and_spread_over_seeds():
     place = {"dataset": "d", "num_slots": 7, "min_objects": 1, "max_objects": 6}
-    place |= {"train_setting": "t", "normalization": "n", "resolution": 8}
+    place |= {"train_setting": "t", "variant": "n", "resolution": 8}
     rows = [place | {"num_examples": 4, "seed": s, "m": v} for s, v in ((0, 1), (1, 2))]
     (line,) = results.summarize(rows, ["m"])
     assert line["m_mean"] == 1.5 and line["num_seeds"] == 2
@@ -94,7 +92,7 @@ def test_the_page_and_its_files(study):
     models = results.select(rows, method="model")
     assert len(models) < len(rows)
     cell = results.select(
-        models, normalization="weighted_sum", num_slots=5, min_objects=2, max_objects=6
+        models, variant="weighted_sum", num_slots=5, min_objects=2, max_objects=6
     )[0]
     assert f"<td>{cell['fg_ari_attention_refined']:.3f}</td>" in text
     pictures = {p.name for p in folder.glob("*.png")}
@@ -115,7 +113,7 @@ def test_the_page_and_its_files(study):
     assert record["settings"]["base"]["num_train_steps"] == 2
 
 
-def test_a_job_that_is_not_done_is_named(study, tmp_path):
+def test_unfinished_job_is_listed(study, tmp_path):
     config, created, _ = study
     changed = config.copy_and_resolve_references()
     changed.seeds = (0, 1)
@@ -126,7 +124,7 @@ def test_a_job_that_is_not_done_is_named(study, tmp_path):
         page.write(changed, more[2:], tmp_path)
 
 
-def test_a_measure_that_there_is_not_is_named(study, tmp_path):
+def test_unknown_measure_is_rejected(study, tmp_path):
     config, created, _ = study
     changed = config.copy_and_resolve_references()
     changed.measures = ("fg_ari_masks",)
@@ -142,7 +140,7 @@ def test_the_page_needs_no_data(study):
     assert "constant segmentation" in page.write(config, created, workdir).read_text()
 
 
-def test_tables_of_other_data_are_named(study):
+def test_tables_of_other_data_are_rejected(study):
     config, (job, *_), _ = study
     path = job.baselines_path("random")
     columns, settings = jobs.read_arrays(path)

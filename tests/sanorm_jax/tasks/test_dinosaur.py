@@ -28,7 +28,7 @@ def _loss(config, step):
     return value, scalars, grads
 
 
-def test_equal_shares_cost_more_than_one_slot_that_takes_all():
+def test_equal_shares_cost_more_than_a_single_slot():
     one_token_each = jnp.eye(4)[None]
     one_slot = jnp.zeros((1, 4, 4)).at[:, 0].set(1.0)
     unequal = jnp.array([[[1.0, 1, 1, 0], [0, 0, 0, 1]]])

@@ -95,3 +95,35 @@ def test_merging_all_slots_gives_one_segment(data_dir):
 def test_a_threshold_out_of_range_is_an_error(data_dir):
     with pytest.raises(UserError, match=r"config\.merge_threshold=3\.0: must be"):
         _task(data_dir, "dinosaur", merge_threshold=3.0)
+
+
+def test_a_masked_slot_changes_neither_average_precision_nor_its_loss(
+    data_dir, monkeypatch
+):
+    task, batch = _task(data_dir, "property_prediction")
+    batch = batch("validation", task.evaluation_fields, index=np.arange(4))
+    rng = np.random.default_rng(0)
+    # Each slot predicts an object, some nearer than others; so do those masked below.
+    predictions = np.array(batch["properties"][:, [0, 1, 0, 1]], np.float32)
+    predictions[..., -4:-1] += rng.normal(size=(4, 4, 3)) * 0.1
+    predictions[..., -1] = rng.random((4, 4))
+    out = {
+        "predicted_properties": jnp.asarray(predictions),
+        "attention": jax.nn.softmax(rng.normal(size=(4, 4, 16)), axis=1),
+    }
+    mask = np.arange(4) != np.array([[0], [1], [2], [3]])
+
+    def evaluate(out):
+        monkeypatch.setattr(task, "forward", lambda *_: out)
+        values = task.evaluate({}, batch, None, out["attention"].shape[1], 2)
+        found = task.summarize({k: np.asarray(v) for k, v in values.items()})
+        names = [name for name in found if name.startswith("ap_")]
+        assert len(names) == 5
+        return [*np.asarray(values["huber"]), *(found[name] for name in names)]
+
+    kept = {k: v[mask].reshape(4, 3, *v.shape[2:]) for k, v in out.items()}
+    expected = evaluate(kept)
+    found = evaluate(out | {"slot_mask": jnp.asarray(mask)})
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # Without the mask, the losses and average precision at any distance differ.
+    assert not np.isclose(evaluate(out), expected)[:5].any()

@@ -1,0 +1,1 @@
+"""Published models: writing them from runs, listing them, and evaluating them anew."""

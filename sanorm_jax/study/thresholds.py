@@ -1,0 +1,88 @@
+"""Selection of the threshold of merging, on training images.
+
+The threshold with the highest mean of FG-ARI and ARI of the decoder's masks is used.
+ARI alone prefers little merging, and FG-ARI alone much. The selection is made at the
+largest number of slots that the study evaluates, where merging matters most. It does
+not use the images of the report.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_collections
+
+from sanorm_jax import evaluate, tasks, trained
+from sanorm_jax.core import files
+from sanorm_jax.run.distribution.devices import Devices
+
+MEASURES = ("fg_ari_masks_refined", "ari_masks_refined")
+SPLIT = "train"
+NUM_EXAMPLES = 240
+
+
+def choose(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    path: pathlib.Path,
+    *,
+    thresholds: Sequence[float],
+    num_slots: int,
+    num_iterations: int,
+    check: Callable[[], None],
+) -> float:
+    """Return the threshold for a run, and write the scores of all thresholds.
+
+    Args:
+      config: Config of the run.
+      workdir: Folder of the run.
+      path: JSON file of the scores; with the same settings, it is read instead.
+      thresholds: Cosine distances to choose from.
+      num_slots: Number of slots to merge.
+      num_iterations: Number of iterations of Slot Attention.
+      check: Function called between batches; may raise to stop.
+    """
+    settings: dict[str, Any] = {
+        "measures": list(MEASURES),
+        "split": SPLIT,
+        "num_examples": NUM_EXAMPLES,
+        "step": config.num_train_steps,
+        "thresholds": list(thresholds),
+        "num_slots": num_slots,
+        "num_iterations": num_iterations,
+    }
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found["settings"] == settings:
+            return found["chosen"]
+    scores = []
+    for threshold in thresholds:
+        changed = ml_collections.ConfigDict(config.to_dict())
+        changed.merge_threshold = threshold
+        changed.evaluation_min_objects = config.min_objects
+        changed.evaluation_max_objects = config.max_objects
+        changed.num_validation_examples = NUM_EXAMPLES
+        changed.init_from = ""
+        run = trained.open_run(
+            workdir,
+            config.num_train_steps,
+            config=changed,
+            dataset=tasks.open_dataset(changed),
+        )
+        devices = Devices(changed.parallelism)
+        table = evaluate.Evaluator(run.task, devices).run(
+            devices.put_state(run.variables),
+            SPLIT,
+            num_slots=num_slots,
+            num_iterations=num_iterations,
+            check=check,
+        )
+        columns = table.columns()
+        scores.append([float(columns[name].mean()) for name in MEASURES])
+    means = [sum(values) / len(values) for values in scores]
+    chosen = thresholds[means.index(max(means))]
+    content = {"settings": settings, "scores": scores, "chosen": chosen}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, files.to_json(content))
+    return chosen
