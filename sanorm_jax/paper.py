@@ -24,10 +24,12 @@ def _run(paper, workdir: pathlib.Path, report_only: bool) -> int:
     jobs = {}
     for name, study in paper.studies.items():
         jobs[name] = jobs_lib.create(study, workdir / name)
+    for name, study in () if report_only else paper.studies.items():
+        session.record(study, workdir / name)
+        session.check_data(study, jobs[name])
     codes, path = [0], None
     for name, study in () if report_only else paper.studies.items():
         logging.info("study %s: %s", name, study.title)
-        session.record(study, workdir / name)
         codes.append(session.run(study, jobs[name], workdir / name))
         stopped = codes[-1] == preemption.EXIT_CODE
         if not stopped and any(jobs_lib.is_finished(j, study) for j in jobs[name]):

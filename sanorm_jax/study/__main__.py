@@ -74,6 +74,7 @@ def _run() -> int:
         jax.config.update("jax_platforms", "cpu")
         sys.stdout.write(f"{page.write(study, jobs, workdir)}\n")
         return 0
+    session.check_data(study, jobs)
     code = session.run(study, jobs, workdir)
     if code != preemption.EXIT_CODE:
         sys.stdout.write(f"{page.write(study, jobs, workdir)}\n")
@@ -81,4 +82,4 @@ def _run() -> int:
 
 
 if __name__ == "__main__":
-    options.run(_run, _CONFIG)
+    options.run(_run, _CONFIG, kind="a study")

@@ -158,7 +158,7 @@ def last_words(job: Job) -> str:
     lines = path.read_text(errors="replace").split("\n") if path.exists() else []
     lines = [line for line in lines if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["no message"])[-1]
+    return (errors or lines or ["no message"])[-1].removeprefix("error: ")
 
 
 class _Session:

@@ -8,6 +8,7 @@ import jax
 import ml_collections
 from absl import logging
 
+from sanorm_jax import tasks
 from sanorm_jax.core import files
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.run.distribution import preemption
@@ -33,6 +34,24 @@ def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
         raise UserError(
             f"--workdir={workdir}: not writable ({error.strerror}); choose another"
         ) from None
+
+
+def check_data(study: ml_collections.ConfigDict, jobs: Sequence[Job]):
+    """Raise `UserError` if the data of unfinished jobs are missing."""
+    ruled_out = learning_rates.ruled_out(jobs)
+    unfinished = [
+        job
+        for job in jobs
+        if job.name not in ruled_out and not jobs_lib.is_finished(job, study)
+    ]
+    if not unfinished:
+        return
+    configs = {job.config.dataset: job.config for job in unfinished}
+    for name in study.evaluation.datasets:
+        config = jobs_lib.evaluation_config(study.base, name, study)
+        configs.setdefault(config.dataset, config)
+    for config in configs.values():
+        tasks.open_dataset(config)
 
 
 def run(

@@ -150,7 +150,7 @@ def test_a_band_is_of_the_same_features(recorded):
         run = recorded / run
         write_run(run, seed=3)
         features = {"input_size": 224, "projection": {"components": components}}
-        run_data.note(run, 128, features)
+        run_data.write(run, 128, features)
     content = json.loads((bands.FOLDER / "mine.json").read_text())
     content["settings"] |= bands._settings(recorded / "run")
     (bands.FOLDER / "mine.json").write_text(json.dumps(content))
@@ -231,7 +231,7 @@ def test_every_shipped_band_is_of_a_shipped_config():
     study = study_tabletop.get_config()
     configs = {"shapes": [shapes.get_config()], "tabletop": [tabletop.get_config()]}
     configs["study_tabletop"] = []
-    for name in study.normalizations:
+    for name in study.variants:
         config = study.base.copy_and_resolve_references()
         config.update({"update_normalization": name})
         config.update(study.train_settings.objects_3_6)

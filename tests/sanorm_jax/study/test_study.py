@@ -60,6 +60,18 @@ def test_failed_job_is_reported_and_others_continue(command, tmp_path):
     assert (done / "study" / "random_slots_5.npz").exists()
 
 
+def test_missing_data_and_other_configs_are_reported_before_the_jobs(command, tmp_path):
+    for arguments, words in (
+        (["--config.base.dataset=absent"], "absent: not a store"),
+        (["--config=configs/shapes.py"], "describes an experiment, not a study"),
+    ):
+        result = _run(command(*arguments))
+        assert result.returncode == 2
+        (line,) = [x for x in result.stderr.splitlines() if x.startswith("error: ")]
+        assert words in line
+        assert not (tmp_path / "study" / "runs").exists()
+
+
 @pytest.mark.long
 def test_jobs_stop_with_the_study_and_it_resumes(command, data_dir, tmp_path):
     workdir = tmp_path / "study"
