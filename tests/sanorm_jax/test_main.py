@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import os
 import subprocess
 import sys
 
@@ -152,3 +153,31 @@ def test_restarting_on_exit_code_124_completes_the_run(data_dir, tmp_path):
         _run(*arguments, f"--config.time_limit_h={limit}") for limit in (1e-6, 0.0, 0.0)
     ]
     assert [start.returncode for start in starts] == [124, 0, 0]
+
+
+@pytest.mark.parametrize("script", [["-m", "sanorm_jax.main"], ["sanorm_jax/main.py"]])
+def test_files_of_the_user_do_not_shadow_modules(script, tmp_path):
+    for name in ("configs", "core", "data", "evaluate", "main", "tasks", "train"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('shadowed')\n")
+    *option, module = script
+    if not option:
+        module = str(commands.ROOT / module)
+    done = subprocess.run(
+        [
+            sys.executable,
+            *option,
+            module,
+            f"--config={commands.ROOT / 'configs/shapes.py'}",
+            "--config.data_dir=absent",
+            "--workdir=run",
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(commands.ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "shadowed" not in done.stderr
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+    assert "absent" in line
