@@ -2,15 +2,18 @@
 
 import json
 import math
+import pathlib
 import random
 import shutil
 
 import pytest
 
+from sanorm_jax.configs import shapes, study_slot_count, study_tabletop, tabletop
 from sanorm_jax.core import files, run_data
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.report import bands, run_report, status
 from sanorm_jax.run.folder import workdir, writers
+from sanorm_jax.study import jobs
 from tests import tiny
 
 SCORE = "default/fg_ari_masks_refined"
@@ -226,18 +229,16 @@ def test_the_limits_are_widened_by_their_range_and_at_least_by_a_minimum():
 
 
 def test_every_shipped_band_is_of_a_shipped_config():
-    from sanorm_jax.configs import shapes, study_tabletop, tabletop
-
-    study = study_tabletop.get_config()
     configs = {"shapes": [shapes.get_config()], "tabletop": [tabletop.get_config()]}
-    configs["study_tabletop"] = []
-    for name in study.variants:
-        config = study.base.copy_and_resolve_references()
-        config.update({"update_normalization": name})
-        config.update(study.train_settings.objects_3_6)
-        configs["study_tabletop"].append(config)
+    for study in (study_tabletop, study_slot_count):
+        configs[study.__name__.split(".")[-1]] = [
+            job.config
+            for job in jobs.create(study.get_config(), pathlib.Path())
+            if job.seed == 0 and job.learning_rate in (None, 2.5e-3)
+        ]
     recorded = bands._read()
     assert {path.stat().st_size < 50_000 for path in bands.FOLDER.iterdir()} == {True}
+    assert {band.name for band in recorded} == configs.keys()
     for name, wanted in configs.items():
         settings = [
             {k: v for k, v in band.settings.items() if not k.startswith("data.")}
