@@ -3,6 +3,7 @@
 The model goes to the folder of published models in the package, or to `--output`.
 """
 
+import pathlib
 import re
 
 from absl import flags, logging
@@ -14,7 +15,10 @@ _NAME = flags.DEFINE_string(
     "name", None, "Name of the model, such as shapes/batch_norm.", required=True
 )
 _CONFIG_FILE = flags.DEFINE_string(
-    "config_file", None, "Config file of the run, for the card.", required=True
+    "config_file",
+    None,
+    "Config of the run, such as configs/shapes.py, for the card.",
+    required=True,
 )
 _LICENSE = flags.DEFINE_string(
     "license", None, "License of the training data, for the card.", required=True
@@ -27,7 +31,7 @@ _OUTPUT = commands.define_path(
 )
 
 
-def _publish(workdir: str):
+def _publish(workdir: pathlib.Path):
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", _NAME.value):
         raise UserError(
             f"--name={_NAME.value}: is not DATA/MODEL; choose one like "
@@ -37,7 +41,7 @@ def _publish(workdir: str):
 
     folder = (_OUTPUT.value or published.FOLDER) / _NAME.value
     publish.publish(
-        commands.expand(workdir),
+        workdir,
         folder,
         config_file=_CONFIG_FILE.value,
         license=_LICENSE.value,

@@ -69,7 +69,10 @@ _OF_PATHS = re.compile(
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     path = tmp_path_factory.mktemp("home")
-    (path / "mine.py").write_text("def get_config():\n    return 'found'\n")
+    (path / "mine.py").write_text(
+        "import ml_collections\n\ndef get_config():\n"
+        "    return ml_collections.ConfigDict({'found': True})\n"
+    )
     return path
 
 
@@ -97,7 +100,7 @@ def test_all_verbs_are_among_the_commands():
 def test_every_path_may_be_in_the_home_folder(module, options, home):
     for name, (text, value) in options[module].items():
         if name == "config":
-            assert value == "found"
+            assert value.strip() == "found: true"
         elif _OF_PATHS.search(f"{name}: {text}"):
             assert value == str(home / "mine.py"), f"{module} --{name}"
 
