@@ -86,9 +86,9 @@ def create(
 
 
 def with_label_maps(study: ml_collections.ConfigDict, jobs: Sequence[Job]) -> list[Job]:
-    """Return the jobs of the first seed with any number of slots.
+    """Return the jobs of the first seed that allow all numbers of slots.
 
-    None is returned if one of them lacks its label maps.
+    The list is empty if one of them lacks label maps.
     """
     first = [
         job

@@ -278,11 +278,10 @@ def _missing_samples(job: Job, study, label_maps=True) -> list[tuple[str, int]]:
     if label_maps and job.seed == min(study.seeds):
         expected["label_maps"] = True
         slots.update(study.evaluation.num_slots)
-    slots.intersection_update(evaluated_slots(job, study))
     return [
         (name, num_slots)
         for name in study.evaluation.datasets
-        for num_slots in sorted(slots)
+        for num_slots in sorted(filter(job.allows, slots))
         if not _is_made(
             job.samples_path(name, num_slots), _expected(job, name, study) | expected
         )

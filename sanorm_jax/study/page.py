@@ -329,11 +329,9 @@ def add_samples(page, study, jobs, data, name, where):
     """
     seed = min(job.seed for job in jobs)
     for k in study.evaluation.sample_slots if study.evaluation.num_samples else ():
-        shown = [
-            job
-            for job in jobs
-            if job.seed == seed and k in jobs_lib.evaluated_slots(job, study)
-        ]
+        shown = [job for job in jobs if job.seed == seed and job.allows(k)]
+        if not shown:
+            continue
         figure, caption = charts.samples(shown, data, k)
         page.figure(
             charts.titled(f"The same images with {k} slots", where),

@@ -115,6 +115,7 @@ def test_mechanisms_and_merging_are_variants(data_dir, tmp_path):
         merged={"merged_mean": "weighted_mean"},
         merge_thresholds=(2.0,),
         train_settings={"few": {"max_objects": 6, "num_slots": 5}},
+        evaluation={"sample_slots": (4, 5)},  # 4 is not in `num_slots`
     )
     created = jobs.create(config, tmp_path)
     assert created[1].config.model.slot_init == "learned"
@@ -122,8 +123,11 @@ def test_mechanisms_and_merging_are_variants(data_dir, tmp_path):
     assert [jobs.run(job, config) for job in created] == [0, 0]
     assert all(jobs.is_finished(job, config) for job in created)
     assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert created[0].samples_path("random", 4).exists()
+    assert not created[1].samples_path("random", 4).exists()
 
     page.write(config, created, tmp_path)
+    assert (tmp_path / "report" / "samples_slots_4_few_random.png").exists()
     rows = json.loads((tmp_path / "report" / "results.json").read_text())
     rows = results.select(rows, method="model")
     evaluated = {(row["variant"], row["num_slots"]) for row in rows}
