@@ -56,23 +56,24 @@ def choose(
         found = json.loads(path.read_text())
         if found["settings"] == settings:
             return found["chosen"]
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.evaluation_min_objects = config.min_objects
+    config.evaluation_max_objects = config.max_objects
+    config.num_validation_examples = NUM_EXAMPLES
+    config.init_from = ""
+    dataset = tasks.open_dataset(config)
+    run = trained.open_run(
+        workdir, config.num_train_steps, config=config, dataset=dataset
+    )
+    devices = Devices(config.parallelism)
+    variables = devices.put_state(run.variables)
     scores = []
     for threshold in thresholds:
-        changed = ml_collections.ConfigDict(config.to_dict())
-        changed.merge_threshold = threshold
-        changed.evaluation_min_objects = config.min_objects
-        changed.evaluation_max_objects = config.max_objects
-        changed.num_validation_examples = NUM_EXAMPLES
-        changed.init_from = ""
-        run = trained.open_run(
-            workdir,
-            config.num_train_steps,
-            config=changed,
-            dataset=tasks.open_dataset(changed),
-        )
-        devices = Devices(changed.parallelism)
-        table = evaluate.Evaluator(run.task, devices).run(
-            devices.put_state(run.variables),
+        config.merge_threshold = threshold
+        # The task reads the threshold while it is traced, so each needs its own.
+        task = tasks.create(config.copy_and_resolve_references(), dataset)
+        table = evaluate.Evaluator(task, devices).run(
+            variables,
             SPLIT,
             num_slots=num_slots,
             num_iterations=num_iterations,
