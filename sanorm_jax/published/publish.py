@@ -132,12 +132,7 @@ def _last_evaluation(
     if not training_run.is_finished(workdir, own):
         raise UserError(f"{workdir}: is not finished; resume its training first")
     line = workdir_lib.read_lines(workdir / writers.METRICS_FILE)[-1]
-    prefix = f"{name}/"
-    return {
-        key.removeprefix(prefix): value
-        for key, value in line.items()
-        if key.startswith(prefix)
-    }
+    return writers.evaluation(line, name)
 
 
 def _summary(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:

@@ -104,9 +104,10 @@ def compare(workdir: pathlib.Path) -> Comparison:
     band = max(same, key=lambda band: band.runs)
     curves = _course(lines, band.windows)
     parts: dict[str, list[str]] = {}
+    labels = _labels(band.limits)
     for measure, limits in band.limits.items():
         verdict = _verdict(curves.get(measure, {}), limits)
-        parts.setdefault(verdict, []).append(_labels(band.limits)[measure])
+        parts.setdefault(verdict, []).append(labels[measure])
     text = "; ".join(f"{', '.join(names)} {part}" for part, names in parts.items())
     text = f"compared with {band.runs} runs of {band.name}: {text}"
     if not all(part.startswith((_WITHIN, _NOT_YET)) for part in parts):
@@ -211,32 +212,18 @@ def _course(lines: Iterable[Mapping[str, Any]], windows: Windows) -> dict[str, C
         logged: dict[int, list[float]] = {}
         for line in training:
             end = -(-line["step"] // windows.steps) * windows.steps
-            logged.setdefault(end, []).append(_number(line.get(measure)))
+            logged.setdefault(end, []).append(writers.number(line.get(measure)))
         curves[measure] = {
             end: math.nan if any(map(math.isnan, values)) else statistics.median(values)
             for end, values in logged.items()
             if end <= last and len(values) >= windows.values
         }
     for line in lines:
-        values = evaluation(line, EVALUATION)
+        values = writers.evaluation(line, EVALUATION)
         first: Mapping[str, str] = next(iter(measures.groups(values).values()), {})
         for measure in first.values():
             curves.setdefault(measure, {})[line["step"]] = values[measure]
     return curves
-
-
-def evaluation(line: Mapping[str, Any], setting: str) -> dict[str, float]:
-    """Return the values of one named evaluation in a line of `metrics.jsonl`."""
-    prefix = f"{setting}/"
-    return {
-        name.removeprefix(prefix): _number(value)
-        for name, value in line.items()
-        if name.startswith(prefix)
-    }
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _labels(names: Iterable[str]) -> dict[str, str]:

@@ -282,7 +282,7 @@ def _training_scores(
     panels: dict[str, dict[str, dict[int, list[float]]]] = {}
     behind: dict[str, bands.Limits] = {}
     for line in workdir_lib.read_lines(workdir / writers.METRICS_FILE):
-        values = bands.evaluation(line, setting)
+        values = writers.evaluation(line, setting)
         for place, kinds in measures.groups(values).items():
             for kind, measure in kinds.items():
                 points = panels.setdefault(kind, {}).setdefault(place, {})

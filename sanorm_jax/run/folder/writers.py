@@ -6,8 +6,10 @@ measurements. All others are reproducible.
 """
 
 import json
+import math
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -99,6 +101,21 @@ class Writer:
             write(*args)
         except (OSError, errors.OpError) as error:
             logging.error("not written to TensorBoard: %s", error)
+
+
+def number(value: float | None) -> float:
+    """Return a value of `metrics.jsonl`, where None stands for NaN and infinity."""
+    return math.nan if value is None else value
+
+
+def evaluation(line: Mapping[str, Any], setting: str) -> dict[str, float]:
+    """Return the values of one named evaluation in a line of `metrics.jsonl`."""
+    prefix = f"{setting}/"
+    return {
+        name.removeprefix(prefix): number(value)
+        for name, value in line.items()
+        if name.startswith(prefix)
+    }
 
 
 def truncate(workdir: pathlib.Path, step: int):
