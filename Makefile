@@ -35,6 +35,12 @@ define train_and_show
 endef
 RUN = experiments/$@
 
+# Run the study CONFIG in the folder RUN.
+define run_study
+	$(BIN)/python -m sanorm_jax.study --config=configs/$(CONFIG).py \
+		--workdir=$(RUN) --config.base.data_dir=$(DATA_DIR)
+endef
+
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[extract]"
@@ -66,9 +72,10 @@ demo: GRID := --num_slots=7,11,15,20 --max_objects=6,10
 demo: shapes
 	$(train_and_show)
 
+study: CONFIG := study_shapes
+study: RUN := $(STUDY_WORKDIR)
 study: shapes
-	$(BIN)/python -m sanorm_jax.study --config=configs/study_shapes.py \
-		--workdir=$(STUDY_WORKDIR) --config.base.data_dir=$(DATA_DIR)
+	$(run_study)
 
 # Scenes of 1 to 6 objects and their features, for property prediction.
 scenes: weights
@@ -109,13 +116,13 @@ tabletop: GRID := --num_slots=7,11,15,20 --max_objects=6,10
 tabletop: scanned
 	$(train_and_show)
 
+study_tabletop: CONFIG := study_tabletop
 study_tabletop: scanned
-	$(BIN)/python -m sanorm_jax.study --config=configs/study_tabletop.py \
-		--workdir=$(RUN) --config.base.data_dir=$(DATA_DIR)
+	$(run_study)
 
+slot_count: CONFIG := study_slot_count
 slot_count: scanned
-	$(BIN)/python -m sanorm_jax.study --config=configs/study_slot_count.py \
-		--workdir=$(RUN) --config.base.data_dir=$(DATA_DIR)
+	$(run_study)
 
 tetrominoes: $(VENV)/.run
 	$(BIN)/python -m data.prepare --dataset=blocks --data_dir=$(DATA_DIR) \
