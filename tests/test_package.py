@@ -5,7 +5,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 
 import pytest
@@ -84,8 +83,7 @@ def test_the_wheel_holds_every_module_within_one_package(wheel):
 def test_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):
     (tmp_path / "sdist").mkdir()
     archive = _build(source, "sdist", tmp_path / "sdist")
-    with tarfile.open(archive) as file:
-        file.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(archive, tmp_path)
     (unpacked,) = tmp_path.glob("sanorm_jax-*")
     (tmp_path / "wheel").mkdir()
     again = _build(unpacked, "wheel", tmp_path / "wheel")
