@@ -1,4 +1,4 @@
-"""Pages in a real browser: headless Chromium, driven by its DevTools protocol."""
+"""A real browser for tests: headless Chromium, driven by the DevTools protocol."""
 
 import contextlib
 import itertools
@@ -31,7 +31,7 @@ class Browser:
     """One tab of a browser, created by `start`.
 
     Attributes:
-      requests: Addresses that the tab asked for, without data URLs.
+      requests: URLs that the tab requested, without data URLs.
       errors: Exceptions of scripts and violations of the content security policy.
     """
 
@@ -83,7 +83,7 @@ class Browser:
         )
 
     def run(self, script: str) -> Any:
-        """Return the value of an expression, of a promise what it resolves to."""
+        """Return the value of an expression or of the promise that it returns."""
         answer = self.call(
             "Runtime.evaluate",
             expression=script,
@@ -101,7 +101,7 @@ class Browser:
         }})""")
 
     def press(self, key: str):
-        """Press and release a key, by its name in the DOM: `Tab`, `ArrowRight`."""
+        """Press and release a key, named as in the DOM: `Tab`, `ArrowRight`."""
         codes = {"Tab": 9, "End": 35, "Home": 36}
         codes |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
         for kind in ("keyDown", "keyUp"):
@@ -114,7 +114,7 @@ class Browser:
             )
 
     def tap(self, selector: str, at: float = 0.5):
-        """Touch the first element of a selector, at a share of its width."""
+        """Tap the first element that matches a selector, at a fraction of its width."""
         x, y = self.run(f"""(() => {{
             const element = document.querySelector({json.dumps(selector)});
             element.scrollIntoView({{block: "center", behavior: "instant"}});
@@ -126,7 +126,7 @@ class Browser:
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def close(self):
-        """Close the browser with all its processes."""
+        """Close the browser and all its processes."""
         self._session = ""
         self.call("Browser.close")
 
@@ -134,7 +134,7 @@ class Browser:
         while b"\0" not in self._received:
             ready, _, _ = select.select([self._read], [], [], _TIMEOUT_S)
             part = os.read(self._read, 2**20) if ready else b""
-            assert part, "the browser does not answer"
+            assert part, "the browser does not respond"
             self._received += part
         line, _, self._received = self._received.partition(b"\0")
         event = json.loads(line)
@@ -154,11 +154,11 @@ class Browser:
 
 @contextlib.contextmanager
 def start(profile: pathlib.Path) -> Iterator[Browser]:
-    """Start a browser with a new profile; skip the test if there is none."""
+    """Start a browser with a new profile; skip the test if no browser is installed."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if not program:
-        pytest.skip("no chromium on this machine")
-    # It reads commands from file 3 and writes answers to file 4.
+        pytest.skip("needs chromium or google-chrome")
+    # The browser reads commands from file descriptor 3 and writes answers to 4.
     commands, write = os.pipe()
     read, answers = os.pipe()
     command = [program, *_OPTIONS, f"--user-data-dir={profile}"]

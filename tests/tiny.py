@@ -1,4 +1,4 @@
-"""Experiments small enough to train within a test."""
+"""Configs of runs that are small enough to train in a test."""
 
 import importlib
 import pathlib
@@ -13,12 +13,12 @@ SPLITS = {"train": 40, "validation": 10}
 def config(
     data_dir: pathlib.Path, name: str = "dinosaur", /, **changes
 ) -> ml_collections.ConfigDict:
-    """Return the shipped config of a task, cut down to random 16-pixel images.
+    """Return the config of a task, scaled down to random images of 16 x 16 pixels.
 
     Args:
-      data_dir: folder of `stores.random_dataset`.
-      name: of the config, which is that of its task.
-      **changes: values by field, `optimizer__name` for `optimizer.name`.
+      data_dir: Folder of `stores.random_dataset`.
+      name: Name of the config, which is also the name of its task.
+      **changes: Values by field, such as `optimizer__name` for `optimizer.name`.
     """
     result = importlib.import_module(f"sanorm_jax.configs.{name}").get_config()
     result.update(
@@ -50,10 +50,10 @@ def config(
     result.evaluations = {"default": {"num_slots": 5, "num_iterations": 2}}
     for field, value in changes.items():
         *path, last = field.split("__")
-        place = result
+        section = result
         for part in path:
-            place = place[part]
-        place[last] = value
+            section = section[part]
+        section[last] = value
     return result.lock()
 
 

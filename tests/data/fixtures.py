@@ -1,6 +1,7 @@
-"""Small files in the true formats of the published datasets.
+"""Small files in the formats of the published datasets.
 
-All features, types and shapes are the originals'; only the counts are small.
+Features, types and shapes are the same as in the original files. Only the number of
+examples is smaller.
 """
 
 import json
@@ -15,7 +16,7 @@ COLORS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
 
 
 def _bytes(array: np.ndarray) -> tf.train.Feature:
-    # Published so: each byte is a string of its own.
+    # As published: each byte is a separate string.
     values = [bytes([value]) for value in array.astype(np.uint8).ravel()]
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
 
@@ -52,7 +53,7 @@ def _masks(rng, entities: int, count: int, height: int, width: int) -> np.ndarra
 
 
 def clevr_scene(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
-    """Return the values of a scene of CLEVR with masks with `count` objects."""
+    """Return the values of a CLEVR-with-masks scene with `count` objects."""
     real = (np.arange(11) > 0) & (np.arange(11) <= count)
     values = {
         "image": rng.integers(0, 256, (240, 320, 3), np.uint8),
@@ -64,12 +65,12 @@ def clevr_scene(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
     }
     values |= {axis: rng.uniform(-3, 3, 11) * real for axis in "xy"}
     kinds = (("size", 2), ("material", 2), ("shape", 3), ("color", 8))
-    # Codes from 1 on; 0 is the background and what fills up.
+    # Codes start at 1; 0 is the background or padding.
     return values | {n: rng.integers(1, m + 1, 11) * real for n, m in kinds}
 
 
 def write_scenes(path: pathlib.Path, scenes: list[dict], repeats: int = 1):
-    """Write scenes of CLEVR with masks."""
+    """Write a file of CLEVR with masks."""
     as_bytes = ("image", "mask", "size", "material", "shape", "color")
     features = [
         {n: (_bytes if n in as_bytes else _floats)(v) for n, v in scene.items()}
@@ -81,7 +82,7 @@ def write_scenes(path: pathlib.Path, scenes: list[dict], repeats: int = 1):
 def write_clevr_with_masks(
     path: pathlib.Path, counts: list[int]
 ) -> list[dict[str, np.ndarray]]:
-    """Write scenes with so many objects; returns their values."""
+    """Write one scene for each number of objects and return their values."""
     rng = np.random.default_rng(0)
     scenes = [clevr_scene(rng, count) for count in counts]
     write_scenes(path, scenes)
@@ -89,7 +90,7 @@ def write_clevr_with_masks(
 
 
 def write_tetrominoes(path: pathlib.Path, count: int) -> list[dict[str, np.ndarray]]:
-    """Write images of three tetrominoes; returns their values."""
+    """Write images of three tetrominoes and return their values."""
     rng = np.random.default_rng(0)
     rgb = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]])
     real = np.arange(4) > 0
@@ -150,10 +151,12 @@ def _scene(rng, split: str, index: int) -> dict:
 
 
 def write_clevr(root: pathlib.Path, counts: dict[str, int]) -> dict[str, list[dict]]:
-    """Write the folder CLEVR_v1.0 with images of 480 x 320; test has no scenes.
+    """Write the folder CLEVR_v1.0 with images of 480 x 320 pixels.
+
+    The split `test` has no scenes, as published.
 
     Returns:
-      the scenes by published split.
+      The scenes by split.
     """
     rng = np.random.default_rng(0)
     (root / "scenes").mkdir(parents=True)
@@ -164,7 +167,7 @@ def write_clevr(root: pathlib.Path, counts: dict[str, int]) -> dict[str, list[di
         (root / "images" / split).mkdir(parents=True)
         scenes[split] = [_scene(rng, split, index) for index in range(count)]
         for scene in scenes[split]:
-            # Smooth and with an alpha channel, as Blender wrote them.
+            # Smooth and with an alpha channel, as rendered by Blender.
             small = rng.integers(0, 256, (8, 12, 4), np.uint8)
             small[..., 3] = 255
             image = Image.fromarray(small).resize((480, 320), Image.Resampling.BICUBIC)
@@ -183,7 +186,7 @@ def write_clevr(root: pathlib.Path, counts: dict[str, int]) -> dict[str, list[di
 
 
 def zip_folder(root: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
-    """Packs a folder as published: all names begin with the folder's, stored."""
+    """Zip a folder as published: uncompressed, with the folder in all names."""
     with zipfile.ZipFile(path, "w") as archive:
         for file in [root, *sorted(root.rglob("*"))]:
             archive.write(file, file.relative_to(root.parent))

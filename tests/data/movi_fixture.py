@@ -1,7 +1,7 @@
-"""MOVi-C, D and E written by tfds as the published builders write them.
+"""MOVi-C, D and E, written by tfds in the format of the published builders.
 
-All features, types and shapes of the 128 x 128 variant are the originals'; only the
-numbers of videos are small.
+Features, types and shapes are those of the published 128 x 128 variant. Only the number
+of videos is smaller.
 """
 
 import pathlib
@@ -132,7 +132,7 @@ def video(split: str, number: int, max_objects: int, is_dynamic: bool) -> dict:
     count = int(rng.integers(max(1, max_objects - 3), max_objects + 1))
 
     def layer(channels, dtype, high):
-        # Blocks of 8 pixels: noise of single pixels would not compress.
+        # Blocks of 8 x 8 pixels, because noise in single pixels would not compress.
         small = rng.integers(0, high, (_S, _H // 8, _H // 8, channels))
         return small.repeat(8, 1).repeat(8, 2).astype(dtype)
 
@@ -181,7 +181,7 @@ def video(split: str, number: int, max_objects: int, is_dynamic: bool) -> dict:
 class _Movi(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="128x128")]  # noqa: RUF012
-    # Nothing is downloaded; to look for checksums takes a package tfds does not need.
+    # Nothing is downloaded. Looking up checksums would need another package.
     url_infos = {}  # noqa: RUF012
     max_objects, is_dynamic = 10, False
 
@@ -216,7 +216,7 @@ BUILDERS = {"movi_c": MoviC, "movi_d": MoviD, "movi_e": MoviE}
 
 
 def write(data_dir: pathlib.Path, dataset: str) -> pathlib.Path:
-    """Write a builder's folder with two record files a split."""
+    """Write a builder's folder with two record files per split."""
     builder = BUILDERS[dataset](data_dir=data_dir, config="128x128")
     config = tfds.download.DownloadConfig(num_shards=2)
     tfds.disable_progress_bar()

@@ -1,7 +1,7 @@
-"""COCO and VOC in their true formats, few and small; labels by hand beside them.
+"""Small COCO and VOC datasets in the published formats, with their expected labels.
 
-Objects are axis-aligned boxes (top, left, bottom, right), so that the expected labels
-need no reader of the formats.
+Objects are axis-aligned boxes (top, left, bottom, right). The expected labels therefore
+do not depend on a reader of the formats.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import scipy.io
 from PIL import Image
 from pycocotools import mask as masks
 
-# As published: 80 classes with ids up to 90.
+# As published: 80 classes with IDs up to 90.
 GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 IDS = [number for number in range(1, 91) if number not in GAPS]
 Box = tuple[int, int, int, int]
@@ -22,18 +22,19 @@ ORIENTATION = 0x0112
 
 @dataclasses.dataclass
 class Photo:
-    """An image of COCO and what is annotated in it.
+    """A COCO image and its annotations.
 
     Attributes:
-      height: rows as annotated.
-      width: columns as annotated.
-      boxes: of the objects, with category ids.
-      kinds: how each is written: `polygon`, `polygons` (two halves), `runs`
+      height: Number of rows as annotated.
+      width: Number of columns as annotated.
+      boxes: Boxes of the objects, with category IDs.
+      kinds: Format of each object's mask: `polygon`, `polygons` (two halves), `runs`
         (uncompressed) or `compressed`.
-      crowd: box of a crowd region.
-      grey: written as a grey image.
+      crowd: Box of a crowd region.
+      gray: Whether the file is grayscale.
       orientation: EXIF tag, 1 to 8.
-      turned: the pixels are stored as the tag says, the annotations are of the upright.
+      turned: Whether pixels are stored rotated, as given by the tag, while annotations
+        refer to the upright image.
     """
 
     height: int
@@ -41,7 +42,7 @@ class Photo:
     boxes: list[tuple[Box, int]] = dataclasses.field(default_factory=list)
     kinds: tuple[str, ...] = ()
     crowd: Box | None = None
-    grey: bool = False
+    gray: bool = False
     orientation: int = 1
     turned: bool = False
 
@@ -50,10 +51,10 @@ TRAIN = [
     Photo(60, 80, [((5, 15, 30, 40), 1), ((20, 30, 50, 60), 90)], ("polygon",) * 2),
     Photo(60, 80, [((10, 20, 40, 60), 18)], ("runs",), crowd=(30, 50, 60, 70)),
     Photo(80, 50),
-    Photo(48, 48, [((0, 0, 24, 24), 3)], ("compressed",), grey=True),
-    # Annotated as stored, whatever the tag says.
+    Photo(48, 48, [((0, 0, 24, 24), 3)], ("compressed",), gray=True),
+    # Annotated as stored, regardless of the tag.
     Photo(64, 40, [((30, 0, 50, 20), 84)], ("polygons",), orientation=6),
-    # The first lies beyond the middle square.
+    # The first object is outside the central square.
     Photo(40, 90, [((5, 2, 30, 20), 2), ((5, 30, 30, 60), 44)], ("polygon",) * 2),
 ]
 VALIDATION = [
@@ -71,7 +72,7 @@ VALIDATION = [
 
 
 def box_mask(box: Box, height: int, width: int) -> np.ndarray:
-    """Return the pixels of a box, bool [H, W]."""
+    """Return the pixels of a box, bool `[H, W]`."""
     inside = np.zeros((height, width), bool)
     inside[box[0] : box[2], box[1] : box[3]] = True
     return inside
@@ -95,7 +96,7 @@ def _segmentation(kind: str, box: Box, photo: Photo):
     if kind == "compressed":
         runs = masks.encode(np.asfortranarray(inside.astype(np.uint8)))
         return {"size": size, "counts": runs["counts"].decode()}
-    # Column by column, beginning with pixels outside.
+    # Column by column, starting with background pixels.
     flat = np.concatenate([[False], inside.ravel(order="F"), [True]])
     ends = np.flatnonzero(flat[1:] != flat[:-1])
     counts = np.diff(np.concatenate([[0], ends, [inside.size]]))
@@ -103,7 +104,7 @@ def _segmentation(kind: str, box: Box, photo: Photo):
 
 
 def labels(photo: Photo) -> tuple[np.ndarray, list[int]]:
-    """Return the expected labels of the annotated pixels, and category ids."""
+    """Return the expected labels of the annotated pixels, and the category IDs."""
     shape = photo.height, photo.width
     inside = [box_mask(box, *shape) for box, _ in photo.boxes]
     result = np.zeros(shape, np.int64)
@@ -117,7 +118,7 @@ def labels(photo: Photo) -> tuple[np.ndarray, list[int]]:
 
 
 def pixels(photo: Photo, seed: int) -> np.ndarray:
-    """Return the image as annotated, smooth, [H, W, 3] uint8."""
+    """Return a smooth image in the annotated orientation, uint8 `[H, W, 3]`."""
     small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     size = photo.width, photo.height
     return np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC))
@@ -126,12 +127,12 @@ def pixels(photo: Photo, seed: int) -> np.ndarray:
 def _write_image(path: pathlib.Path, photo: Photo, seed: int):
     image = Image.fromarray(pixels(photo, seed))
     if photo.turned:
-        # Stored so that orientation 6, a quarter to the right, makes it upright.
+        # Orientation 6, a quarter turn to the right, makes the stored image upright.
         image = image.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     if photo.orientation != 1:
         exif[ORIENTATION] = photo.orientation
-    image = image.convert("L") if photo.grey else image
+    image = image.convert("L") if photo.gray else image
     image.save(path, quality=95, exif=exif)
 
 
@@ -181,7 +182,7 @@ def write_coco(root: pathlib.Path) -> pathlib.Path:
             "info": {"description": "COCO 2017 Dataset", "contributor": "[{a}]"},
             "licenses": [{"id": 3, "name": 'a "]" in a name'}],
             "images": images,
-            # Not in the order of the images.
+            # The annotations are not in the order of the images.
             "annotations": annotations[::-1],
             "categories": [
                 {"supercategory": "thing", "id": n, "name": f"class {n}"} for n in IDS
@@ -192,7 +193,7 @@ def write_coco(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
-# Images of VOC: name, size, boxes with class indices from 1.
+# VOC images by name: size, and boxes with class indices from 1.
 VOC_TRAIN = {
     "2007_000032": ((50, 70), [((5, 15, 40, 35), 1), ((20, 40, 45, 60), 15)]),
     "2007_000039": ((60, 45), [((10, 5, 50, 40), 20)]),
@@ -201,7 +202,7 @@ VOC_VAL = {
     "2007_000033": ((50, 70), [((8, 20, 40, 50), 12)]),
     "2007_000042": ((48, 48), [((2, 2, 20, 20), 7), ((22, 22, 46, 46), 7)]),
 }
-# In the lists of SBD; two are of VOC's own.
+# Images in the lists of SBD. Two of them are also in VOC.
 SBD = {
     "2008_000002": ((40, 60), [((4, 14, 30, 40), 20)]),
     "2008_000015": ((40, 60), [((4, 14, 20, 30), 5), ((22, 20, 38, 44), 15)]),
@@ -212,7 +213,7 @@ _BORDER = 255
 
 
 def voc_maps(size, boxes) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices [H, W] of objects and of classes, with borders of 255."""
+    """Return object and class indices `[H, W]`, with borders labeled 255."""
     objects = np.zeros(size, np.uint8)
     classes = np.zeros(size, np.uint8)
     for number, (box, category) in enumerate(boxes, 1):
@@ -226,7 +227,7 @@ def voc_maps(size, boxes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_voc(root: pathlib.Path, with_sbd: bool = False) -> pathlib.Path:
-    """Write VOCdevkit with VOC2012 and, if asked for, SBD beside it."""
+    """Write VOCdevkit with VOC2012 and optionally SBD next to it."""
     voc = root / "VOCdevkit" / "VOC2012"
     for name in ("JPEGImages", "SegmentationObject", "SegmentationClass"):
         (voc / name).mkdir(parents=True)

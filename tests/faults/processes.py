@@ -1,7 +1,7 @@
-"""Training in processes that can be watched and killed.
+"""Training in processes that can be monitored and killed.
 
-They are forked from one that has imported everything and computed nothing, so that a
-start costs what a run costs and not the seconds of its imports.
+They are forked from a process that has imported all modules but computed nothing. A
+start therefore does not spend seconds on imports.
 """
 
 import dataclasses
@@ -30,14 +30,14 @@ from sanorm_jax.run.folder.workdir import read_lines, saved_steps
 
 PHASES = ("compile", "step", "evaluation", "checkpoint")
 ANY = 2**31 - 1  # number of steps
-TIMEOUT_S = 1200  # of a process, however busy the machine is
+TIMEOUT_S = 1200  # for one process, generous because the machine may be busy
 
 
 class Entered:
-    """How often a process has entered each phase; shared with the one that watches.
+    """Counts of how often a process has entered each phase, in shared memory.
 
-    It also holds how many steps the process may take before it waits, so that a run
-    cannot end before what is to be done to it.
+    Also holds the number of steps that the process may take before it waits. A run
+    therefore cannot end before its fault is injected.
     """
 
     def __init__(self, max_steps: int):
@@ -45,11 +45,11 @@ class Entered:
         self.allow(max_steps)
 
     def allow(self, steps: int):
-        """Let the process take so many steps in all."""
+        """Set the total number of steps that the process may take."""
         struct.pack_into("i", self._counts, 4 * len(PHASES), steps)
 
     def wait(self):
-        """Wait in the process until the next step is allowed."""
+        """Block the calling process until its next step is allowed."""
         while (
             self["compile"] + self["step"]
             >= struct.unpack_from("i", self._counts, 4 * len(PHASES))[0]
@@ -60,12 +60,12 @@ class Entered:
         return struct.unpack_from("i", self._counts, 4 * PHASES.index(phase))[0]
 
     def add(self, phase: str):
-        """Count one more."""
-        place = 4 * PHASES.index(phase)
-        struct.pack_into("i", self._counts, place, self[phase] + 1)
+        """Count one more entry into a phase."""
+        offset = 4 * PHASES.index(phase)
+        struct.pack_into("i", self._counts, offset, self[phase] + 1)
 
     def watch(self, kind: type, method: str, phase: str):
-        """Count the calls of a method from now on."""
+        """Count all future calls of a method as entries into a phase."""
         original = getattr(kind, method)
 
         def counted(*args, **kwargs):
@@ -93,14 +93,14 @@ def _watch_steps(entered: Entered):
 
 @dataclasses.dataclass
 class Process:
-    """A process that trains, and where it writes what it says."""
+    """A training process and the file with its output."""
 
     pid: int
     entered: Entered
     log: pathlib.Path
 
     def wait(self, timeout_s: float = TIMEOUT_S) -> int:
-        """Return the exit code, minus the signal's number if one ended it."""
+        """Return the exit code, or the negative number of the signal that ended it."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -109,10 +109,10 @@ class Process:
             time.sleep(0.002)
         self.send(signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        raise TimeoutError(f"process did not end in {timeout_s} s:\n{self.said()}")
+        raise TimeoutError(f"process did not end in {timeout_s} s:\n{self.output()}")
 
     def wait_for(self, phase: str, count: int = 1) -> bool:
-        """Wait until a phase is entered; False if the process has ended."""
+        """Wait until a phase is entered; return False if the process has ended."""
         deadline = time.monotonic() + TIMEOUT_S
         while self.entered[phase] < count:
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -123,12 +123,12 @@ class Process:
         return True
 
     def send(self, number: int):
-        """Send a signal, and lets the process take as many steps as it wants."""
+        """Send a signal and lift the limit on steps."""
         os.kill(self.pid, number)
         self.entered.allow(ANY)
 
-    def said(self) -> str:
-        """Return what it wrote to stdout and stderr."""
+    def output(self) -> str:
+        """Return the process's stdout and stderr."""
         return self.log.read_text(errors="replace")
 
 
@@ -139,14 +139,14 @@ def start(
     before: Callable[[], None] = lambda: None,
     max_steps: int = ANY,
 ) -> Process:
-    """Start training in a process of its own.
+    """Start training in a separate process.
 
     Args:
-      config: what to train.
-      path: folder of the run.
-      hosts: coordinator, number of processes, index of this one.
-      before: called in the process before it begins.
-      max_steps: that it takes before it waits for a signal.
+      config: Config of the run.
+      path: Folder of the run.
+      hosts: Coordinator, number of processes, and index of this process.
+      before: Function that the process calls before training.
+      max_steps: Number of steps that the process takes before it waits for a signal.
     """
     entered = Entered(max_steps)
     name = f"{path.name}.{hosts[2] if hosts else 0}.log"
@@ -179,7 +179,7 @@ def _train(process, config, path, hosts, before):
     except BaseException:
         traceback.print_exc()
     finally:
-        # Not all that waits for the interpreter's end: some of it is the parent's.
+        # `os._exit` skips exit handlers, because some of them belong to the parent.
         if jax.distributed.is_initialized():
             jax.distributed.shutdown()
         sys.stderr.flush()
@@ -187,7 +187,7 @@ def _train(process, config, path, hosts, before):
 
 
 def run_apart(function: Callable[[], object]):
-    """Run a function in a process of its own, so that this one keeps few threads."""
+    """Run a function in a child process, so that this process starts no threads."""
     pid = os.fork()
     if not pid:
         try:
@@ -196,13 +196,13 @@ def run_apart(function: Callable[[], object]):
         finally:
             os._exit(1)
     if os.waitpid(pid, 0)[1]:
-        raise RuntimeError("failed in a process of its own")
+        raise RuntimeError("failed in a child process")
 
 
 def start_hosts(
     config, path, count: int, before=lambda: None, max_steps: int = ANY
 ) -> list[Process]:
-    """Start the processes of one run of several hosts."""
+    """Start the processes of one run on several hosts."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -213,7 +213,7 @@ def start_hosts(
 
 
 def end_all(processes: list[Process]):
-    """Kills what is left of them."""
+    """Kill the processes that are still running."""
     for process in processes:
         try:
             process.send(signal.SIGKILL)
@@ -223,38 +223,38 @@ def end_all(processes: list[Process]):
 
 
 def leaves(path: pathlib.Path) -> dict:
-    """Return shape, type and CRC of all leaves of the newest checkpoint."""
+    """Return shape, dtype and CRC of all leaves of the newest checkpoint."""
     step = saved_steps(path)[-1]
     meta = path / "checkpoints" / str(step) / "meta" / "metadata"
     return json.loads(meta.read_text())["leaves"]
 
 
 def metrics(path: pathlib.Path) -> list[dict]:
-    """Return the logged lines without the measurements of time."""
+    """Return the logged lines without the time measurements."""
     lines = read_lines(path / writers.METRICS_FILE)
     return [
         {k: v for k, v in line.items() if not k.startswith("time/")} for line in lines
     ]
 
 
-def difference(whole: pathlib.Path, disturbed: pathlib.Path) -> str:
-    """Return in what a disturbed run differs from one left alone, or nothing."""
-    if saved_steps(whole)[-1:] != saved_steps(disturbed)[-1:]:
-        return f"ended at step {saved_steps(disturbed)[-1:]}"
-    expected, found = leaves(whole), leaves(disturbed)
+def difference(uninterrupted: pathlib.Path, run: pathlib.Path) -> str:
+    """Describe how a run differs from an uninterrupted one; empty if it does not."""
+    if saved_steps(uninterrupted)[-1:] != saved_steps(run)[-1:]:
+        return f"ended at step {saved_steps(run)[-1:]}"
+    expected, found = leaves(uninterrupted), leaves(run)
     if other := [k for k in expected | found if expected.get(k) != found.get(k)]:
         return f"{len(other)} of {len(expected)} leaves differ, such as {other[0]}"
-    if metrics(whole) != metrics(disturbed):
+    if metrics(uninterrupted) != metrics(run):
         return "the logged metrics differ"
-    lines = read_lines(disturbed / writers.METRICS_FILE)
+    lines = read_lines(run / writers.METRICS_FILE)
     walls = [line["time/wall_s"] for line in lines if "time/wall_s" in line]
     if walls != sorted(walls):
-        return "the wall time went back"
+        return "the wall time decreased"
     return ""
 
 
 def compile_quickly(cache: pathlib.Path):
-    """Shares what the processes compile, which a run's result does not depend on."""
+    """Share a compilation cache among the processes; it does not affect results."""
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

@@ -1,4 +1,4 @@
-"""The faults: done to real processes, whose run is compared to one left alone."""
+"""Faults in real processes, whose runs are compared with uninterrupted runs."""
 
 import dataclasses
 import itertools
@@ -20,29 +20,36 @@ from tests import tiny
 from tests.faults import harm, processes
 from tests.faults.processes import PHASES, Process
 
-# How long after entering a phase a process may be killed.
+# Maximum delay between entering a phase and the kill.
 DELAYS_S = {"compile": 1.0, "step": 0.01, "evaluation": 0.3, "checkpoint": 0.1}
-# How many steps it may take for each time it enters the phase.
+# Number of steps that a process may take for each entry into the phase.
 _MAX_STEPS = {"compile": 4, "step": 2, "evaluation": 8, "checkpoint": 4}
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 @dataclasses.dataclass
 class Fault:
-    """What was done, how often, what came of it, and what is wrong with that."""
+    """An injected fault.
+
+    Attributes:
+      name: Description of the fault.
+      count: Number of times that it was injected.
+      observed: Effect on the run.
+      problem: Description of what went wrong; empty if the run survived.
+    """
 
     name: str
     count: int
-    told: str
+    observed: str
     problem: str = ""
 
 
 class Scenarios:
-    """Runs on small random data.
+    """Scenarios that train on small random data.
 
     Args:
-      folder: for the data and the runs.
-      seed: of the random moments.
+      folder: Folder for the data and the runs.
+      seed: Seed of the random moments.
     """
 
     def __init__(self, folder: pathlib.Path, seed: int = 0):
@@ -54,7 +61,7 @@ class Scenarios:
         processes.compile_quickly(folder / "compiled")
 
     def config(self, task: str = "dinosaur", **changes) -> ml_collections.ConfigDict:
-        """Return an experiment of a second, with all that happens in a long one."""
+        """Return a config that trains for a second and passes through every phase."""
         settings = {
             "update_normalization": "batch_norm",
             "num_train_steps": 64,
@@ -65,7 +72,7 @@ class Scenarios:
         return tiny.config(self.data_dir, task, **(settings | changes))
 
     def _whole(self, config, name: str, hosts: int = 1) -> pathlib.Path:
-        """Return the folder of a run left alone."""
+        """Return the folder of an uninterrupted run."""
         path = self.folder / f"whole_{name}"
         if not path.exists():
             started = time.monotonic()
@@ -74,73 +81,77 @@ class Scenarios:
         return path
 
     def _wait(self, process: Process, phase: str, max_count: int = 3) -> str:
-        """Wait for a random moment of a phase; returns what moment it is.
+        """Wait for a random moment of a phase and return its description.
 
-        The process then is at most `_MAX_STEPS[phase] * max_count` steps further.
+        Until then, the process takes at most `_MAX_STEPS[phase] * max_count` steps.
         """
         count = 1 if phase == "compile" else self.random.randint(1, max_count)
         process.entered.allow(_MAX_STEPS[phase] * count)
         if not process.wait_for(phase, count):
-            raise RuntimeError(f"ended before {phase} {count}:\n{process.said()}")
+            raise RuntimeError(f"ended before {phase} {count}:\n{process.output()}")
         delay = self.random.uniform(0, DELAYS_S[phase])
         time.sleep(delay)
         return f"{phase} {count} + {delay * 1000:.0f} ms"
 
     def kills(self, task: str, count: int) -> Iterator[Fault]:
-        """Kills a run again and again, in every phase, and lets it end at last."""
-        # Longer than all that the kills let it take.
+        """Kill a run repeatedly, in every phase, and finally let it finish."""
+        # More steps than the run can take before the last kill.
         config = self.config(task, num_train_steps=14 * count)
         path = self.folder / f"killed_{task}"
         whole = self._whole(config, f"{task}_{count}")
         moments = {phase: [] for phase in PHASES}
         for phase in itertools.islice(itertools.cycle(PHASES), count):
-            before = _compile_anew if phase == "compile" else lambda: None
+            before = _disable_compilation_cache if phase == "compile" else lambda: None
             process = processes.start(config, path, before=before, max_steps=0)
             moment = self._wait(process, phase)
             process.send(signal.SIGKILL)
             if process.wait() != -signal.SIGKILL:
-                raise RuntimeError(f"not killed at {moment}:\n{process.said()}")
+                raise RuntimeError(f"not killed at {moment}:\n{process.output()}")
             moments[phase].append(f"{moment}, saved {saved_steps(path)[-1:]}")
         _finish(config, path)
         problem = processes.difference(whole, path)
-        for phase, told in moments.items():
-            yield Fault(f"{task}: SIGKILL in {phase}", len(told), told[-1], problem)
+        for phase, observed in moments.items():
+            yield Fault(
+                f"{task}: SIGKILL in {phase}", len(observed), observed[-1], problem
+            )
 
     def signals(self, numbers=SIGNALS) -> Iterator[Fault]:
-        """Asks a run to stop, with each of the signals."""
+        """Stop a run with each of the signals."""
         config, path = self.config(), self.folder / "signals"
-        told = {}
+        observed = {}
         for number in numbers:
             process = processes.start(config, path, max_steps=0)
             moment = self._wait(process, "step", 8)
             process.send(number)
             code = process.wait()
-            told[number] = f"{moment}: exit code {code}, saved at "
-            told[number] += str(saved_steps(path)[-1:])
+            observed[number] = f"{moment}: exit code {code}, saved at "
+            observed[number] += str(saved_steps(path)[-1:])
             if code != preemption.EXIT_CODE:
-                yield Fault(f"{number.name}", 1, told[number], process.said())
+                yield Fault(f"{number.name}", 1, observed[number], process.output())
         _finish(config, path)
         problem = processes.difference(self._whole(config, "dinosaur"), path)
-        for number, text in told.items():
+        for number, text in observed.items():
             yield Fault(number.name, 1, text, problem)
 
     def second_interrupt(self) -> Iterator[Fault]:
-        """Interrupts twice, while XLA compiles."""
+        """Interrupt a run twice while XLA compiles."""
         path = self.folder / "interrupted"
-        process = processes.start(self.config(), path, before=_compile_anew)
+        process = processes.start(
+            self.config(), path, before=_disable_compilation_cache
+        )
         process.wait_for("compile")
         process.send(signal.SIGINT)
         time.sleep(0.05)
         process.send(signal.SIGINT)
         code, steps = process.wait(), process.entered["step"]
-        problem = "" if code == 130 and not steps else process.said()
-        told = f"while compiling: exit code {code} after {steps} more steps"
-        yield Fault("second SIGINT", 1, told, problem)
+        problem = "" if code == 130 and not steps else process.output()
+        observed = f"while compiling: exit code {code} after {steps} more steps"
+        yield Fault("second SIGINT", 1, observed, problem)
 
     def time_limit(self) -> Iterator[Fault]:
-        """Let the time run out in training, and in an evaluation without an end."""
+        """Reach the time limit in training, and in an evaluation that never ends."""
         self._whole(self.config(), "dinosaur")
-        limit_s = 10 + self._seconds["dinosaur"]  # enough to get there
+        limit_s = 10 + self._seconds["dinosaur"]  # enough to reach the evaluation
         endless = lambda *args, **kwargs: time.sleep(600)  # noqa: E731
 
         def hang():
@@ -157,16 +168,16 @@ class Scenarios:
             process = processes.start(config, folder, before=before)
             code, took = process.wait(2 * limit_s), time.time() - started
             saved = saved_steps(folder)[-1:]
-            told = f"exit code {code}, {took:.1f} of {limit_s:.1f} s, saved {saved}"
+            observed = f"exit code {code}, {took:.1f} of {limit_s:.1f} s, saved {saved}"
             good = code == preemption.EXIT_CODE and took < limit_s + 1 and saved
-            problem = "" if good else process.said()
-            yield Fault(f"time limit in {name}", 1, told, problem)
+            problem = "" if good else process.output()
+            yield Fault(f"time limit in {name}", 1, observed, problem)
         _finish(self.config(), path)
         problem = processes.difference(self._whole(self.config(), "dinosaur"), path)
-        yield Fault("start after the time limit", 1, "goes on", problem)
+        yield Fault("start after the time limit", 1, "resumes", problem)
 
     def damage(self) -> Iterator[Fault]:
-        """Damages the newest checkpoint of a stopped run, in several ways."""
+        """Damage the newest checkpoint of a stopped run in several ways."""
         config, path = self.config(), self.folder / "damaged"
         faults = []
         for name, damage in harm.DAMAGES.items():
@@ -174,11 +185,11 @@ class Scenarios:
             step = saved_steps(path)[-1]
             damage(path / "checkpoints" / str(step))
             process = _stop_by_signal(config, path, 1)
-            said = f"checkpoint of step {step} is damaged" in process.said()
-            told = f"step {step}; " + ("said" if said else "not said")
-            faults.append(Fault(f"checkpoint {name}", 1, told))
-            if not said:
-                faults[-1].problem = process.said()
+            reported = f"checkpoint of step {step} is damaged" in process.output()
+            observed = f"step {step}; " + ("reported" if reported else "not reported")
+            faults.append(Fault(f"checkpoint {name}", 1, observed))
+            if not reported:
+                faults[-1].problem = process.output()
         _finish(config, path)
         problem = processes.difference(self._whole(config, "dinosaur"), path)
         for fault in faults:
@@ -186,9 +197,9 @@ class Scenarios:
             yield fault
 
     def full_disk(self) -> Iterator[Fault]:
-        """Fill the disk that a run writes to, and makes room again."""
+        """Fill the disk to which a run writes, and free it again."""
         config = self.config()
-        # What the process says lies beside the folder, and so not on that disk.
+        # The log of the process is next to the folder and therefore not on this disk.
         with harm.small_disk(self.folder / "full_disk") as path:
             process = processes.start(config, path, max_steps=17)
             process.wait_for("checkpoint", 4)
@@ -199,15 +210,18 @@ class Scenarios:
             full = saved_steps(path)
             (path / "filler").unlink()
             process.entered.allow(processes.ANY)
-            code, said = process.wait(), process.said().count("not saved")
+            code, failures = process.wait(), process.output().count("not saved")
             problem = processes.difference(self._whole(config, "dinosaur"), path)
-            if code or not said or not full:
-                problem = process.said()
-            told = f"{said} checkpoints not saved, said so; {kept} before, {full} while"
-            yield Fault("full disk", 1, f"{told} full; exit code {code}", problem)
+            if code or not failures or not full:
+                problem = process.output()
+            observed = (
+                f"{failures} checkpoints reported as not saved; saved {kept} before, "
+                f"{full} while full; exit code {code}"
+            )
+            yield Fault("full disk", 1, observed, problem)
 
     def lost_store(self) -> Iterator[Fault]:
-        """Take a store away, and then its contents, while a run reads it."""
+        """Move a store away, and then truncate it, while a run reads it."""
         config, path = self.config(num_train_steps=4000), self.folder / "lost"
         store = self.data_dir / "random-random"
         for name, lose in (("gone", harm.hidden), ("truncated", harm.truncated)):
@@ -215,11 +229,15 @@ class Scenarios:
             process.wait_for("step", 8)
             with lose(store):
                 code = process.wait()
-            said = [x for x in process.said().splitlines() if x.startswith("error: ")]
+            errors = [
+                x for x in process.output().splitlines() if x.startswith("error: ")
+            ]
             saved = saved_steps(path)
-            problem = "" if code == 1 and len(said) == 1 and saved else process.said()
-            told = f"exit code {code}, saved {saved[-1:]}; {' '.join(said)}"
-            yield Fault(f"store {name}", 1, told, problem)
+            problem = (
+                "" if code == 1 and len(errors) == 1 and saved else process.output()
+            )
+            observed = f"exit code {code}, saved {saved[-1:]}; {' '.join(errors)}"
+            yield Fault(f"store {name}", 1, observed, problem)
         step = saved[-1]
         shorter = self.config(num_train_steps=step + 8)
         _finish(shorter, path)
@@ -227,49 +245,53 @@ class Scenarios:
         _finish(shorter, whole)
         expected, found = processes.leaves(whole), processes.leaves(path)
         problem = "" if expected == found else "the leaves differ"
-        yield Fault("start after the store is back", 1, "goes on", problem)
+        yield Fault("start after the store is back", 1, "resumes", problem)
 
     def not_finite(self) -> Iterator[Fault]:
-        """Make the loss infinite."""
+        """Train with a learning rate that makes the loss infinite."""
         config = self.config(optimizer__learning_rate=1e30)
         process = processes.start(config, self.folder / "nan")
         code = process.wait()
-        said = [x for x in process.said().splitlines() if x.startswith("error: ")]
-        good = code == 1 and "not finite at step" in "".join(said)
-        told = f"exit code {code}; {' '.join(said)}"
-        yield Fault("loss not finite", 1, told, "" if good else process.said())
+        errors = [x for x in process.output().splitlines() if x.startswith("error: ")]
+        good = code == 1 and "not finite at step" in "".join(errors)
+        observed = f"exit code {code}; {' '.join(errors)}"
+        yield Fault("loss not finite", 1, observed, "" if good else process.output())
 
     def hosts(self, count: int, victims: tuple[int, ...]) -> Iterator[Fault]:
-        """Kills one of several hosts, and asks one to stop."""
-        # Little of it: the processes share the cores, and wait for each other.
+        """Kill one of several hosts, and stop a run by a signal to one host."""
+        # Few steps, because the processes share the cores and wait for each other.
         config = self.config(num_train_steps=40)
         whole = self._whole(config, f"{count}_hosts", count)
         alone = self._whole(config, "one_host")
-        told, problem = _close(alone, whole)
-        yield Fault(f"{count} hosts, none lost", 1, told, problem)
+        observed, problem = _close(alone, whole)
+        yield Fault(f"{count} hosts, none lost", 1, observed, problem)
         path = self.folder / f"lost_of_{count}_hosts"
         faults = []
         for victim in victims:
-            # The others wait for the victim, which takes no more than these.
+            # The victim takes at most this many steps, and the others wait for it.
             phase, max_steps = self.random.choice(
                 (("step", 4), ("evaluation", 9), ("checkpoint", 5))
             )
-            hosts = processes.start_hosts(config, path, count, _be_impatient, max_steps)
+            hosts = processes.start_hosts(
+                config, path, count, _shorten_heartbeat_timeout, max_steps
+            )
             watched = hosts[0 if phase == "checkpoint" else victim]
             if not watched.wait_for(phase):
-                raise RuntimeError(f"ended before {phase}:\n{watched.said()}")
+                raise RuntimeError(f"ended before {phase}:\n{watched.output()}")
             delay = self.random.uniform(0, DELAYS_S[phase])
             time.sleep(delay)
             moment = f"{phase} 1 + {delay * 1000:.0f} ms"
             hosts[victim].send(signal.SIGKILL)
             started = time.monotonic()
             codes = _wait_for_all(hosts)
-            told = f"{moment}: exit codes {codes} in {time.monotonic() - started:.1f} s"
-            faults.append(Fault(f"{count} hosts, {victim} killed", 1, told))
+            observed = (
+                f"{moment}: exit codes {codes} in {time.monotonic() - started:.1f} s"
+            )
+            faults.append(Fault(f"{count} hosts, {victim} killed", 1, observed))
             left = [host for host in hosts if host is not hosts[victim]]
-            clear = all(_END_OF_ANOTHER.search(host.said()) for host in left)
+            clear = all(_LOST_HOST.search(host.output()) for host in left)
             if {0, preemption.EXIT_CODE} & set(codes) or not clear:
-                faults[-1].problem = "\n".join(host.said() for host in hosts)
+                faults[-1].problem = "\n".join(host.output() for host in hosts)
         hosts = processes.start_hosts(config, path, count, max_steps=4)
         hosts[-1].wait_for("step")
         hosts[-1].send(signal.SIGTERM)
@@ -278,7 +300,7 @@ class Scenarios:
         codes = _wait_for_all(hosts)
         faults.append(Fault(f"{count} hosts, SIGTERM to one", 1, f"exit codes {codes}"))
         if set(codes) != {preemption.EXIT_CODE}:
-            faults[-1].problem = "\n".join(host.said() for host in hosts)
+            faults[-1].problem = "\n".join(host.output() for host in hosts)
         _finish(config, path, count)
         problem = processes.difference(whole, path)
         for fault in faults:
@@ -286,15 +308,15 @@ class Scenarios:
             yield fault
 
 
-def _compile_anew():
+def _disable_compilation_cache():
     jax.config.update("jax_enable_compilation_cache", False)
 
 
-# Of the program, or of JAX where it aborts the process.
-_END_OF_ANOTHER = re.compile("error: host|Terminating process because")
+# Message of the program, or of JAX if it aborts the process.
+_LOST_HOST = re.compile("error: host|Terminating process because")
 
 
-def _be_impatient():
+def _shorten_heartbeat_timeout():
     cluster.HEARTBEAT_TIMEOUT_S = 10
 
 
@@ -306,14 +328,14 @@ def _wait_for_all(hosts: list[Process]) -> list[int]:
 
 
 def _finish(config, path: pathlib.Path, hosts: int = 1):
-    """Let a run end; an error with its log if it does not."""
+    """Let a run finish; raise an error with its log if it fails."""
     if hosts > 1:
         started = processes.start_hosts(config, path, hosts)
     else:
         started = [processes.start(config, path)]
     codes = _wait_for_all(started)
     if any(codes):
-        logs = "\n".join(process.said()[-3000:] for process in started)
+        logs = "\n".join(process.output()[-3000:] for process in started)
         raise RuntimeError(f"{path} ended with {codes}:\n{logs}")
 
 
@@ -326,7 +348,7 @@ def _stop_by_signal(config, path: pathlib.Path, steps: int) -> Process:
 
 
 def _close(alone: pathlib.Path, together: pathlib.Path) -> tuple[str, str]:
-    """Compare all metrics of one process and of several hosts."""
+    """Compare all metrics of a single process with those of several hosts."""
     worst = 0.0
     for one, other in zip(
         processes.metrics(alone), processes.metrics(together), strict=True
@@ -335,5 +357,5 @@ def _close(alone: pathlib.Path, together: pathlib.Path) -> tuple[str, str]:
             return "", f"logged {sorted(one)} alone and {sorted(other)} together"
         ones, others = (np.array([*x.values()], float) for x in (one, other))
         worst = max(worst, float(np.abs(ones - others).max()))
-    told = f"metrics as of one process within {worst:.1e}"
-    return told, "" if worst < 1e-4 else told
+    observed = f"metrics equal those of one process within {worst:.1e}"
+    return observed, "" if worst < 1e-4 else observed

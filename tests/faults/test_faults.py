@@ -6,7 +6,7 @@ import sys
 
 
 def test_runs_survive_a_kill_in_every_phase():
-    # In a process that has computed nothing yet: it forks.
+    # The command forks, so it needs a process that has not used JAX yet.
     command = [sys.executable, "-m", "tests.faults", "--short"]
     result = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=1200

@@ -1,1 +1,1 @@
-"""Numerical parity with the reference: `python -m tests.parity --vectors=DIR`."""
+"""Parity with the original implementation: `python -m tests.parity --vectors=DIR`."""

@@ -1,9 +1,12 @@
-"""Checks every file of a folder of vectors and prints what differs by how much.
+"""Compare the code with vectors of the original implementation.
 
     python -m tests.parity --vectors=tests/vectors [--every_quantity]
 
-Exit status: 0, everything within its tolerance or at a kink (`tests.parity.rounding`);
-1, something is past its tolerance, left out or unknown; 2, no such folder.
+Checks every file in the folder and prints the errors. Exit codes:
+
+    0   all quantities are within tolerance or at a kink (see `tests.parity.rounding`)
+    1   a quantity exceeds its tolerance or was not compared, or a file is unknown
+    2   the folder does not exist
 """
 
 import dataclasses
@@ -22,22 +25,22 @@ from tests.parity.vectors import Row, Vectors
 
 _VECTORS = commands.define_path("vectors", None, "Folder of .npz files.")
 _EVERY = flags.DEFINE_bool(
-    "every_quantity", False, "A line for every array; else the worst of each group."
+    "every_quantity", False, "One row per array, instead of the worst of each group."
 )
 
-# By how the file's name begins.
+# Checks by the beginning of the file name.
 CHECKS = {
     "slot_attention_": models.check_slot_attention,
     "dinosaur_": models.check_dinosaur,
     "autoencoder_": models.check_autoencoder,
     "set_predictor": models.check_set_predictor,
     "metrics": others.check_metrics,
-    "optimisation": others.check_optimisation,
+    "optimisation": others.check_optimization,
 }
 
 
 def check_file(path: pathlib.Path) -> tuple[list[Row], list[str]]:
-    """Return the comparisons of a file and notes on them; never raises."""
+    """Return the comparisons of a file and notes on them, without raising."""
     check = next((CHECKS[p] for p in CHECKS if path.name.startswith(p)), None)
     if check is None or path.suffix != ".npz":
         return [Row(path.name, "(unknown file)", float("inf"), 0.0)], []
@@ -45,7 +48,7 @@ def check_file(path: pathlib.Path) -> tuple[list[Row], list[str]]:
         vectors = Vectors(path)
         check(vectors)
     except Exception as error:
-        # One bad file must not hide the others; the table fails for it.
+        # An error in one file must not hide the others; it becomes a failing row.
         logging.exception("%s", path)
         line = str(error).split("\n")[0]
         reason = f"(failed: {type(error).__name__}: {line})"
@@ -55,7 +58,7 @@ def check_file(path: pathlib.Path) -> tuple[list[Row], list[str]]:
 
 
 def check_folder(folder: pathlib.Path) -> tuple[list[Row], list[str]]:
-    """Return the comparisons of all files but the README, and the notes."""
+    """Return the comparisons of all files except the README, and the notes."""
     rows, notes = [], []
     for path in sorted(folder.iterdir()):
         if path.name != "README.md":
@@ -66,7 +69,7 @@ def check_folder(folder: pathlib.Path) -> tuple[list[Row], list[str]]:
 
 
 def worst_of_groups(rows: list[Row]) -> list[Row]:
-    """Return failures and kinks as they are, and else the worst row of each group."""
+    """Return all failures and kinks, and the worst of the other rows of each group."""
     groups: dict[tuple, list[Row]] = {}
     for i, row in enumerate(rows):
         passed = row.passed and not row.at_kink
@@ -81,7 +84,7 @@ def worst_of_groups(rows: list[Row]) -> list[Row]:
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table("file", "quantity", title="Parity with the reference")
+    table = Table("file", "quantity", title="Parity with the original implementation")
     for title in ("largest relative error", "tolerance", "change by rounding"):
         table.add_column(title, justify="right")
     for row in rows:
@@ -105,7 +108,7 @@ def main() -> int:
         raise UserError(
             f"--vectors={folder}: not a folder with files; use tests/vectors"
         )
-    # GPUs would else multiply float32 matrices in fewer bits.
+    # By default, GPUs multiply float32 matrices with fewer bits.
     jax.config.update("jax_default_matmul_precision", "highest")
     rows, notes = check_folder(folder)
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -115,13 +118,13 @@ def main() -> int:
     failures = sum(not row.passed for row in rows)
     kinks = sum(row.at_kink for row in rows)
     console.print(
-        f"Change by rounding: of our result, with weights and inputs changed by up to "
-        f"{rounding.LARGEST_CHANGE:.1e} of their values."
+        f"Change by rounding: change of the result if weights and inputs change by up "
+        f"to {rounding.LARGEST_CHANGE:.1e} of their values."
     )
     if kinks:
         console.print(
-            "Kink: past tolerance, but a run with weights and inputs so changed agrees "
-            "with the vectors in all of the file's kinks."
+            "Kink: the error exceeds the tolerance, but a run with weights and inputs "
+            "changed in this way agrees with the vectors at all kinks of the file."
         )
     console.print(
         f"{len(rows)} comparisons, {failures} past tolerance, {kinks} at a kink."
@@ -130,6 +133,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Not in the definition: `benchmarks.gpu` imports this module.
+    # Not required in its definition, because `benchmarks.gpu` imports this module.
     flags.mark_flag_as_required("vectors")
     commands.main(main)

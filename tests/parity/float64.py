@@ -1,11 +1,9 @@
-"""Compares the models with plain PyTorch in float64: `python -m tests.parity.float64`.
+"""Compare the models with plain PyTorch in float64: `python -m tests.parity.float64`.
 
-The original implementation's results are float32, so rounding hides small differences.
-In float64 the outputs and all gradients of the models agree with those of plain PyTorch
-models (`benchmarks.torch_models`, `tests.parity.torch_variants`) to 1e-12 of their
-largest entry.
-
-Exit status: 0, all within 1e-12; 1, something is past it.
+The vectors of the original implementation are in float32, so rounding hides small
+differences. In float64, outputs and gradients agree with those of plain PyTorch models
+(`benchmarks.torch_models`, `tests.parity.torch_variants`) within 1e-12 of the largest
+entry. The exit code is 0 if all errors are within 1e-12, and 1 otherwise.
 """
 
 import sys
@@ -13,8 +11,8 @@ import sys
 import jax
 import jax.numpy as jnp
 
-# The models ask for float32 by this name wherever they do not compute in `dtype`. It
-# has to change before they are imported.
+# Where the models do not compute in `dtype`, they use `jnp.float32`. Replace it before
+# they are imported.
 jax.config.update("jax_enable_x64", True)
 jnp.float32 = jnp.float64
 
@@ -37,7 +35,7 @@ from tests.parity.models import ZERO_GRADIENT  # noqa: E402
 from tests.parity.vectors import relative_error  # noqa: E402
 
 TOLERANCE = 1e-12
-# Channels from which on our convolutions are Winograd's.
+# Minimum number of channels for which convolutions use Winograd's algorithm.
 CHANNELS = 16
 
 
@@ -160,14 +158,14 @@ def _errors(model, reference, ours, theirs, inputs, noise_shape) -> dict[str, fl
       reference: PyTorch module of the same architecture.
       ours: Function of the Flax module's result and inputs; returns output and loss.
       theirs: Function of inputs and noise; returns PyTorch's output and loss.
-      inputs: What both models take.
-      noise_shape: `[B, K, D]`.
+      inputs: Inputs of both models.
+      noise_shape: Shape of the slot noise, `[B, K, D]`.
     """
     reference.double()
     noise = _normal(*noise_shape)
     weights = {k: v.numpy() for k, v in reference.state_dict().items()}
     variables = torch_weights.to_flax(model, weights)
-    # The ramps of position embeddings are float32 constants of ours.
+    # The coordinates of position embeddings are float32 constants in the Flax models.
     constants = torch_weights.to_torch(model, variables)
     reference.load_state_dict({k: torch.tensor(v) for k, v in constants.items()})
 
@@ -221,7 +219,7 @@ def cases() -> dict[str, dict[str, float]]:
     found = {}
     for name in NORMALIZATIONS:
         found[f"slot_attention, {name}"] = slot_attention(name, "tf", implicit=False)
-    found["slot_attention, implicit, torch's GRU"] = slot_attention(
+    found["slot_attention, implicit, torch GRU"] = slot_attention(
         "weighted_mean", "torch", implicit=True
     )
     for name in ("weighted_mean", "batch_norm"):

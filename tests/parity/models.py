@@ -1,4 +1,4 @@
-"""Checks of the models: forward, gradients, running statistics, evaluation."""
+"""Check the models: forward pass, gradients, running statistics and evaluation."""
 
 import functools
 import re
@@ -17,15 +17,15 @@ from sanorm_jax.run.parameters import torch_weights
 from tests.parity import rounding
 from tests.parity.vectors import GRADIENT_TOLERANCE, Vectors
 
-# Iterations are in no array; the README of the vectors tells them.
+# The vectors do not contain the number of iterations; their README states it.
 NUM_ITERATIONS = 3
 EVALUATIONS = {"eval": NUM_ITERATIONS, "eval_more_slots": 5}
 AFTER_TRAINING = "params_after_train_forward"
 COMPARED = "train", "grad", "grad_input", AFTER_TRAINING, *EVALUATIONS
 
-# A shift of all queries adds the same to the logits of all slots, and their softmax
-# does not see it: this gradient is 0 but for rounding, in the vectors and here, so
-# both are held against the largest gradient of the file.
+# A shift of all queries adds the same value to the logits of all slots. The softmax
+# over slots cancels it, so this gradient is 0 up to rounding, in the vectors and here.
+# Both are compared with the largest gradient of the file.
 ZERO_GRADIENT = "norm_slots.bias"
 ZERO_TOLERANCE = 1e-6
 
@@ -131,14 +131,14 @@ def check_set_predictor(vectors: Vectors):
 
 
 def _normalization(words: str, default: str) -> str:
-    """Return the normalization that a file's name tells, the longest that fits."""
+    """Return the normalization in the file's name, the longest if several match."""
     names = [*normalization.NORMALIZATIONS, *normalization.ALIASES]
-    fitting = [name for name in names if name in words]
-    return max(fitting, key=len, default=default)
+    matching = [name for name in names if name in words]
+    return max(matching, key=len, default=default)
 
 
 def _sizes(vectors: Vectors, weights, prefix: str = "") -> dict:
-    """Return the options of Slot Attention that the arrays tell."""
+    """Return the options of Slot Attention that follow from the arrays."""
     _, num_slots, slot_dim = vectors["noise"].shape
     return {
         "num_slots": num_slots,
@@ -151,14 +151,15 @@ def _sizes(vectors: Vectors, weights, prefix: str = "") -> dict:
 
 
 def _check(vectors: Vectors, model, weights, inputs, present):
-    """Check all that a file with a training pass holds.
+    """Check all arrays of a file with a training pass.
 
     Args:
-      vectors: the file.
-      model: the Flax module.
-      weights: arrays by PyTorch name, before the pass.
-      inputs: what the model takes.
-      present: maps the model's result and the inputs to the vectors' names.
+      vectors: File of vectors.
+      model: Flax module.
+      weights: Arrays by PyTorch name, before the pass.
+      inputs: Inputs of the model.
+      present: Function that maps the model's result and the inputs to arrays, by their
+        names in the vectors.
     """
     weights = _before_training(vectors, weights)
     noises = {"train": vectors["noise"]}
@@ -191,7 +192,7 @@ def _check(vectors: Vectors, model, weights, inputs, present):
         return present(out, inputs)
 
     def compute(arguments):
-        """Return all results by the vectors' names."""
+        """Return all results by their names in the vectors."""
         variables, inputs, noises = arguments
         (grads, grad_inputs), (out, updated) = train(variables, inputs, noises["train"])
         grads = torch_weights.to_torch(model, {"params": grads}, buffers=False)
@@ -219,15 +220,15 @@ def _check(vectors: Vectors, model, weights, inputs, present):
 
 
 def _under(group: str, arrays) -> dict:
-    """Return the arrays by the names that they have in a group of the vectors."""
+    """Return the arrays by their names in a group of the vectors."""
     return {f"{group}/{name}": value for name, value in arrays.items()}
 
 
 def _scales_of_means(vectors: Vectors, weights) -> dict[str, float]:
-    """Return the scales of errors of running means, by name.
+    """Return the error scales of running means, by name.
 
-    The mean of a batch can be near 0, but its rounding error is one of summands about
-    as large as their standard deviation. The running mean takes a tenth of either.
+    The mean of a batch can be near 0, but its rounding error scales with the standard
+    deviation of the values. A running mean includes a tenth of the mean and its error.
     """
     scales = {}
     after = vectors.group(f"{AFTER_TRAINING}/")
@@ -244,17 +245,18 @@ def _scales_of_means(vectors: Vectors, weights) -> dict[str, float]:
 def _before_training(vectors: Vectors, weights):
     """Return the weights with the running statistics from before the pass.
 
-    Arrays of the running statistics "before" can be views of buffers that the pass
-    then updated, and so equal those after it. Statistics that a pass did not move
-    cannot be told from those; with a momentum of 0.1, only statistics equal to the
-    batch's own would stay. Such files start from 0 and 1, as a new model does.
+    In some files, the statistics "before" are views of buffers that the pass then
+    updated, so they equal those after the pass. They cannot be distinguished from
+    statistics that the pass left unchanged. With a momentum of 0.1, these would have to
+    equal the statistics of the batch. For such files, the pass starts from 0 and 1, as
+    in a new model.
     """
     after = vectors.group(f"{AFTER_TRAINING}/")
     if not after or not all(np.array_equal(weights[k], after[k]) for k in after):
         return weights
     vectors.note(
         "running statistics before the training pass equal those after it, so the "
-        "pass starts here from those of a new model, mean 0 and variance 1"
+        "pass starts from those of a new model, mean 0 and variance 1"
     )
     fresh = {
         name: np.ones_like(value) if "variances" in name else np.zeros_like(value)
@@ -264,7 +266,7 @@ def _before_training(vectors: Vectors, weights):
 
 
 def _compare_other_gradients(vectors: Vectors, results):
-    """Add rows for gradients that are 0, or that one side has not."""
+    """Add rows for gradients that are 0 or exist only on one side."""
     expected = vectors.group("grad/")
     largest = max(np.abs(value).max() for value in expected.values())
     grads = {
@@ -275,7 +277,7 @@ def _compare_other_gradients(vectors: Vectors, results):
     for name, value in grads.items():
         quantity = f"grad/{name}"
         if name not in expected:
-            # PyTorch gives none to a parameter that the loss does not depend on.
+            # In PyTorch, a parameter that does not affect the loss has no gradient.
             vectors.add(f"{quantity} (none)", np.abs(value).max(), 0.0)
         elif name.endswith(ZERO_GRADIENT):
             for who, array in (("here", value), ("vectors", expected[name])):

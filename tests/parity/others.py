@@ -1,4 +1,4 @@
-"""Checks of metrics, schedules and optimizers."""
+"""Check metrics, schedules and optimizers."""
 
 import re
 
@@ -19,7 +19,7 @@ CONFIGS = {
 
 
 def check_metrics(vectors: Vectors):
-    """Check `metrics*`: segmentations and label maps exactly, average precision."""
+    """Check `metrics*`: average precision, and label maps, which must be equal."""
     for method in ("refined", "repeated"):
         name = f"segmentation_{method}"
         if name in vectors:
@@ -37,14 +37,14 @@ def check_metrics(vectors: Vectors):
     values = average_precision.average_precision(
         vectors["ap_predictions"],
         vectors["ap_targets"],
-        # The reference says -1 for no threshold.
+        # In the original implementation, -1 means no threshold.
         tuple(np.where(thresholds == -1, np.inf, thresholds)),
         z_range="reference",
     )
     vectors.compare("ap_values", values)
 
 
-def check_optimisation(vectors: Vectors):
+def check_optimization(vectors: Vectors):
     """Check `optimisation*`: learning rates and a trajectory of TensorFlow's Adam."""
     pattern = r"schedule_(\w+)_warmup(\d+)_half(\d+)"
     for name in list(vectors.names("schedule_")):
@@ -73,7 +73,7 @@ def check_optimisation(vectors: Vectors):
 
 
 def _compare_labels(vectors: Vectors, name: str, actual):
-    """Add the share of pixels that differ; none may."""
+    """Add the fraction of pixels that differ, which must be 0."""
     expected = vectors[name]
     actual = np.asarray(actual)
     wrong = np.inf if actual.shape != expected.shape else (actual != expected).mean()

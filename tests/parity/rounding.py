@@ -1,12 +1,12 @@
-"""Comparisons that tell a kink from a fault.
+"""Comparisons that distinguish kinks of ReLUs from errors.
 
-The gradient of a ReLU jumps where its input is 0, at its kink. An input within rounding
-of 0 can be positive in one correct program and negative in another. Their gradients
-then differ by all that the unit contributes. Our code crosses such a kink as well when
-weights and inputs change by rounding. A comparison past its tolerance is therefore
-repeated with changed weights and inputs. If one of these runs agrees with the vectors,
-the vectors are what our code computes on the other side of the kink. With a fault, no
-run agrees.
+The gradient of a ReLU is discontinuous at its kink, where its input is 0. An input that
+is 0 up to rounding can be positive in one correct program and negative in another. The
+gradients then differ by the full contribution of the unit. This code also crosses the
+kink if weights and inputs change by rounding. A comparison that exceeds its tolerance
+is therefore repeated with changed weights and inputs. If one of these runs agrees with
+the vectors, the two programs are on different sides of a kink. With an error in the
+code, no run agrees.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,17 +32,17 @@ def compare(
     arguments: Any,
     scales: Mapping[str, Any],
 ) -> Arrays:
-    """Add a row for each quantity that is computed.
+    """Compare each computed quantity with the vectors and add a row for it.
 
     Args:
       vectors: File of vectors.
       quantities: Names of arrays in the file to compare.
       compute: Function of `arguments`; returns arrays by name.
       arguments: Weights and inputs, a pytree of float32 arrays.
-      scales: Scales of errors by name; the largest entry where a name is absent.
+      scales: Error scales by name; the largest entry for other names.
 
     Returns:
-      What `compute` returns for the arguments as they are.
+      The result of `compute` for the unchanged arguments.
     """
     actual = compute(arguments)
     expected = {name: vectors[name] for name in quantities if name in actual}
@@ -62,7 +62,7 @@ def compare(
         if number < SENSITIVITY_RUNS:
             changes.append(errors(result, actual))
         found = errors(result, expected)
-        # One run has to explain all: several that explain a part could do so by chance.
+        # One run has to explain all kinks. Partial matches could be a coincidence.
         agrees = agrees or all(found[name] <= tolerance_of(name) for name in past)
         needs_more = past and not agrees and np.isfinite([own[n] for n in past]).all()
         if number + 1 >= SENSITIVITY_RUNS and not needs_more:
@@ -83,8 +83,8 @@ def _changed_runs(compute, arguments) -> Iterator[Arrays]:
     for seed in range(MAX_RUNS):
         rng = np.random.default_rng(seed)
 
-        # Relative changes, so that a 0 stays: units whose input is exactly 0, as at
-        # borders, have it in both programs.
+        # Relative changes keep zeros. A unit whose input is exactly 0, such as at image
+        # borders, has this input in both programs.
         def change(x, rng=rng):
             factors = 1 + rng.uniform(-LARGEST_CHANGE, LARGEST_CHANGE, np.shape(x))
             return np.asarray(x * factors, np.float32)

@@ -1,8 +1,9 @@
-"""The variants of the models in plain PyTorch: normalizations, GRU, decoders.
+"""Variants of the models in plain PyTorch: normalizations, GRU, decoders.
 
-`benchmarks.torch_models` has the models with the weighted mean, torch's GRU cell and
-the decoder `expanding`. The rest is here, written from the paper's formulas under the
-names that `sanorm_jax.run.parameters.torch_weights` maps.
+`benchmarks.torch_models` contains the models with the weighted mean, torch's GRU cell
+and the decoder `expanding`. The other variants are defined here, from the formulas in
+the paper. Parameters have the names that `sanorm_jax.run.parameters.torch_weights`
+maps.
 """
 
 import torch
@@ -13,7 +14,7 @@ from benchmarks import torch_models
 
 
 class TFGRU(nn.Module):
-    """TensorFlow's GRU cell (`reset_after`): gates update, reset, candidate."""
+    """TensorFlow's GRU cell (`reset_after`); gate order: update, reset, candidate."""
 
     def __init__(self, dim):
         super().__init__()
@@ -22,7 +23,7 @@ class TFGRU(nn.Module):
         self.bias = nn.Parameter(torch.randn(2, 3 * dim) / 10)
 
     def forward(self, inputs, state):
-        """Return the next state [R, D] from inputs [R, D] and a state [R, D]."""
+        """Return the next state `[R, D]` from inputs `[R, D]` and a state `[R, D]`."""
         x = (inputs @ self.kernel + self.bias[0]).chunk(3, dim=1)
         h = (state @ self.recurrent_kernel + self.bias[1]).chunk(3, dim=1)
         update, reset = (x[0] + h[0]).sigmoid(), (x[1] + h[1]).sigmoid()
@@ -31,7 +32,7 @@ class TFGRU(nn.Module):
 
 
 class ImageLevel(nn.Module):
-    """One mean and variance over slots and features of an image."""
+    """Normalize by one mean and variance over the slots and features of an image."""
 
     def __init__(self):
         super().__init__()
@@ -39,14 +40,14 @@ class ImageLevel(nn.Module):
         self.beta = nn.Parameter(torch.tensor([0.1]))
 
     def forward(self, updates):
-        """Return the normalized updates [B, K, D]."""
+        """Return the normalized updates `[B, K, D]`."""
         mean = updates.mean(dim=(1, 2), keepdim=True)
         variance = updates.var(dim=(1, 2), keepdim=True, unbiased=False)
         return (updates - mean) / (variance + 1e-5).sqrt() * self.gamma + self.beta
 
 
 class ScalarBatchNorm(nn.Module):
-    """One mean and variance over the batch, those of iteration 0 for all."""
+    """Normalize by one mean and variance over the batch, those of iteration 0."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +57,7 @@ class ScalarBatchNorm(nn.Module):
         self.register_buffer("variances", torch.ones(1))
 
     def forward(self, updates, first):
-        """Return the normalized updates [B, K, D]; `first`: whether of iteration 0."""
+        """Return the normalized updates `[B, K, D]`; `first` marks iteration 0."""
         if not self.training:
             moments = self.means, self.variances
         elif first:
@@ -72,7 +73,7 @@ class ScalarBatchNorm(nn.Module):
 class SlotAttention(torch_models.SlotAttention):
     """Slot Attention with any normalization and GRU.
 
-    Keeps the slots [B, K, D] and the attention [B, K, N] of the last call.
+    Stores the slots `[B, K, D]` and the attention `[B, K, N]` of the last call.
     """
 
     def __init__(self, input_dim, slot_dim, hidden_dim, normalization, gru, implicit):
@@ -88,7 +89,7 @@ class SlotAttention(torch_models.SlotAttention):
             self.update_normalizer = ScalarBatchNorm()
 
     def forward(self, inputs, noise, num_iterations=3, train_slots=None):
-        """Return slots [B, K, D] from tokens [B, N, C] and noise [B, K, D]."""
+        """Return slots `[B, K, D]` from tokens `[B, N, C]` and noise `[B, K, D]`."""
         inputs = self.norm_input(inputs)
         keys, values = self.to_k(inputs), self.to_v(inputs)
         slots = self.slots_mu + self.slots_logsigma.exp() * noise
@@ -110,7 +111,7 @@ class SlotAttention(torch_models.SlotAttention):
         return slots
 
     def _normalize(self, attention, values, first):
-        """Return the updates [B, K, D]."""
+        """Return the updates `[B, K, D]`."""
         if self.normalization in ("weighted_mean", "scaled_mean"):
             weights = attention + 1e-8
             return weights / weights.sum(dim=2, keepdim=True) @ values
@@ -125,7 +126,7 @@ class SlotAttention(torch_models.SlotAttention):
 
 
 class Unpooling(nn.Module):
-    """Zeros between the pixels, as a transposed convolution with a fixed kernel."""
+    """Insert zeros between pixels by a transposed convolution with a fixed kernel."""
 
     def __init__(self, channels):
         super().__init__()
@@ -134,13 +135,13 @@ class Unpooling(nn.Module):
         self.register_buffer("weights", weights)
 
     def forward(self, x):
-        """Return [B, C, 2 H, 2 W] of [B, C, H, W]."""
+        """Return `[B, C, 2 H, 2 W]` from `[B, C, H, W]`."""
         groups = len(self.weights)
         return functional.conv_transpose2d(x, self.weights, stride=2, groups=groups)
 
 
 class UpConvolve(nn.Module):
-    """Unpooling and a convolution."""
+    """Unpool and convolve."""
 
     def __init__(self, fan_in, fan_out):
         super().__init__()
@@ -148,12 +149,12 @@ class UpConvolve(nn.Module):
         self.conv = nn.Conv2d(fan_in, fan_out, 5, padding=2)
 
     def forward(self, x):
-        """Return [B, F, 2 H, 2 W] of [B, C, H, W]."""
+        """Return `[B, F, 2 H, 2 W]` from `[B, C, H, W]`."""
         return self.conv(self.unpool(x))
 
 
 def change_decoder(model: torch_models.Autoencoder, decoder, slot_dim, feature_dim):
-    """Give an autoencoder the decoder `stationary` or `up_convolve`."""
+    """Replace the decoder of an autoencoder by `stationary` or `up_convolve`."""
     layers = []
     if decoder == "stationary":
         model.start = len(model.encoder_pos.pos_embedding)

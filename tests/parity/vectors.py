@@ -1,4 +1,4 @@
-"""One file of vectors, and the record of what was compared with it."""
+"""A file of vectors and the record of comparisons with it."""
 
 import dataclasses
 import pathlib
@@ -18,11 +18,11 @@ class Row:
       file: Name of the file of vectors.
       quantity: Name of the array.
       error: Largest difference, relative to the array's scale.
-      tolerance: Bound of the error.
-      sensitivity: Largest change of our result, relative to the same scale, when inputs
-        and weights change by rounding; None where it is not measured.
-      at_kink: Whether the error is past its tolerance and rounding explains it, see
-        `tests.parity.rounding`.
+      tolerance: Maximum error.
+      sensitivity: Largest change of the result, relative to the same scale, when inputs
+        and weights change by rounding; None if not measured.
+      at_kink: Whether the error exceeds its tolerance and rounding explains it (see
+        `tests.parity.rounding`).
     """
 
     file: str
@@ -38,7 +38,7 @@ class Row:
 
 
 class Vectors:
-    """The arrays of a file; knows which of them were read, and keeps the rows."""
+    """The arrays of a file, with a record of those read and of the comparisons."""
 
     def __init__(self, path: pathlib.Path):
         self.name = path.stem
@@ -60,7 +60,7 @@ class Vectors:
         return (name for name in self._arrays if name.startswith(prefix))
 
     def group(self, prefix: str) -> dict[str, np.ndarray]:
-        """Read all arrays below a prefix, by the rest of their names."""
+        """Read all arrays with a prefix; the keys are the rest of their names."""
         return {name.removeprefix(prefix): self[name] for name in self.names(prefix)}
 
     def compare(self, quantity: str, actual):
@@ -77,7 +77,7 @@ class Vectors:
         sensitivity: float | None = None,
         at_kink: bool = False,
     ):
-        """Add a row; see `Row`."""
+        """Add a row with the attributes of `Row`."""
         row = Row(self._file, quantity, float(error), tolerance, sensitivity, at_kink)
         self.rows.append(row)
 
@@ -91,12 +91,12 @@ class Vectors:
 
 
 def tolerance_of(quantity: str) -> float:
-    """Return the bound of the error of a forward result or a gradient."""
+    """Return the maximum error of a forward result or a gradient."""
     return GRADIENT_TOLERANCE if quantity.startswith("grad") else FORWARD_TOLERANCE
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray, scale: float) -> float:
-    """Return the largest difference over `scale`."""
+    """Return the largest absolute difference, divided by `scale`."""
     if actual.shape != expected.shape:
         return np.inf
     if not expected.size:

@@ -1,4 +1,4 @@
-"""A stand-in for Slurm: runs batch files, hears `scontrol requeue`, signals steps."""
+"""A fake Slurm that runs batch scripts, requeues jobs and signals job steps."""
 
 import json
 import os
@@ -10,16 +10,17 @@ from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parents[2]
 SLURM = ROOT / "scripts" / "slurm"
-TIMEOUT_S = 1200  # bounds what hangs, however busy the machine is
+TIMEOUT_S = 1200  # for a hanging command, generous because the machine may be busy
 
-# Like Slurm's: drops its own options, starts the tasks, tells the highest exit code.
+# Like Slurm's srun: removes its own options, starts the tasks and returns the maximum
+# exit code.
 _SRUN = """#!{python}
 import json, os, pathlib, signal, subprocess, sys
 words = sys.argv[1:]
 options = []
 while words[0].startswith("--"):
     options.append(words.pop(0))
-count = int(os.environ["STAND_IN_TASKS"])
+count = int(os.environ["FAKE_SLURM_TASKS"])
 def environment(index):
     more = {{"SLURM_PROCID": str(index), "SLURM_STEP_NUM_TASKS": str(count),
             "SLURM_STEP_NODELIST": "localhost"}}
@@ -27,7 +28,7 @@ def environment(index):
 tasks = [subprocess.Popen(words, env=environment(i)) for i in range(count)]
 for number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda n, _: [task.send_signal(n) for task in tasks])
-step = pathlib.Path(os.environ["STAND_IN_STEP"])
+step = pathlib.Path(os.environ["FAKE_SLURM_STEP"])
 partial = step.with_suffix(".partial")
 partial.write_text(json.dumps({{"options": options, "command": words,
                                "pids": [task.pid for task in tasks]}}))
@@ -36,22 +37,22 @@ codes = [task.wait() for task in tasks]
 sys.exit(max(code if code >= 0 else 128 - code for code in codes))
 """
 _SCONTROL = """#!/bin/bash
-[ "$STAND_IN_REFUSES" = yes ] && { echo "scontrol: not permitted" >&2; exit 1; }
-echo "$*" >> "$STAND_IN_REQUESTS"
+[ "$FAKE_SCONTROL_FAILS" = yes ] && { echo "scontrol: not permitted" >&2; exit 1; }
+echo "$*" >> "$FAKE_SLURM_REQUESTS"
 """
 
 
 class Scheduler:
-    """Runs one job, anew after each request to requeue it.
+    """A scheduler that runs one job, and again after each request to requeue it.
 
     Args:
-      folder: for the commands that stand in for Slurm's, and what they tell.
-      num_tasks: processes that `srun` starts.
-      array_task: index and length if the job is a task of an array.
-      environment: variables for the job, added to `environment`.
+      folder: Folder for the fake Slurm commands and their output.
+      num_tasks: Number of processes that `srun` starts.
+      array_task: Index and length if the job is a task of an array.
+      environment: Variables for the job, added to `environment`.
 
     Attributes:
-      environment: all variables of the next start.
+      environment: All variables of the next start.
     """
 
     def __init__(
@@ -72,15 +73,15 @@ class Scheduler:
         ):
             (folder / "bin" / name).write_text(text)
             (folder / "bin" / name).chmod(0o755)
-        # A job of its own port (see cluster.py), whatever else this machine tests.
+        # Unique among parallel tests, because it determines the port (see cluster.py).
         job = str(os.getpid())
         self.environment = os.environ | {
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
             "PYTHON": sys.executable,
             "SLURM_JOB_ID": job,
-            "STAND_IN_TASKS": str(num_tasks),
-            "STAND_IN_REQUESTS": str(self._requests),
-            "STAND_IN_STEP": str(self._step),
+            "FAKE_SLURM_TASKS": str(num_tasks),
+            "FAKE_SLURM_REQUESTS": str(self._requests),
+            "FAKE_SLURM_STEP": str(self._step),
         }
         self._name = job
         if array_task:
@@ -94,7 +95,7 @@ class Scheduler:
         self.environment |= environment or {}
 
     def start(self, command: list[str]) -> subprocess.Popen:
-        """Start a command as a job's batch script runs."""
+        """Start a command in the environment of a batch script."""
         self._step.unlink(missing_ok=True)
         return subprocess.Popen(
             [str(word) for word in command],
@@ -106,11 +107,11 @@ class Scheduler:
         )
 
     def step(self) -> dict | None:
-        """Return options, command and process ids of the running step, if any."""
+        """Return options, command and process IDs of the running step, if any."""
         return json.loads(self._step.read_text()) if self._step.exists() else None
 
     def requeued(self) -> list[str]:
-        """Return the requests of `scontrol requeue` so far; it is asked for more."""
+        """Return the calls of `scontrol requeue` so far, without its other calls."""
         if not self._requests.exists():
             return []
         lines = self._requests.read_text().splitlines()
@@ -123,16 +124,17 @@ class Scheduler:
         during: Callable[[int, subprocess.Popen], None] | None = None,
         max_starts: int = 10,
     ) -> tuple[list[int], str]:
-        """Run a batch file until it does not ask to be requeued.
+        """Run a batch script until it no longer requests to be requeued.
 
         Args:
-          script: the file; a copy is run, as Slurm does.
-          arguments: of the script.
-          during: called with the number of the start, from 0, and the process.
+          script: Path of the script; a copy is run, as under Slurm.
+          arguments: Arguments of the script.
+          during: Function of the index of the start and the process, called after
+            each start.
           max_starts: Maximum number of starts.
 
         Returns:
-          the exit codes and all output.
+          The exit codes and the combined output.
         """
         self._spool.write_text(script.read_text())
         codes, output = [], ""
@@ -157,7 +159,7 @@ class Scheduler:
 
 
 def end(pid: int):
-    """Kills a process if it is still there."""
+    """Kill a process if it is still running."""
     try:
         os.kill(pid, 9)
     except ProcessLookupError:
@@ -165,7 +167,7 @@ def end(pid: int):
 
 
 def wait_for(condition: Callable[[], bool], job: subprocess.Popen):
-    """Poll until `condition` holds; fails if the job ends or time is up before."""
+    """Poll until `condition` holds; fail if the job ends or the timeout is reached."""
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         assert job.poll() is None, job.communicate()[0]

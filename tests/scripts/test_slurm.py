@@ -1,4 +1,4 @@
-"""The batch files and the wrapper, under a stand-in for Slurm."""
+"""Tests of the batch scripts and their wrapper under a fake Slurm."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ TRAINING = ("one_gpu", "one_node", "several_nodes", "one_task_a_gpu")
 
 
 def _fake_python(folder, codes):
-    """Write a program that ends with one code after the other."""
+    """Write a program that exits with the next code at each start."""
     path, left = folder / "python", folder / "codes"
     left.write_text("".join(f"{code}\n" for code in codes))
     path.write_text(
@@ -29,7 +29,7 @@ def _fake_python(folder, codes):
 
 
 @pytest.mark.parametrize(
-    ("code", "told", "requeued"),
+    ("code", "returned", "requeued"),
     [
         (0, 0, False),
         (1, 1, False),
@@ -38,16 +38,16 @@ def _fake_python(folder, codes):
         ("kill", 137, False),
     ],
 )
-def test_only_124_is_requeued(code, told, requeued, tmp_path):
+def test_only_124_is_requeued(code, returned, requeued, tmp_path):
     scheduler = Scheduler(tmp_path, environment=_fake_python(tmp_path, [code]))
     job = scheduler.start([REQUEUE, "srun", tmp_path / "python"])
     job.communicate(timeout=TIMEOUT_S)
-    assert job.returncode == told
+    assert job.returncode == returned
     assert len(scheduler.requeued()) == requeued
 
 
 def test_failed_requeue_is_reported(tmp_path):
-    environment = _fake_python(tmp_path, [124]) | {"STAND_IN_REFUSES": "yes"}
+    environment = _fake_python(tmp_path, [124]) | {"FAKE_SCONTROL_FAILS": "yes"}
     scheduler = Scheduler(tmp_path, environment=environment)
     job = scheduler.start([REQUEUE, "srun", tmp_path / "python"])
     output = job.communicate(timeout=TIMEOUT_S)[0]
@@ -72,35 +72,36 @@ def test_stores_are_copied_to_the_node_before_the_command(code, tmp_path):
             "STAGE_DIR": str(tmp_path / "node"),
         },
     )
-    # Stands in for rsync with the options that the script uses.
+    # Fake rsync that supports the options of the script.
     copy = f'mkdir -p "${{@: -1}}"; cp -rL "${{@:3}}"; exit {code}'
     _program(tmp_path / "bin" / "rsync", copy)
-    _program(tmp_path / "command", f'echo "$@" > {tmp_path}/told; ls {tmp_path}/node')
+    _program(tmp_path / "command", f'echo "$@" > {tmp_path}/args; ls {tmp_path}/node')
     job = scheduler.start([REQUEUE, tmp_path / "command", "--config=x.py"])
     output = job.communicate(timeout=TIMEOUT_S)[0]
     assert job.returncode == code
-    assert (tmp_path / "told").exists() == (code == 0)
+    assert (tmp_path / "args").exists() == (code == 0)
     if code == 0:
         assert output.split() == ["features", "images"]
-        told = (tmp_path / "told").read_text()
-        assert told == f"--config=x.py --config.data_dir={tmp_path / 'node'}\n"
+        args = (tmp_path / "args").read_text()
+        assert args == f"--config=x.py --config.data_dir={tmp_path / 'node'}\n"
 
 
 @pytest.mark.parametrize(
-    ("sent", "heard"),
+    ("sent", "received"),
     [
         (signal.SIGUSR1, "USR1"),
         (signal.SIGTERM, "TERM"),
         (signal.SIGINT, "TERM"),
     ],
 )
-def test_a_signal_to_the_wrapper_reaches_the_command(sent, heard, tmp_path):
-    # It takes its time to save after the signal; its code comes back, not the signal's.
+def test_a_signal_to_the_wrapper_reaches_the_command(sent, received, tmp_path):
+    # The command saves for a while after the signal. The wrapper returns the command's
+    # exit code, not that of the signal.
     command = tmp_path / "command"
     command.write_text(
         "#!/bin/bash\n"
         + "".join(
-            f"trap 'echo {name} >> {tmp_path}/heard' {name}\n"
+            f"trap 'echo {name} >> {tmp_path}/received' {name}\n"
             for name in ("USR1", "TERM", "INT")
         )
         + f"touch {tmp_path}/ready\n"
@@ -111,17 +112,17 @@ def test_a_signal_to_the_wrapper_reaches_the_command(sent, heard, tmp_path):
     job = scheduler.start([REQUEUE, command])
     wait_for((tmp_path / "ready").exists, job)
     job.send_signal(sent)
-    wait_for((tmp_path / "heard").exists, job)
+    wait_for((tmp_path / "received").exists, job)
     (tmp_path / "saved").touch()
     job.communicate(timeout=TIMEOUT_S)
     assert job.returncode == 124
-    assert (tmp_path / "heard").read_text().split() == [heard]
+    assert (tmp_path / "received").read_text().split() == [received]
     assert len(scheduler.requeued()) == 1
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_options_come_before_commands(path):
-    # sbatch reads no option after the first command.
+    # sbatch ignores options after the first command.
     lines = path.read_text().splitlines()
     assert lines[0] == "#!/bin/bash"
     last = max(i for i, line in enumerate(lines) if line.startswith("#SBATCH"))
@@ -161,7 +162,7 @@ def test_no_process_of_several_is_killed_while_it_saves(name, tmp_path):
 
 
 def test_extraction_that_times_out_is_requeued(tmp_path):
-    # The first start has no time; later ones have enough and end by themselves.
+    # The first start times out. Later starts have enough time and exit with 0.
     python = tmp_path / "python"
     text = f'[ "$EXTRACT_TIME" = 1h ] && exit 0\nexec sleep {TIMEOUT_S}'
     _program(python, text)
@@ -206,7 +207,7 @@ def test_real_run_resumes_after_the_time_limit_signal(
     workdir = tmp_path / "run"
     metrics = workdir / "metrics.jsonl"
 
-    def warn(number, job):
+    def signal_first_start(number, job):
         if number == 0:
             wait_for(lambda: metrics.exists() and metrics.stat().st_size, job)
             for pid in scheduler.step()["pids"]:
@@ -216,7 +217,7 @@ def test_real_run_resumes_after_the_time_limit_signal(
     codes, output = scheduler.run(
         SLURM / f"{name}.sbatch",
         [f"--config={config}", f"--workdir={workdir}"],
-        warn,
+        signal_first_start,
     )
     assert codes == [124, 0], output
     lines = [x for x in workdir_lib.read_lines(metrics) if "loss" in x]
@@ -229,7 +230,7 @@ def test_real_run_resumes_after_the_time_limit_signal(
     )
 
 
-def test_the_files_are_valid_bash():
+def test_scripts_are_valid_bash():
     for path in (REQUEUE, *FILES):
         assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
     assert len(FILES) == 5

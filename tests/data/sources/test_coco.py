@@ -55,9 +55,9 @@ def test_coco_becomes_a_store(coco, tmp_path):
         numbers = [1000 * len(photos) + 7 * i for i in range(len(photos))]
         images = [fixtures.pixels(p, n) for p, n in zip(photos, numbers, strict=True)]
         for i, photo in enumerate(photos):
-            if photo.grey:
-                grey = Image.fromarray(images[i]).convert("L").convert("RGB")
-                images[i] = np.asarray(grey)
+            if photo.gray:
+                gray = Image.fromarray(images[i]).convert("L").convert("RGB")
+                images[i] = np.asarray(gray)
         shared.check(store, split, labels, categories, images)
         assert store.column(split, "image_id").tolist() == numbers
 
