@@ -14,7 +14,7 @@ SHAPES = ("cube", "sphere", "cylinder")
 SIZES = ("small", "large")
 MATERIALS = ("rubber", "metal")
 COLORS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
-# sRGB of CLEVR's colours, in this order.
+# sRGB of CLEVR's colors, in this order.
 RGB = (
     (87, 87, 87),
     (173, 35, 35),

@@ -1,9 +1,9 @@
 """Synthetic scenes in the style of CLEVR, ray-cast in NumPy.
 
-Spheres, cubes and cylinders of two sizes, eight colours and two materials stand on a
+Spheres, cubes and cylinders of two sizes, eight colors and two materials stand on a
 ground plane in front of a jittered camera. A key light casts shadows, and a fill light
 softens them. Masks and properties are exact, and a scene is a pure function of (seed,
-split, index). World, sizes, colours and lights follow Johnson et al., "CLEVR" (CVPR
+split, index). World, sizes, colors and lights follow Johnson et al., "CLEVR" (CVPR
 2017), without their code or data.
 """
 
@@ -34,15 +34,15 @@ class _Scene:
     """Objects of a scene.
 
     Attributes:
-      kinds: Shapes, sizes, materials and colours, as indices in the vocabularies of
+      kinds: Shapes, sizes, materials and colors, as indices in the vocabularies of
         `properties`, `[n]` each.
-      centre: Centres in world units, `[n, 3]`.
+      center: Centers in world units, `[n, 3]`.
       radius: Radii, or half sides of cubes, `[n]`.
       angle: Rotations about the vertical axis in degrees, `[n]`.
     """
 
     kinds: dict[str, np.ndarray]
-    centre: np.ndarray
+    center: np.ndarray
     radius: np.ndarray
     angle: np.ndarray
 
@@ -60,20 +60,20 @@ def _sample_scene(rng: np.random.Generator, count: int, camera) -> _Scene:
         # Bound a cube by its diagonal, which holds for every rotation.
         cube = kinds["shape"] == properties.SHAPES.index("cube")
         reach = np.where(cube, math.sqrt(2) * radius, radius)
-        centre = np.zeros((count, 3))
+        center = np.zeros((count, 3))
         placed = 0
         for _ in range(60 * count):
-            centre[placed, :2] = rng.uniform(-3, 3, 2)
-            centre[placed, 2] = radius[placed]
-            distance = np.linalg.norm(centre[:placed, :2] - centre[placed, :2], axis=-1)
+            center[placed, :2] = rng.uniform(-3, 3, 2)
+            center[placed, 2] = radius[placed]
+            distance = np.linalg.norm(center[:placed, :2] - center[placed, :2], axis=-1)
             apart = np.all(distance > reach[:placed] + reach[placed] + _MARGIN)
-            if apart and np.all(np.abs(_project(camera, centre[placed])[:2]) < 1):
+            if apart and np.all(np.abs(_project(camera, center[placed])[:2]) < 1):
                 placed += 1
                 if placed == count:
                     break
         if placed == count:
             break
-    return _Scene(kinds, centre, radius, rng.uniform(0, 360, count))
+    return _Scene(kinds, center, radius, rng.uniform(0, 360, count))
 
 
 def _unit(v: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ def _hit(scene: _Scene, i: int, origin: np.ndarray, rays: np.ndarray) -> np.ndar
       rays: Directions of the rays `[P, 3]`.
     """
     r = scene.radius[i]
-    o, d = origin - scene.centre[i], rays
+    o, d = origin - scene.center[i], rays
     shape = properties.SHAPES[scene.kinds["shape"][i]]
     with np.errstate(divide="ignore", invalid="ignore"):
         if shape == "sphere":
@@ -140,7 +140,7 @@ def _may_hit(scene: _Scene, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """Return whether each unit ray `[P, 3]` may hit each object, bool `[n, P]`."""
     # Bounding spheres in float32 with a margin; `_hit` decides exactly.
     o, d = (np.ascontiguousarray(v.T, np.float32) for v in (origin, rays))
-    c = scene.centre.astype(np.float32)
+    c = scene.center.astype(np.float32)
     along = _outer_dot(c, d) - np.einsum("cp,cp->p", o, d)
     apart = np.sum(c * c, -1)[:, None] + np.einsum("cp,cp->p", o, o)
     off = apart - 2 * _outer_dot(c, o) - along**2
@@ -160,7 +160,7 @@ def _turn(v: np.ndarray, degrees: float) -> np.ndarray:
 
 def _normal(scene: _Scene, i: int, points: np.ndarray) -> np.ndarray:
     """Return the outward normals of object i at points on its surface, `[P, 3]`."""
-    o, r = points - scene.centre[i], scene.radius[i]
+    o, r = points - scene.center[i], scene.radius[i]
     shape = properties.SHAPES[scene.kinds["shape"][i]]
     if shape == "sphere":
         return o / r
@@ -212,7 +212,7 @@ def _lit(scene: _Scene, points: np.ndarray, normals: np.ndarray, light: np.ndarr
 
 
 def _shade(scene, which, points, rays, lights, ground, mirrors=True) -> np.ndarray:
-    """Return the linear colours of the points that the rays hit, `[P, 3]`.
+    """Return the linear colors of the points that the rays hit, `[P, 3]`.
 
     Metal reflects the scene once. In reflections it is matte (`mirrors=False`).
     """
@@ -245,7 +245,7 @@ def _shade(scene, which, points, rays, lights, ground, mirrors=True) -> np.ndarr
 
 
 def _mirror_image(scene, points, normals, rays, lights, ground) -> np.ndarray:
-    """Return the linear colours reflected at the points, `[P, 3]`."""
+    """Return the linear colors reflected at the points, `[P, 3]`."""
     rays = rays - 2 * np.sum(rays * normals, -1, keepdims=True) * normals
     which, distance = _first_hits(scene, points + 1e-3 * normals, rays)
     color = np.broadcast_to(0.45 + 0.5 * rays[:, 2:], rays.shape).copy()
@@ -299,13 +299,13 @@ def render(
         color = _shade(scene, which, position + far * rays, rays, lights, ground)
         return np.where((which == -2)[:, None], ground, color)
 
-    # Pixel centres, [P, 2], determine the labels.
+    # Pixel centers, [P, 2], determine the labels.
     grid = (np.arange(size) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(grid, -grid)
-    centres = np.stack([x.ravel(), y.ravel()], -1)
+    centers = np.stack([x.ravel(), y.ravel()], -1)
     while True:
         scene = _sample_scene(rng, count, camera)
-        rays, which, distance = cast(centres)
+        rays, which, distance = cast(centers)
         pixels = np.bincount(which[which >= 0], minlength=count)
         if pixels.min() >= max(1, _MIN_AREA * size**2):
             break
@@ -320,7 +320,7 @@ def render(
         edge |= np.pad(differs, [(0, 1) if a == axis else (0, 0) for a in (0, 1)])
     rows = np.flatnonzero(edge)
     corners = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]]) * (0.5 / size)
-    samples = (centres[rows, None] + corners).reshape(-1, 2)
+    samples = (centers[rows, None] + corners).reshape(-1, 2)
     color[rows] = shade(*cast(samples)).reshape(-1, 4, 3).mean(1)
     image = np.clip(color, 0, 1) ** (1 / 2.2) * 255
     image = np.rint(image).astype(np.uint8).reshape(size, size, 3)
@@ -330,14 +330,14 @@ def render(
 def _example(scene, labels, image, camera, num_rows) -> Example:
     """Number the objects from 1 and pad the per-object columns."""
     size, count = len(labels), len(scene.radius)
-    across, above, depth = np.moveaxis(_project(camera, scene.centre), -1, 0)
+    across, above, depth = np.moveaxis(_project(camera, scene.center), -1, 0)
     pixel = np.stack([(across + 1) * size / 2, (1 - above) * size / 2, depth], -1)
     kinds = {n: pad(v, num_rows, -1, "int8") for n, v in scene.kinds.items()}
     return kinds | {
         "image": image,
         "segmentation": np.maximum(labels + 1, 0).astype(np.uint8),
         "num_objects": np.array(count, np.int32),
-        "position": pad(scene.centre, num_rows, 0, "float32"),
+        "position": pad(scene.center, num_rows, 0, "float32"),
         "pixel_coords": pad(pixel, num_rows, 0, "float32"),
         "rotation": pad(scene.angle, num_rows, 0, "float32"),
         "visibility": pad(np.ones(count), num_rows, 0, "float32"),

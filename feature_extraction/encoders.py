@@ -1,4 +1,4 @@
-"""Encoders by name: patch colours, and every ViT of timm."""
+"""Encoders by name: patch colors, and every ViT of timm."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol

@@ -1,7 +1,7 @@
-"""Encoder without weights, for tests: colour statistics of each patch.
+"""Encoder without weights, for tests: color statistics of each patch.
 
 It is fast and does not need PyTorch. Its features do not represent objects, so slots
-segment the image by colour.
+segment the image by color.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ FEATURE_DIM = 6
 
 
 def statistics(images: np.ndarray, patch_size: int) -> np.ndarray:
-    """Return the mean and standard deviation of each patch's colours.
+    """Return the mean and standard deviation of each patch's colors.
 
     Args:
       images: Images `[B, H, W, 3]`, uint8.
@@ -35,7 +35,7 @@ def statistics(images: np.ndarray, patch_size: int) -> np.ndarray:
 
 
 class PatchEncoder:
-    """Standardized colours of patches `[B, N, 6]`, in row-major order.
+    """Standardized colors of patches `[B, N, 6]`, in row-major order.
 
     Args:
       image_size: Height and width of the images in pixels.

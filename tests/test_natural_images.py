@@ -117,7 +117,7 @@ def test_overlaps_match_pycocotools():
 
 
 def test_ignored_pixels_are_white_in_figures():
-    """They are white, and move no segment's colour."""
+    """They are white, and move no segment's color."""
     true = np.ones((1, 8, 8), int)
     true[0, :6] = -1
     true[0, 6:, 4:] = 0

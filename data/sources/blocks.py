@@ -2,7 +2,7 @@
 
 Three tetrominoes lie on a black background of 35 x 35 pixels without overlap. There are
 19 shapes (seven pieces with their reflections and rotations) of 5 x 5 pixels per cell,
-in six colours. A scene is a pure function of (seed, split, index). The original dataset
+in six colors. A scene is a pure function of (seed, split, index). The original dataset
 (Kabra et al., multi-object datasets, 2019) is read with `--dataset=tetrominoes`.
 """
 
@@ -73,7 +73,7 @@ def render(
 
     Returns:
       The fields of `tetrominoes.fields(num_rows)`. `shape` is an index into `SHAPES`;
-      `pixel_coords` is `(x, y, 0)` of the centre of the bounding box, in pixels.
+      `pixel_coords` is `(x, y, 0)` of the center of the bounding box, in pixels.
     """
     rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
     count = int(rng.integers(min_objects, max_objects + 1))

@@ -48,7 +48,7 @@ def decode(
     Args:
       content: Bytes of the file.
       name: Name of the file for error messages.
-      background: Colour behind transparent pixels.
+      background: Color behind transparent pixels.
       upright: Whether to apply the EXIF orientation.
 
     Raises:
@@ -87,7 +87,7 @@ def _decode(content, name, background, upright) -> Image.Image:
             f"{name}: 32-bit values have no known range; convert it to a PNG of 8 or "
             "16 bits, or remove it"
         )
-    # An alpha channel or a transparent colour.
+    # An alpha channel or a transparent color.
     if {"A", "a"} & {*image.getbands()} or "transparency" in image.info:
         image = image.convert("RGBA")
         under = Image.new("RGBA", image.size, (*background, 255))
@@ -96,13 +96,13 @@ def _decode(content, name, background, upright) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Return 16-bit grey values scaled to 8 bits; Pillow's conversion clips them."""
+    """Return 16-bit gray values scaled to 8 bits; Pillow's conversion clips them."""
     values = np.asarray(image)
-    grey = Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    gray = Image.fromarray(np.rint(values / 257).astype(np.uint8))
     if "transparency" in image.info:
         opaque = values != image.info["transparency"]
-        grey.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
-    return grey
+        gray.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
+    return gray
 
 
 def square(image: Image.Image, crop: int | None, size: int) -> np.ndarray:

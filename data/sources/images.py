@@ -103,5 +103,5 @@ def _color(name: str) -> tuple[int, int, int]:
         return ImageColor.getrgb(name)[:3]
     except ValueError:
         raise UserError(
-            f"--background={name}: not a colour; pass one such as white or #808080"
+            f"--background={name}: not a color; pass one such as white or #808080"
         ) from None

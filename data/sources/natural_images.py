@@ -28,7 +28,7 @@ _PER_SHARD = 64
 def middle(labels: np.ndarray, size: int) -> np.ndarray:
     """Return the center crop of labels `[H, W]`, resized to `[size, size]`.
 
-    The crop matches `files.square`. The resampling is nearest-neighbour: pixel i is
+    The crop matches `files.square`. The resampling is nearest-neighbor: pixel i is
     source pixel floor((i + 1/2) * side / size).
     """
     height, width = labels.shape

@@ -2,7 +2,7 @@
 
 https://github.com/google-deepmind/multi_object_datasets: one gzip TFRecord file of
 1,000,000 images of 35 x 35 pixels. Each shows three tetrominoes of 17 shapes (codes 1
-to 17, one per orientation) and six colours. Entity 0 is the background.
+to 17, one per orientation) and six colors. Entity 0 is the background.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ FEATURES = {
     "color": ((_ENTITIES, 3), "float"),
     "visibility": ((_ENTITIES,), "float"),
 }
-# The store holds the index of a colour; the file holds RGB values in [0, 1].
+# The store holds the index of a color; the file holds RGB values in [0, 1].
 COLORS = ("red", "green", "blue", "yellow", "magenta", "cyan")
 RGB = np.array(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], np.float32
@@ -76,13 +76,13 @@ def convert(values: dict[str, np.ndarray]) -> Example:
       and y in pixels, and 0; and `visibility`.
 
     Raises:
-      ValueError: The colour of an object is none of the six.
+      ValueError: The color of an object is none of the six.
     """
     visible, labels = records.visible_objects(values)
     # [objects, colors]
     difference = np.abs(values["color"][visible, None] - RGB).max(-1)
     if len(visible) and difference.min(-1).max() > 0.01:
-        raise ValueError(f"colours {values['color'][visible].tolist()}")
+        raise ValueError(f"colors {values['color'][visible].tolist()}")
     flat = np.zeros(len(visible), np.float32)
     pixels = np.stack([values["x"][visible], values["y"][visible], flat], -1)
     return example(

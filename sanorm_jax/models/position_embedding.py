@@ -91,6 +91,6 @@ class SoftPositionEmbedding(nn.Module):
 
 
 def _normalize(x, axis):
-    centred = x - x.mean(axis=axis, keepdims=True)
-    variance = (centred**2).mean(axis=axis, keepdims=True)
-    return centred / (variance + NORM_EPSILON) ** 0.5
+    centered = x - x.mean(axis=axis, keepdims=True)
+    variance = (centered**2).mean(axis=axis, keepdims=True)
+    return centered / (variance + NORM_EPSILON) ** 0.5

@@ -1,7 +1,7 @@
 """The interactive part of a study's page: any scene, variant and slots.
 
 The page holds each image once. Label maps are small PNG files whose pixels are indices
-of a palette, and the page colours them. Everything is read from files of the study.
+of a palette, and the page colors them. Everything is read from files of the study.
 """
 
 import base64
@@ -154,7 +154,7 @@ def _at_most(array: np.ndarray, side: int) -> np.ndarray:
 
 
 def _labels(index: np.ndarray) -> str:
-    """Return a label map as a PNG whose pixels are shades of grey, index by index."""
+    """Return a label map as a PNG whose pixels are shades of gray, index by index."""
     index = _at_most(index, _LABELS_SIDE).astype(np.uint8)
     image = Image.fromarray(index, "P")
     image.putpalette(np.arange(index.max() + 1).repeat(3).astype(np.uint8).tobytes())

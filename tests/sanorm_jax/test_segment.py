@@ -117,7 +117,7 @@ def test_make_segment_labels_each_photo_for_any_number_of_slots(run, photos, tmp
         assert max(labels.max() for labels in found.values()) < num_slots
 
 
-def test_labelled_data_is_segmented_by_number(run):
+def test_labeled_data_is_segmented_by_number(run):
     config, workdir = run
     folder = segment.segment(config, workdir, num_iterations=[1])
     assert folder.name == "random_validation_step_2"
@@ -139,7 +139,7 @@ def test_features_with_other_settings_are_rejected(run, photos, tmp_path):
     assert (
         "pass --like=WORKDIR" in _extract(tmp_path, "photos", "images", *FLAGS).stderr
     )
-    # The standardisation of other images, and another size of patches.
+    # The standardization of other images, and another size of patches.
     stores.write_source(tmp_path / "mine", {"train": 8, "validation": 8}, SIZE)
     other = ["--encoder=patches", "--patch_size=8"]
     assert _extract(tmp_path, "mine", "random", *other).returncode == 0

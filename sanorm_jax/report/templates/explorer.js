@@ -80,7 +80,7 @@ function drawSegments(canvas, labels, palette) {
   paint(canvas, (i) => (edges[i] || index[i] === IGNORED ? WHITE : palette[index[i]]));
 }
 
-// Segments are outlined within, in their colour; true objects in white above.
+// Segments are outlined within, in their color; true objects in white above.
 function drawOutlines(canvas, labels, trueLabels, palette) {
   const { width, height } = canvas;
   const index = enlarge(labels, width, height);

@@ -48,7 +48,7 @@ def check(store, split, labels, categories, images):
         top, left = ((length - side) // 2 for length in pixels.shape[:2])
         middle = Image.fromarray(pixels[top : top + side, left : left + side])
         wanted = middle.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        # JPEG keeps smooth colours within a few steps.
+        # JPEG keeps smooth colors within a few steps.
         difference = np.abs(columns["image"][row].astype(int) - np.asarray(wanted))
         assert difference.mean() < 4
 

@@ -22,14 +22,14 @@ def test_nineteen_distinct_tetrominoes():
     for shape in blocks.SHAPES:
         assert shape.sum() == 4
         assert shape.any(0).all() and shape.any(1).all()
-        # Each cell has a neighbour: no shape falls apart.
+        # Each cell has a neighbor: no shape falls apart.
         padded = np.pad(shape, 1)
-        neighbours = sum(np.roll(padded, step, axis) for step in (1, -1)
+        neighbors = sum(np.roll(padded, step, axis) for step in (1, -1)
                          for axis in (0, 1))  # fmt: skip
-        assert (neighbours[padded] > 0).all()
+        assert (neighbors[padded] > 0).all()
 
 
-def test_each_object_is_its_shape_in_its_colour_at_its_place(scenes):
+def test_each_object_is_its_shape_in_its_color_at_its_place(scenes):
     cells = np.ones((5, 5), bool)
     for i, count in enumerate(scenes["num_objects"]):
         labels, image = scenes["segmentation"][i], scenes["image"][i]

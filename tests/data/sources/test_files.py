@@ -50,7 +50,7 @@ RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 
 
 @pytest.mark.parametrize("suffix", ["PNG", "TIFF"])
-def test_16_bit_grey_keeps_its_range(suffix):
+def test_16_bit_gray_keeps_its_range(suffix):
     found = _decode(Image.fromarray(RAMP), suffix)
     assert found.shape == (256, 256, 3)
     np.testing.assert_array_equal(found, np.rint(RAMP / 257)[..., None].repeat(3, -1))
@@ -58,7 +58,7 @@ def test_16_bit_grey_keeps_its_range(suffix):
 
 
 @pytest.mark.parametrize("color_type", [2, 6])
-def test_16_bit_colour_keeps_its_range(color_type):
+def test_16_bit_color_keeps_its_range(color_type):
     values = np.stack([RAMP, RAMP.T, RAMP[::-1]], -1)
     if color_type == 6:
         values = np.concatenate([values, np.full_like(values[..., :1], 65535)], -1)
@@ -66,7 +66,7 @@ def test_16_bit_colour_keeps_its_range(color_type):
     np.testing.assert_allclose(found, values[..., :3] / 257, atol=1)
 
 
-def test_16_bit_grey_may_be_transparent():
+def test_16_bit_gray_may_be_transparent():
     values = np.array([[[0], [1000], [65535]]], np.uint16)
     content = _png(values, 0, (1000).to_bytes(2, "big"))
     found = np.asarray(files.decode(content, "x.png", (10, 20, 30)))
@@ -79,11 +79,11 @@ def test_transparent_pixels_show_the_background(mode):
     bands = [(200, 100, 50)] * 3 if mode == "RGBA" else [(200,)] * 3
     for x, alpha in enumerate((0, 255, 51)):
         image.putpixel((x, 0), (*bands[x], alpha))
-    colour = np.array([200, 100, 50] if mode == "RGBA" else [200] * 3)
+    color = np.array([200, 100, 50] if mode == "RGBA" else [200] * 3)
     for background in ((255, 255, 255), (0, 128, 255)):
         found = _decode(image, background=background)[0]
         under = np.array(background)
-        expected = [under, colour, 0.2 * colour + 0.8 * under]
+        expected = [under, color, 0.2 * color + 0.8 * under]
         np.testing.assert_allclose(found, expected, atol=1)
 
 
@@ -98,7 +98,7 @@ def test_a_palette_may_be_transparent():
         np.testing.assert_array_equal(found[0], 255 * np.eye(3, dtype=int))
 
 
-def test_a_colour_may_be_transparent():
+def test_a_color_may_be_transparent():
     image = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8))
     found = _decode(image, transparency=(4, 5, 6))
     np.testing.assert_array_equal(found[0], [[1, 2, 3], [255, 255, 255]])
@@ -128,7 +128,7 @@ def test_32_bit_pixels_are_rejected(dtype):
 def test_first_frame_of_each_format_is_read(suffix):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
-    if suffix == "GIF":  # of few colours
+    if suffix == "GIF":  # of few colors
         pixels = pixels // 255 * 255
     first, second = map(Image.fromarray, pixels)
     options = {"lossless": True} if suffix == "WEBP" else {}

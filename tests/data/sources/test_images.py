@@ -49,8 +49,8 @@ def test_all_images_are_stored_by_path(folder, tmp_path):
 def _triangle(values, size):
     """Resize axis 0 by a triangle as wide as the scale: bilinear, antialiased."""
     scale = len(values) / size
-    centres = (np.arange(size) + 0.5) * scale
-    distance = np.abs(np.arange(len(values)) + 0.5 - centres[:, None])
+    centers = (np.arange(size) + 0.5) * scale
+    distance = np.abs(np.arange(len(values)) + 0.5 - centers[:, None])
     weights = np.maximum(1 - distance / max(scale, 1), 0)
     return np.tensordot(weights / weights.sum(1, keepdims=True), values, 1)
 
@@ -100,7 +100,7 @@ def test_bad_options_are_rejected(folder, tmp_path):
         (tmp_path / "empty", {}, r"empty: contains no images \(no files"),
         (folder, {"image_size": 8}, "--image_size=8: out of range; choose 16 to"),
         (folder, {"splits": {"train": 1}}, "--splits: not used"),
-        (folder, {"background": "whitish"}, "--background=whitish: not a colour"),
+        (folder, {"background": "whitish"}, "--background=whitish: not a color"),
     ):
         with pytest.raises(UserError, match=message):
             _prepare(source, tmp_path / "data", **options)

@@ -1,4 +1,4 @@
-"""Figures show what they are given, and need no colours to be read."""
+"""Figures show what they are given, and need no colors to be read."""
 
 import concurrent.futures
 import itertools
@@ -47,7 +47,7 @@ def test_outlines_show_where_slots_and_objects_agree():
     picture, scale = shown(figure, 3), 4
     colors = painting.matched_colors(true[0], predicted[0], 3)
     at = lambda row, column: picture[row * scale, column * scale]  # noqa: E731
-    # The rim of the segment has its colour, the object's own edge is white, and what
+    # The rim of the segment has its color, the object's own edge is white, and what
     # lies inside both, or in the background, is the image.
     np.testing.assert_allclose(picture[3 * scale + 2, 8 * scale - 1], colors[2])
     assert (at(3, 5) == 1).all()
@@ -55,15 +55,15 @@ def test_outlines_show_where_slots_and_objects_agree():
     np.testing.assert_array_equal(picture[9 * scale - 2, 9 * scale - 2], [0, 0, 0])
 
 
-def test_segments_have_the_colour_of_their_object():
+def test_segments_have_the_color_of_their_object():
     images, true, predicted, masks = scenes()
     figure = figures.segmentation_grid(images, true, {"masks": predicted}, masks)
     np.testing.assert_array_equal(shown(figure, 1), shown(figure, 2))
     frames = [
         to_rgb(figure.axes[2 * row].spines["left"].get_edgecolor()) for row in (4, 5, 6)
     ]
-    centre = shown(figure, 1).shape[0] // 12
-    object_2 = shown(figure, 1)[8 * centre + centre // 2, 8 * centre + centre // 2]
+    center = shown(figure, 1).shape[0] // 12
+    object_2 = shown(figure, 1)[8 * center + center // 2, 8 * center + center // 2]
     np.testing.assert_allclose(frames[0], object_2)
     np.testing.assert_allclose(frames[1], to_rgb("#D0D0D0"))
 
@@ -81,7 +81,7 @@ def test_mask_fades_the_image_to_white():
     np.testing.assert_array_equal(slot[0, 0], [1, 1, 1])
 
 
-def test_many_slots_stay_on_the_page_and_keep_their_colours():
+def test_many_slots_stay_on_the_page_and_keep_their_colors():
     images, true, _, _ = scenes()
     masks = np.random.default_rng(0).random((2, 24, 12, 12))
     figure = figures.segmentation_grid(images, true, {"p": masks.argmax(1)}, masks)
@@ -101,7 +101,7 @@ def test_sizes_may_differ_but_not_batches():
         figures.segmentation_grid(images, true, {"p": predicted[:1]})
 
 
-def test_sweep_lines_differ_without_colour():
+def test_sweep_lines_differ_without_color():
     lines = {f"variant {i}": {4: [0.1 * i, 0.2], 7: [0.3, 0.4]} for i in range(7)}
     figure = figures.sweep_plot(
         lines,
@@ -119,8 +119,8 @@ def test_sweep_lines_differ_without_colour():
     assert {text.get_text() for text in axis.texts} == {"token oracle", "trained with"}
 
 
-def test_line_colours_differ_in_lightness():
-    # Relative luminance, so that a grey print still tells most lines apart.
+def test_line_colors_differ_in_lightness():
+    # Relative luminance, so that a gray print still tells most lines apart.
     light = [np.dot(to_rgb(c), [0.2126, 0.7152, 0.0722]) for c in painting.OKABE_ITO]
     gaps = [abs(a - b) for a, b in itertools.pairwise(light)]
     assert min(gaps) > 0.03

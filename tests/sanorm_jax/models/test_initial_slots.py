@@ -27,8 +27,8 @@ def _gradient(model, variables):
 
 def test_seeds_of_separate_clusters_are_one_of_each():
     """Wherever the draws fall: a token at distance 0 is never drawn."""
-    centres = 100.0 * jnp.arange(4)
-    tokens = jnp.repeat(centres, 8)[None, :, None]
+    centers = 100.0 * jnp.arange(4)
+    tokens = jnp.repeat(centers, 8)[None, :, None]
     for seed in range(20):
         noise = jax.random.normal(jax.random.key(seed), (1, 4))
         seeds = initial_slots.kmeans_plus_plus(tokens, noise)

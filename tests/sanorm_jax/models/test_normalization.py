@@ -188,9 +188,9 @@ def test_normalizers_stay_float32_under_bfloat16(attention, values):
         np.asarray(attention.astype(jnp.bfloat16), np.float64),
         np.asarray(values, np.float64),
     )
-    centred = exact - exact.mean()
+    centered = exact - exact.mean()
     updates, _ = _updates("batch_norm", attention, values)
-    np.testing.assert_allclose(updates, centred / centred.std(), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(updates, centered / centered.std(), rtol=1e-2, atol=1e-3)
 
 
 def test_aliases_and_unknown_names():

@@ -1,4 +1,4 @@
-"""Variables for tests, without the seconds that compiling initialisers takes."""
+"""Variables for tests, without the seconds that compiling initializers takes."""
 
 import jax
 import numpy as np

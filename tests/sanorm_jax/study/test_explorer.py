@@ -56,7 +56,7 @@ def _expected(content, model: int, place: int, scene: int) -> list[str]:
     return [*texts, f"{used} of {content['slots'][place]}", str(objects)]
 
 
-def test_label_maps_are_the_model_s_in_the_colours_of_its_objects(study, report):
+def test_label_maps_are_the_model_s_in_the_colors_of_its_objects(study, report):
     _, created, _ = study
     _, content = report
     examples, _ = jobs.read_arrays(created[0].images_path("random"))
