@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics.segmentation import upscale_segmentation
 
 
@@ -14,20 +13,9 @@ def block_segmentation(size: int, num_slots: int) -> np.ndarray:
     A model that uses only positions can produce this segmentation. A model that scores
     no better does not segment objects.
 
-    Args:
-      size: Side of the label map in pixels.
-      num_slots: Number of blocks.
-
     Returns:
       Labels `[size, size]` from 0 to `num_slots - 1`, int32.
-
-    Raises:
-      UserError: The size or the number of slots is below 1.
     """
-    if size < 1 or num_slots < 1:
-        raise UserError(
-            f"size={size}, num_slots={num_slots}: must be positive; use 1 or more"
-        )
     num_rows = round(num_slots**0.5)
     # First block of each row, for example of 2 + 2 + 3 blocks
     first = np.arange(num_rows + 1) * num_slots // num_rows
@@ -52,10 +40,10 @@ def token_oracle(
     This approximates the best score that a model can reach at the token resolution.
 
     Args:
-      labels: True labels `[B, H, W]` from 0 to `num_labels - 1`.
+      labels: True labels `[B, H, W]` from 0 (the background) to `num_labels - 1`.
       side: Number of rows and of columns of tokens.
       size: Side of the result in pixels.
-      num_labels: Number of true labels, including the background.
+      num_labels: Number of true labels.
       ignore_background: Whether a token gets the label of its largest object even if
         the background is larger. Use it for FG-ARI, which ignores the background.
 

@@ -73,9 +73,6 @@ def groups(names: Iterable[str]) -> dict[str, dict[str, str]]:
     These are FG-ARI, ARI and mBO of segmentations (bilinear interpolation only), and
     all average precisions. The CSV file contains all measures.
 
-    Args:
-      names: Names of the available measures.
-
     Returns:
       Names of the measures by group and metric, such as
       `{"masks": {"FG-ARI": "fg_ari_masks_refined", ...}}`.

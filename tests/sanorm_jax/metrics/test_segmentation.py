@@ -191,7 +191,6 @@ def test_resized_labels_equal_recorded(vectors, side):
     [
         ({"num_tokens": 6, "size": 8}, "6 tokens do not form a square"),
         ({"size": 8, "method": "nearest"}, "method='nearest'"),
-        ({"size": 0}, "size=0: is not positive"),
     ],
 )
 def test_impossible_upscaling_is_rejected(kwargs, message):
