@@ -5,7 +5,6 @@ import functools
 import pathlib
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +29,7 @@ from sanorm_jax.train_step import create_state, make_train_step
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
-    """Train until the last step, the time limit or a signal.
-
-    Args:
-      config: Config of the experiment.
-      workdir: Folder of the run. An existing run is resumed.
+    """Train until the last step, the time limit or a signal; resume an existing run.
 
     Returns:
       The exit code: 0 if finished, 124 if stopped before the last step.
@@ -100,19 +95,21 @@ def _take_steps(run: TrainingRun, train_step: Callable, evaluate: Callable):
     """Take the remaining steps; log, save and evaluate when due."""
     config, hosts, step = run.config, run.devices.hosts, run.step
     # An earlier start may have saved this step without evaluating it.
-    if step and run.is_due("evaluate_every_steps", step):
-        is_evaluated = functools.partial(
-            training_run.is_evaluated, run.workdir, config, step
+    if (
+        step
+        and run.is_due("evaluate_every_steps", step)
+        and not hosts.on_main(
+            lambda: training_run.is_evaluated(run.workdir, config, step)
         )
-        if not hosts.on_main(is_evaluated):
-            evaluate(step)
+    ):
+        evaluate(step)
 
     with hosts.agree():
         batches = run.devices.prefetch(_batches(run))
         # No check for requests to stop here, so that each start takes at least one
         # step.
         batch = next(batches, None)
-    rates, note = Rates(step), ""
+    rates, note, reason = Rates(step), "", None
     title = f"training {run.workdir.name}"
     with progress.Progress(title, config.num_train_steps, "steps", step) as bar:
         while step < config.num_train_steps:
@@ -126,7 +123,12 @@ def _take_steps(run: TrainingRun, train_step: Callable, evaluate: Callable):
             bar.advance(1, note)
             rates.took_step(step, scalars)
             with rates.waiting(scalars):
-                batch, reason = _next_batch(run, batches)
+                try:
+                    with hosts.agree():  # All hosts stop at the same step.
+                        run.preemption.check()
+                        batch = next(batches, None)
+                except (preemption.Preempted, UserError) as error:
+                    reason = error
 
             log_due, save_due, evaluate_due = (
                 run.is_due(f"{what}_every_steps", step)
@@ -181,16 +183,6 @@ def _batches(run: TrainingRun) -> Iterator[dict[str, np.ndarray]]:
         host_index=run.devices.hosts.index,
         num_hosts=run.devices.hosts.count,
     )
-
-
-def _next_batch(run: TrainingRun, batches: Iterator) -> tuple[Any, Exception | None]:
-    """Return the next batch, or the reason to stop; all hosts stop together."""
-    try:
-        with run.devices.hosts.agree():
-            run.preemption.check()
-            return next(batches, None), None
-    except (preemption.Preempted, UserError) as reason:
-        return None, reason
 
 
 def _stop_at_nan(run: TrainingRun):
