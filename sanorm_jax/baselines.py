@@ -37,27 +37,12 @@ DESCRIPTION = (
 def available(task: Task, num_slots: Sequence[int]) -> list[Baseline]:
     """Return the baselines of a task; empty without true segmentations.
 
-    Args:
-      task: Task of the model that the baselines are compared with. The oracle needs
-        features, because it has the resolution of their tokens.
-      num_slots: Numbers of blocks.
+    The oracle needs features, because it has the resolution of their tokens.
     """
     if "segmentation" not in task.dataset.fields:
         return []
     methods = [(CONSTANT, None), *((BLOCKS, count) for count in num_slots)]
     return methods + [(ORACLE, None)] * ("features" in task.dataset.fields)
-
-
-def fields(task: Task) -> tuple[str, ...]:
-    """Return the fields of the dataset that `evaluate` reads."""
-    return ("num_objects", *task.label_fields)
-
-
-def values_per_example(task: Task) -> int:
-    """Return the number of values in the maps of an example."""
-    return (
-        task.dataset.settings["max_objects"] + 1
-    ) * task.config.evaluation_resolution**2
 
 
 def evaluate(
@@ -68,7 +53,7 @@ def evaluate(
     Args:
       task: Task of the model that the baselines are compared with.
       num_slots: Numbers of blocks.
-      batch: Batch with the fields that `fields` returns.
+      batch: Batch with `num_objects` and `task.label_fields`.
     """
     size = task.config.evaluation_resolution
     num_true = task.dataset.settings["max_objects"] + 1
@@ -78,7 +63,7 @@ def evaluate(
         jnp.broadcast_to(baselines.block_segmentation(size, count), labels.shape)
         for count in (1, *num_slots)
     ]
-    has_oracle = (ORACLE, None) in available(task, num_slots)
+    has_oracle = "features" in task.dataset.fields
     if has_oracle:
         num_tokens = task.dataset.fields["features"][0][0]
         side = round(num_tokens**0.5)
@@ -105,12 +90,7 @@ def evaluate(
 
 
 def columns_of(columns: Mapping[str, np.ndarray], i: int) -> dict[str, np.ndarray]:
-    """Return the columns `[n]` of the i-th baseline.
-
-    Args:
-      columns: Columns that `evaluate` returned, `[n, P]` or `[n]`.
-      i: Position of the baseline in `available`.
-    """
+    """Return the columns `[n]` of the i-th of P baselines from `[n, P]` or `[n]`."""
     return {
         name: values[:, i] if values.ndim == 2 else values
         for name, values in columns.items()
@@ -127,9 +107,7 @@ def scores(
 ) -> dict[str, float | dict[int, float]]:
     """Return the scores of the baselines that are comparable to a model's measure.
 
-    Args:
-      rows: Rows of one set of images. Rows of the model are ignored.
-      measure: Measure of the model, such as `fg_ari_masks_refined`.
+    `rows` are of one set of images. Rows of the model are ignored.
 
     Returns:
       The score of each method by its label; for blocks, the scores by number of blocks.

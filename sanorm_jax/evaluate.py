@@ -3,7 +3,7 @@
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,14 +28,10 @@ DIRECTORY = "evaluations"
 
 
 class Evaluator:
-    """Evaluator of a task over full splits.
+    """Evaluator of a task over full splits, whose batches the devices share.
 
     The initial slots of an example depend only on `config.evaluation_seed` and its
     index in the split.
-
-    Args:
-      task: Task to evaluate.
-      devices: Devices that share each batch.
     """
 
     def __init__(self, task: Task, devices: Devices):
@@ -49,10 +45,7 @@ class Evaluator:
     def select(self, split: str, max_objects: int | None = None) -> np.ndarray:
         """Return the indices `[n]` of the examples that the config selects.
 
-        Args:
-          split: Name of the split.
-          max_objects: Maximum number of objects; `config.evaluation_max_objects` if
-            None.
+        `max_objects` replaces `config.evaluation_max_objects` unless None.
         """
         config = self._config
         return pipeline.select(
@@ -91,7 +84,20 @@ class Evaluator:
                     '--config.evaluations="{}"'
                 )
         self.select(split)
-        _trace(task, config.evaluations.values())
+        batch = {"index": jax.ShapeDtypeStruct((1,), np.int32)}
+        for field in task.evaluation_fields:
+            shape, dtype = dataset.fields[field]
+            batch[field] = jax.ShapeDtypeStruct((1, *shape), dtype)
+        rng = jax.random.PRNGKey(0)
+        variables = jax.eval_shape(task.init, rng)
+        for setting in config.evaluations.values():
+            evaluate = functools.partial(
+                task.evaluate,
+                rng=rng,
+                num_slots=setting.num_slots,
+                num_iterations=setting.num_iterations,
+            )
+            jax.eval_shape(evaluate, variables, batch)
 
     def run(
         self,
@@ -115,14 +121,17 @@ class Evaluator:
           check: Function called between batches; may raise to stop the evaluation.
           advance: Function called after each batch with its number of examples.
         """
-        evaluate = functools.partial(
-            self._compiled,
-            "evaluate",
-            variables,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
-            seed=self._config.evaluation_seed,
-        )
+
+        def evaluate(batch):
+            return self._compiled(
+                "evaluate",
+                variables,
+                batch,
+                num_slots=num_slots,
+                num_iterations=num_iterations,
+                seed=self._config.evaluation_seed,
+            )
+
         return self._collect(
             evaluate,
             split,
@@ -144,22 +153,18 @@ class Evaluator:
     ) -> metrics.Table:
         """Return the measures of all baselines for each example, `[n, P]` columns.
 
-        Args:
-          split: Name of the split.
-          num_slots: Numbers of blocks.
-          indices: Examples to evaluate.
-          check: Function as in `run`.
-          advance: Function as in `run`.
+        `num_slots` are the numbers of blocks. See `run` for the other arguments.
         """
-        task = self._task
+        config, task = self._config, self._task
         function = self._baselines(tuple(num_slots))
-        values = baselines.values_per_example(task)
+        num_labels = task.dataset.settings["max_objects"] + 1
+        map_values = num_labels * config.evaluation_resolution**2
         return self._collect(
             lambda batch: function((), batch, jax.random.PRNGKey(0)),
             split,
             indices,
-            baselines.fields(task),
-            trained.batch_size(self._config, self._devices, values),
+            ("num_objects", *task.label_fields),
+            trained.batch_size(config, self._devices, map_values),
             check,
             advance,
         )
@@ -205,15 +210,17 @@ class Evaluator:
             advance(int(mask.sum()) * devices.hosts.count)
 
     def predict(
-        self, variables: Any, split: str, indices: np.ndarray, setting: Any
+        self,
+        variables: Any,
+        split: str,
+        indices: np.ndarray,
+        *,
+        num_slots: int,
+        num_iterations: int,
     ) -> dict[str, np.ndarray]:
         """Return the task's predictions for a few examples, computed on one device.
 
-        Args:
-          variables: Variables of the model, as `Devices.get_state` returns them.
-          split: Name of the split.
-          indices: Indices `[n]` of the examples.
-          setting: Setting with `num_slots` and `num_iterations`.
+        `variables` are as `Devices.get_state` returns them, and `indices` are `[n]`.
         """
         field = self._task.input_field
         batch = {
@@ -225,8 +232,8 @@ class Evaluator:
                 "predict",
                 variables,
                 batch,
-                num_slots=setting.num_slots,
-                num_iterations=setting.num_iterations,
+                num_slots=num_slots,
+                num_iterations=num_iterations,
                 seed=self._config.evaluation_seed,
             )
         )
@@ -237,46 +244,22 @@ class Evaluator:
         """Return a function that draws predictions for a few examples, and a caption.
 
         The predictions are computed before this returns. The function may be called in
-        another thread.
-
-        Args:
-          variables: Variables of the model, as `Devices.get_state` returns them.
-          split: Name of the split.
-          setting: Setting with `num_slots` and `num_iterations`.
+        another thread. `setting` is one of `config.evaluations`, and `variables` are as
+        for `predict`.
         """
         dataset = self._task.dataset
         indices = self.select(split)[: self._config.num_figure_examples]
-        predicted = self.predict(variables, split, indices, setting)
+        predicted = self.predict(
+            variables,
+            split,
+            indices,
+            num_slots=setting.num_slots,
+            num_iterations=setting.num_iterations,
+        )
         drawing = predictions.choose(predicted, dataset.fields)
         examples = drawing.read(dataset, split, indices)
         draw = functools.partial(drawing.draw, examples, {"predicted": predicted})
         return draw, f"{drawing.caption}. {drawing.details}".strip()
-
-
-def _trace(task: Task, settings: Iterable[Any]):
-    """Trace the evaluation of one example; nothing is computed.
-
-    Args:
-      task: Task to evaluate.
-      settings: Settings with `num_slots` and `num_iterations`.
-
-    Raises:
-      UserError: The evaluation does not work with a field of the config.
-    """
-    batch = {"index": jax.ShapeDtypeStruct((1,), np.int32)}
-    for field in task.evaluation_fields:
-        shape, dtype = task.dataset.fields[field]
-        batch[field] = jax.ShapeDtypeStruct((1, *shape), dtype)
-    rng = jax.random.PRNGKey(0)
-    variables = jax.eval_shape(task.init, rng)
-    for setting in settings:
-        evaluate = functools.partial(
-            task.evaluate,
-            rng=rng,
-            num_slots=setting.num_slots,
-            num_iterations=setting.num_iterations,
-        )
-        jax.eval_shape(evaluate, variables, batch)
 
 
 def _rows(
@@ -284,13 +267,7 @@ def _rows(
     summarize: Callable[[dict[str, np.ndarray]], dict[str, float]],
     **where,
 ) -> list[dict[str, Any]]:
-    """Return a row for all examples, and one for each number of objects.
-
-    Args:
-      columns: Columns `[n, ...]` of a table.
-      summarize: Function from columns to the scalars of a row.
-      **where: Further values of the rows.
-    """
+    """Return a row for all examples, and one for each number of objects."""
     parts: dict[int | str, dict[str, np.ndarray]] = {"all": columns}
     counts = columns.get("num_objects", np.zeros(0, int))
     for count in np.unique(counts).tolist():
@@ -323,7 +300,7 @@ def evaluate(
       config: Config of the run.
       workdir: Folder of the run; only `evaluations/` in it is written. Results of a
         published model go to `published.results_folder`.
-      split: Name of the split; `config.evaluation_split` if empty.
+      split: Split to evaluate; `config.evaluation_split` if empty.
       num_slots: Numbers of slots; as in training if empty. If `num_iterations` is also
         empty, the settings of `config.evaluations` are used.
       num_iterations: Numbers of iterations; as in training if empty.
@@ -483,5 +460,7 @@ def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):
                 points = lines.setdefault(f"{name}{where}", {})
                 points.setdefault(row["num_slots"], []).append(row[name])
     if len({row["num_slots"] for row in model_rows}) > 1 and lines:
-        figure = figures.sweep_plot(lines, xlabel="number of slots", ylabel="FG-ARI")
+        figure = figures.sweep_plots(
+            {"": lines}, xlabel="number of slots", ylabel="FG-ARI"
+        )
         figures.save(figure, directory / "fg_ari_by_num_slots.png")

@@ -54,11 +54,6 @@ def warmup_cosine(learning_rate: float, warmup_steps: int, end_step: int) -> Sch
     """Return a schedule of linear warm-up from 0 and cosine decay to a tenth.
 
     Loshchilov and Hutter, "SGDR" (ICLR 2017), equation 5, without restarts.
-
-    Args:
-      learning_rate: Base rate, reached after the warm-up.
-      warmup_steps: Length of the warm-up; 0 for none.
-      end_step: Step at which the decay ends.
     """
     return optax.warmup_cosine_decay_schedule(
         0.0 if warmup_steps else learning_rate,

@@ -13,7 +13,7 @@ from absl import logging
 from PIL import Image
 
 from sanorm_jax import tasks, trained
-from sanorm_jax.core import progress, published, run_data
+from sanorm_jax.core import files, progress, published, run_data
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures
@@ -75,7 +75,9 @@ def segment(
             )
     results_folder = published.results_folder(workdir)
     workdir_lib.check_writable(results_folder / DIRECTORY)
-    config = _config(config, dataset, data_dir)
+    config = config.copy_and_resolve_references()
+    config.dataset = dataset or config.dataset
+    config.data_dir = str(data_dir or config.data_dir)
     opened = tasks.open_dataset(config)
     _check_data(run_data.read(workdir), opened, config)
     # Label maps have the size of the images.
@@ -83,7 +85,9 @@ def segment(
     compilation_cache.enable(config, results_folder)
     devices = Devices(config.parallelism)
     run = trained.open_run(workdir, step, config=config, dataset=opened)
-    split = split or _split(config, opened)
+    if not split:
+        splits = list(opened.splits)
+        split = splits[0] if len(splits) == 1 else config.evaluation_split
     names = _names(opened, split)
     name = f"{config.dataset}_{split}_step_{run.step}"
     directory = results_folder / DIRECTORY / name
@@ -93,15 +97,6 @@ def segment(
         labels = _labels(run, devices, split, setting)
         _write(directory / name, names, labels, opened.num_examples(split))
     return directory
-
-
-def _config(
-    config, dataset: str, data_dir: str | pathlib.Path | None
-) -> ml_collections.ConfigDict:
-    config = config.copy_and_resolve_references()
-    config.dataset = dataset or config.dataset
-    config.data_dir = str(data_dir or config.data_dir)
-    return config
 
 
 def _check_data(recorded, dataset: pipeline.Dataset, config):
@@ -117,11 +112,6 @@ def _check_data(recorded, dataset: pipeline.Dataset, config):
             f"{where}: images of {size} pixels, but the run was trained on "
             f"{recorded['image_size']}; prepare them with --like=WORKDIR of the run"
         )
-
-
-def _split(config, dataset: pipeline.Dataset) -> str:
-    splits = list(dataset.splits)
-    return splits[0] if len(splits) == 1 else config.evaluation_split
 
 
 def _names(dataset: pipeline.Dataset, split: str) -> Callable[[int], str]:
@@ -179,7 +169,9 @@ def _write(directory: pathlib.Path, names, batches, count: int):
         name = f"{names(index)}.png"
         content = io.BytesIO()
         Image.fromarray(labels).save(content, "PNG")
-        figures.write(content.getvalue(), directory / "labels" / name)
+        path = directory / "labels" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, content.getvalue())
         overlay = figures.segmentation_overlay(image, labels)
         figures.save(overlay, directory / "overlays" / name)
 

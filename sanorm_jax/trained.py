@@ -1,6 +1,5 @@
 """Trained runs: loading, and compiled functions that apply them."""
 
-import dataclasses
 import functools
 import os
 import pathlib
@@ -20,7 +19,7 @@ from sanorm_jax.data import pipeline
 from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.run.parameters import init_from
-from sanorm_jax.tasks.base import Batch, Task
+from sanorm_jax.tasks.base import Batch, Description, Task
 
 # Maximum number of values in the maps of a batch, which bounds the memory.
 _MAX_MAP_VALUES = 2**26
@@ -62,7 +61,7 @@ class Compiled:
           num_slots: Number of slots K.
           num_iterations: Number of iterations of Slot Attention.
           seed: Seed of the initial slots.
-          outputs: Names of the results to return; all if empty.
+          outputs: Names of the results to compute; all if empty.
         """
         function = self._function(method, num_slots, num_iterations, tuple(outputs))
         return function(variables, batch, jax.random.PRNGKey(seed))
@@ -208,26 +207,14 @@ def open_run(
     return TrainedRun(task, *init_from.load_variables(task, workdir, step))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Description:
-    """A `tasks.base.Description` without the data."""
-
-    fields: dict[str, tuple[tuple[int, ...], str]]
-    settings: dict[str, Any]
-
-
 def describe_task(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Task:
-    """Return the task of a run without its data, from the files in its folder.
-
-    Raises:
-      UserError: The description of the data is missing.
-    """
+    """Return the task of a run without its data, from the record in its folder."""
     record = run_data.read(workdir)
     fields = {
         name: (tuple(shape), dtype) for name, (shape, dtype) in record["fields"].items()
     }
     settings = {"image_size": record["image_size"]}
-    return tasks.create(config, _Description(fields, settings))
+    return tasks.create(config, Description(fields, settings))
 
 
 def batch_size(

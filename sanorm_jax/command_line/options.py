@@ -78,11 +78,7 @@ def _reason(error: Exception, path: pathlib.Path) -> str:
 
 
 def define_config(description: str) -> flags.FlagHolder:
-    """Define the flag `--config`.
-
-    Args:
-      description: Help text.
-    """
+    """Define the flag `--config`."""
     try:
         # This reads the files of `--flagfile`.
         config = config_flags.DEFINE_config_file(
@@ -144,8 +140,7 @@ def run(
       command: Function that does the work; returns the exit code, or None for 0.
       config: Flag `--config`.
       default: Default value of the flag.
-      kind: What the config must describe: `an experiment`, `a study` or `several
-        studies`; not checked if None.
+      kind: Key of `_KINDS` that the config must describe; not checked if None.
     """
 
     def work() -> int | None:

@@ -35,12 +35,7 @@ class _Integers(flags.ListParser):
 
 
 def define_numbers(name: str, description: str) -> flags.FlagHolder:
-    """Define a flag whose value is a list of integers, empty by default.
-
-    Args:
-      name: Name of the flag.
-      description: Help text.
-    """
+    """Define a flag whose value is a list of integers, empty by default."""
     return flags.DEFINE(
         _Integers(), name, [], description, serializer=flags.ListSerializer(",")
     )
@@ -90,8 +85,7 @@ class RunFlags:
     def joined(self, *shared: flags.FlagHolder) -> Iterator["Hosts"]:
         """Connect the processes of the run, which must have the same options.
 
-        Args:
-          *shared: Further flags that must be the same in all processes.
+        `shared` are further flags that must be the same in all processes.
 
         Raises:
           UserError: The options differ, or the processes cannot connect.

@@ -29,14 +29,10 @@ TOLERANCE = 0.01
 
 
 def check(folder: pathlib.Path, data_dir: pathlib.Path) -> tuple[bool, str]:
-    """Evaluate a published model on its validation data.
+    """Evaluate a published model on its validation data in `data_dir`.
 
-    The data is searched in `data_dir`. If it is not there and its dataset is synthetic,
-    it is rendered, and features are extracted as the model's own.
-
-    Args:
-      folder: Folder of the model.
-      data_dir: Folder of the stores.
+    If the data is not there and its dataset is synthetic, it is rendered, and features
+    are extracted as the model's own.
 
     Returns:
       Whether all measures of the card are met within `TOLERANCE`, and a table of them.
@@ -133,11 +129,7 @@ def _create(
 
 
 def _run(verb: str, *arguments: str):
-    """Run a command of the project in a process of its own.
-
-    Raises:
-      UserError: The command failed, after it printed why.
-    """
+    """Run a command of the project in a process of its own."""
     logging.info("running sanorm %s %s", verb, " ".join(arguments))
     command = [sys.executable, "-m", "sanorm_jax", verb, *arguments]
     if code := subprocess.run(command).returncode:

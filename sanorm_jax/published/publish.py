@@ -1,6 +1,5 @@
 """A model in the form in which it is published, written from a finished run."""
 
-import json
 import pathlib
 import shutil
 import subprocess
@@ -52,9 +51,7 @@ def publish(
     values = [_last_evaluation(run, config, name) for run in (workdir, *others)]
     run = trained.open_run(workdir)
     folder.mkdir(parents=True)
-    published_config = workdir_lib.config_to_dict(config) | _OWN_FIELDS
-    text = json.dumps(published_config, indent=2, sort_keys=True) + "\n"
-    files.write(folder / workdir_lib.CONFIG_FILE, text)
+    workdir_lib.write_config(folder, workdir_lib.config_to_dict(config) | _OWN_FIELDS)
     for file in (run_data.FILE, run_data.PROJECTION):
         if (workdir / file).exists():
             shutil.copyfile(workdir / file, folder / file)
@@ -86,10 +83,6 @@ def evaluated_data(manifest: Mapping[str, Any], split: str) -> dict[str, Any]:
 
     Two stores with the same description hold the same images, whichever other splits
     they have.
-
-    Args:
-      manifest: Manifest of the store.
-      split: Name of the split.
     """
     settings = dict(manifest["settings"])
     if objects := settings.pop("objects", None):

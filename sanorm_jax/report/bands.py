@@ -116,11 +116,7 @@ def compare(workdir: pathlib.Path) -> Comparison:
 
 
 def record(folder: pathlib.Path, output: pathlib.Path):
-    """Write a band for each config that has several finished runs in a folder.
-
-    Args:
-      folder: Folder that holds the folders of the runs, at any depth.
-      output: JSON file to write.
+    """Write a band for each config with several finished runs below a folder.
 
     Raises:
       UserError: There are too few runs.

@@ -1,7 +1,4 @@
-"""The report of one run: its results as one page that loads nothing.
-
-It is made from files of the run's folder; neither the model nor the data are opened.
-"""
+"""The report of one run, from the files in its folder, without model and data."""
 
 import pathlib
 import platform
@@ -10,6 +7,7 @@ from typing import Any
 
 import jax
 from absl import logging
+from matplotlib.figure import Figure
 
 from sanorm_jax import baselines, evaluate
 from sanorm_jax.core import run_data
@@ -35,7 +33,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     """Write `<workdir>/report.html` from the run's newest evaluation.
 
     Raises:
-      UserError: the run was not evaluated by `sanorm evaluate`.
+      UserError: The run was not evaluated by `sanorm evaluate`.
     """
     config = workdir_lib.load_config(workdir)
     workdir_lib.check_writable(workdir)
@@ -129,15 +127,16 @@ def _features(workdir: pathlib.Path) -> str:
 
 def _picture(folder: pathlib.Path, num_slots: int) -> list[html_page.Section]:
     pictures = sorted(folder.glob(f"*_slots_{num_slots}_*.png"))
+    if not pictures:
+        return []
     return [
         html_page.Section(
             "Held-out images",
             text="Images of the evaluated split, their true objects and the "
             "predictions of the model.",
-            figure=picture,
-            caption=f"With {num_slots} slots: {figures.read_description(picture)}",
+            figure=pictures[0],
+            caption=f"With {num_slots} slots: {figures.read_description(pictures[0])}",
         )
-        for picture in pictures[:1]
     ]
 
 
@@ -145,8 +144,12 @@ def _where(limit: Any) -> str:
     return "" if limit == "all" else f", at most {limit} objects"
 
 
-def _panels(part, groups) -> dict[str, dict[str, dict[int, list[float]]]]:
-    """Return the values by kind of measure, line of its panel, and number of slots."""
+def _plot(
+    part: Sequence[Row], groups, config, ylabel: str, references=None
+) -> Figure | None:
+    """Plot measures against the number of slots; None for a single number."""
+    if len({row["num_slots"] for row in part}) < 2 or not groups:
+        return None
     panels: dict[str, dict[str, dict[int, list[float]]]] = {}
     several = len({row["num_iterations"] for row in part}) > 1
     for place, kinds in groups.items():
@@ -156,7 +159,13 @@ def _panels(part, groups) -> dict[str, dict[str, dict[int, list[float]]]]:
                 name = f"{place}, {row['num_iterations']} iterations"
                 line = lines.setdefault(name if several else place, {})
                 line[row["num_slots"]] = [row[measure]]
-    return panels
+    return figures.sweep_plots(
+        panels,
+        xlabel="number of slots",
+        ylabel=ylabel,
+        references=references,
+        mark=("trained with", config.num_slots),
+    )
 
 
 def _slot_counts(part, limit, config) -> list[html_page.Section]:
@@ -164,20 +173,12 @@ def _slot_counts(part, limit, config) -> list[html_page.Section]:
     groups = measures.counts(part[0])
     if not groups:
         return []
-    figure = None
-    if len({row["num_slots"] for row in part}) > 1:
-        figure = figures.sweep_plots(
-            _panels(part, groups),
-            xlabel="number of slots",
-            ylabel="",
-            mark=("trained with", config.num_slots),
-        )
     place, kinds = next(iter(groups.items()))
     return [
         html_page.Section(
             f"Over- and under-segmentation{_where(limit)}",
             text=measures.COUNTS_TEXT,
-            figure=figure,
+            figure=_plot(part, groups, config, ylabel=""),
             table=[
                 {"slots": row["num_slots"], "iterations": row["num_iterations"]}
                 | {kind: row[measure] for kind, measure in kinds.items()}
@@ -192,21 +193,14 @@ def _more_slots(
     part: Sequence[Row], limit: Any, references: Sequence[Row], config
 ) -> list[html_page.Section]:
     groups = measures.groups(part[0])
-    panels = _panels(part, groups)
-    known: dict[str, Mapping[str, Any]] = {
+    known = {
         kind: baselines.drawn(references, measure)
         for kinds in groups.values()
         for kind, measure in kinds.items()
     }
-    if len({row["num_slots"] for row in part}) < 2 or not panels:
+    figure = _plot(part, groups, config, ylabel="score", references=known)
+    if figure is None:
         return []
-    figure = figures.sweep_plots(
-        panels,
-        xlabel="number of slots",
-        ylabel="score",
-        references=known,
-        mark=("trained with", config.num_slots),
-    )
     title = f"More slots than in training{_where(limit)}"
     caption = f"On {part[0]['num_examples']} images of {part[0]['split']}."
     return [html_page.Section(title, figure=figure, caption=caption)]

@@ -300,18 +300,10 @@ def _missing_data(job: Job, name: str, study) -> bool:
 
 
 def run(job: Job, study: ml_collections.ConfigDict, evaluate: bool = True) -> int:
-    """Do the remaining training and evaluation of a job.
-
-    Args:
-      job: Job to run.
-      study: Config of the study.
-      evaluate: Whether to evaluate the run; trials of learning rates are trained only.
+    """Do the remaining training and, if `evaluate`, evaluation of a job.
 
     Returns:
       The exit code: 0 if finished, 124 if stopped before the end.
-
-    Raises:
-      UserError: The input is invalid.
     """
     code = train.train(job.config, job.workdir)
     if code or not evaluate:
@@ -411,9 +403,12 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
     for num_slots in samples:
         stop.check()
         indices = _sample_indices(task, study, name, evaluator)
-        setting = {"num_slots": num_slots, "num_iterations": num_iterations}
         predicted = evaluator.predict(
-            opened.variables, split, indices, ml_collections.ConfigDict(setting)
+            opened.variables,
+            split,
+            indices,
+            num_slots=num_slots,
+            num_iterations=num_iterations,
         )
         shown = predictions.choose(predicted, task.dataset.fields).prediction
         columns = {"index": indices, shown: predicted[shown]}

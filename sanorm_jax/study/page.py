@@ -45,11 +45,7 @@ def compare(jobs: Sequence[Job], study: ml_collections.ConfigDict) -> list[Job]:
 
 
 class Page:
-    """Sections of a page; each figure is also written as PNG and PDF.
-
-    Args:
-      directory: Folder of the figures.
-    """
+    """Sections of a page; each figure is also written to `directory` as PNG and PDF."""
 
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
@@ -75,15 +71,11 @@ def write(
 ) -> pathlib.Path:
     """Write `<workdir>/report/report.html`, figures, CSV and JSON of finished jobs.
 
-    Only files of the study are read, neither models nor data.
-
-    Args:
-      study: Config of the study.
-      jobs: All its jobs; the report names those that are not finished.
-      workdir: Folder of the study.
+    Only files of the study are read, neither models nor data. The report names the jobs
+    that are not finished.
 
     Returns:
-      The page.
+      The path of the page.
 
     Raises:
       UserError: No job is finished, a measure does not exist, or tables were made from
@@ -120,8 +112,9 @@ def write(
         mine = [job for job in done if job.train_setting == setting]
         curve = charts.training(mine, study.measures[0])
         if curve:
+            where = setting if len(study.train_settings) > 1 else ""
             page.figure(
-                charts.titled("While training", setting, len(study.train_settings) > 1),
+                charts.titled("While training", where),
                 f"training_{setting}",
                 curve,
                 f"Under the settings of training, on its validation images. {SPREAD}",
@@ -171,7 +164,8 @@ def _add_explorer(page, study, jobs, data: Data, rows, workdir):
     """Add the interactive part for one dataset, or a line about what it needs."""
     if not explorer.can_show(study, rows):
         return
-    title = charts.titled("Explore", data.name, len(study.evaluation.datasets) > 1)
+    several = len(study.evaluation.datasets) > 1
+    title = charts.titled("Explore", data.name if several else "")
     shown = explorer.with_label_maps(study, jobs)
     if not shown:
         text = (
@@ -183,8 +177,8 @@ def _add_explorer(page, study, jobs, data: Data, rows, workdir):
     page.sections.append(
         html_page.Section(
             title,
-            text="A segment has the colour of the object that it is matched with; "
-            "other colours are segments left over. White outlines are true objects. "
+            text="A segment has the color of the object that it is matched with; "
+            "other colors are unmatched segments. White outlines are true objects. "
             f"The models are those of seed {shown[0].seed}.",
             explorer=explorer.create(study, shown, data, rows),
         )
@@ -196,24 +190,25 @@ def _gains(rows: Sequence[Row], measure: str) -> list[Row]:
 
     A variant with one number of slots has no line.
     """
-    trained = rows[0]["train_slots"]
-    slots = sorted({row["num_slots"] for row in rows})
-    near = min(slots, key=lambda k: abs(k - trained))
+    near = results_lib.nearest(rows)
+    maximum = max(row["num_slots"] for row in rows)
     table = []
     for name in dict.fromkeys(row["variant"] for row in rows):
-        mine = select(rows, variant=name)
-        at = {
-            k: {r["seed"]: r[measure] for r in select(mine, num_slots=k)}
-            for k in (near, slots[-1])
-        }
-        if not all(at.values()):
+        before, after = (
+            {
+                row["seed"]: row[measure]
+                for row in select(rows, variant=name, num_slots=k)
+            }
+            for k in (near, maximum)
+        )
+        if not before or not after:
             continue
-        change = [at[slots[-1]][seed] - at[near][seed] for seed in at[near]]
+        change = [after[seed] - before[seed] for seed in before]
         table.append(
             {
                 "variant": measures.variant(name),
-                f"{near} slots": results_lib.cell(list(at[near].values())),
-                f"{slots[-1]} slots": results_lib.cell(list(at[slots[-1]].values())),
+                f"{near} slots": results_lib.cell(list(before.values())),
+                f"{maximum} slots": results_lib.cell(list(after.values())),
                 "change": results_lib.cell(change),
             }
         )
@@ -224,28 +219,27 @@ def _add_results(page, study, jobs, data: Data, rows, where):
     tag = f"{jobs[0].train_setting}_{data.name}"
     first = study.measures[0]
     trained = rows[0]["train_slots"]
-    low, high = data.settings.min_objects, int(data.num_objects.max())
-    whole = select(rows, min_objects=low, max_objects=high)
-    size, count = rows[0]["resolution"], whole[0]["num_examples"]
+    all_images = data.on_all_images(rows)
+    size, count = rows[0]["resolution"], all_images[0]["num_examples"]
     images = (
         f"{count} images of {data.settings.split} with "
-        f"{charts.range_label(low, high)}, {size} x {size} pixels, "
-        f"{study.evaluation.num_iterations} iterations"
+        f"{charts.range_label(data.min_objects, data.max_objects)}, {size} x {size} "
+        f"pixels, {study.evaluation.num_iterations} iterations"
     )
     page.table(
         charts.titled("More slots than in training", where),
-        _gains(whole, first),
+        _gains(all_images, first),
         f"{measures.label(first)}, mean and standard deviation over seeds; changes are "
         f"paired by seed. {images}.",
     )
     caption = f" {baselines.DESCRIPTION}" if data.methods else ""
-    for title, (low, high) in charts.ranges(rows, data, rows[0]).items():
+    for title, (low, high) in charts.ranges(rows, data).items():
         for place, kinds in measures.groups(study.measures).items():
             part = select(rows, min_objects=low, max_objects=high)
             page.figure(
                 charts.titled(f"{title}: {place}", where),
                 f"{place.replace(' ', '_')}_{low}_{high}_{tag}",
-                charts.by_slots(rows, data, rows[0], kinds, low, high),
+                charts.by_slots(rows, data, kinds, low, high),
                 f"{part[0]['num_examples']} images, {size} x {size} pixels. {SPREAD}"
                 f"{caption if place != measures.PROPERTIES else ''}",
             )
@@ -277,11 +271,7 @@ def _add_results(page, study, jobs, data: Data, rows, where):
 def slots_table(study, rows: Sequence[Row], data: Data, measure: str) -> list[Row]:
     """Return the measure at `study.table_slots`, by variant and baseline.
 
-    Args:
-      study: Config of the study.
-      rows: Rows of one training setting and one range of numbers of objects.
-      data: Data that they were evaluated on.
-      measure: Name of the measure.
+    `rows` are of one training setting and one range of numbers of objects.
     """
     table = []
     for name in dict.fromkeys(row["variant"] for row in rows):

@@ -32,7 +32,7 @@ def write(
       workdir: Folder of the paper; each study has a folder in it.
 
     Returns:
-      The page.
+      The path of the page.
 
     Raises:
       UserError: No job of any study is finished.
@@ -92,11 +92,11 @@ def _study(name, study, done, workdir) -> list[html_page.Section]:
             title = charts.titled(study.title, where)
             shown.sections.append(html_page.Section(title, text=study.question))
             place, kinds = next(iter(measures.groups(study.measures).items()))
-            for objects, (low, high) in charts.ranges(part, one, part[0]).items():
+            for objects, (low, high) in charts.ranges(part, one).items():
                 shown.figure(
                     "",
                     f"{tag}_{low}_{high}",
-                    charts.by_slots(part, one, part[0], kinds, low, high),
+                    charts.by_slots(part, one, kinds, low, high),
                     f"{objects}, {place}. {page.SPREAD}",
                 )
             page.add_samples(shown, study, mine, one, f"{tag}_samples_{{}}", title)
@@ -109,8 +109,8 @@ def _study(name, study, done, workdir) -> list[html_page.Section]:
 
 
 def _add_tables(shown, study, data, rows):
-    low, high = data.settings.min_objects, rows[0]["train_max_objects"]
-    high = int(data.num_objects.max()) if high == "all" else high
+    low, high = data.min_objects, rows[0]["train_max_objects"]
+    high = data.max_objects if high == "all" else high
     part = select(rows, min_objects=low, max_objects=high)
     seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in part}))
     for kinds in measures.groups(study.measures).values():

@@ -33,6 +33,8 @@ class Data:
       fingerprints: Fingerprints of the data.
       indices: Indices `[n]` of the examples in their split.
       num_objects: Number of objects of each example, `[n]`.
+      min_objects: Minimum number of objects of the evaluation.
+      max_objects: Maximum number of objects of the examples.
       methods: Baselines, as `baselines.available` returned them.
     """
 
@@ -45,6 +47,8 @@ class Data:
         self.fingerprints = settings["fingerprints"]
         self.indices = columns.pop("index")
         self.num_objects = columns["num_objects"]
+        self.min_objects: int = self.settings.min_objects
+        self.max_objects = int(self.num_objects.max())
         self.methods: list[baselines.Baseline] = [
             (method, num_slots) for method, num_slots in settings["methods"]
         ]
@@ -57,10 +61,9 @@ class Data:
     def ranges(self, max_trained: int) -> list[tuple[int, int]]:
         """Return the ranges (minimum, maximum) of objects that have rows.
 
-        Args:
-          max_trained: Maximum number of objects in training; 0 if not limited.
+        `max_trained` is the maximum number of objects in training; 0 if not limited.
         """
-        low, high = self.settings.min_objects, int(self.num_objects.max())
+        low, high = self.min_objects, self.max_objects
         ranges = [(low, limit) for limit in self.settings.max_objects]
         ranges += [(low, high), (low, max_trained), (max_trained + 1, high)]
         ranges += [(n, n) for n in np.unique(self.num_objects).tolist()]
@@ -73,6 +76,10 @@ class Data:
     def within(self, low: int, high: int) -> np.ndarray:
         """Return which examples have `low` to `high` objects, bool `[n]`."""
         return (self.num_objects >= low) & (self.num_objects <= high)
+
+    def on_all_images(self, rows: Iterable[Row]) -> list[Row]:
+        """Return the rows that average over all examples with `min_objects`."""
+        return select(rows, min_objects=self.min_objects, max_objects=self.max_objects)
 
     def baseline_rows(self, low: int, high: int) -> list[Row]:
         """Return a row for each baseline, on images with `low` to `high` objects."""
@@ -151,7 +158,7 @@ def select(rows: Iterable[Row], **where) -> list[Row]:
     return [r for r in rows if all(r[name] == value for name, value in where.items())]
 
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and the sample standard deviation (NaN for a single value)."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return float(np.mean(values)), spread
@@ -168,7 +175,7 @@ def summarize(rows: Sequence[Row], measures: Sequence[str]) -> list[Row]:
         line |= {name: group[0][name] for name in ("resolution", "num_examples")}
         line["num_seeds"] = len(group)
         for measure in measures:
-            mean, spread = mean_and_spread([row[measure] for row in group])
+            mean, spread = _mean_and_spread([row[measure] for row in group])
             line |= {f"{measure}_mean": mean, f"{measure}_std": spread}
         summary.append(line)
     return summary
@@ -176,7 +183,7 @@ def summarize(rows: Sequence[Row], measures: Sequence[str]) -> list[Row]:
 
 def cell(values: Sequence[float]) -> str:
     """Return mean and standard deviation as text for a table."""
-    mean, spread = mean_and_spread(values)
+    mean, spread = _mean_and_spread(values)
     return f"{mean:.3f}" if math.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
 
 

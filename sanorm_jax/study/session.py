@@ -21,11 +21,7 @@ CONFIG_FILE = "study.json"
 
 
 def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
-    """Write the config of a study to its folder, for its jobs.
-
-    Raises:
-      UserError: The folder is not writable.
-    """
+    """Write the config of a study to its folder, for its jobs."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         text = files.to_json(workdir_lib.config_to_dict(study))
@@ -58,11 +54,6 @@ def run(
     study: ml_collections.ConfigDict, jobs: Sequence[Job], workdir: pathlib.Path
 ) -> int:
     """Run the trials of learning rates, then all unfinished jobs.
-
-    Args:
-      study: Config of the study, as written by `record`.
-      jobs: All jobs of the study.
-      workdir: Folder of the study.
 
     Returns:
       The exit code: 0; 1 if a job failed (its error is on standard error); 124 if

@@ -32,16 +32,10 @@ def choose(
     num_iterations: int,
     check: Callable[[], None],
 ) -> float:
-    """Return the threshold for a run, and write the scores of all thresholds.
+    """Return the threshold for a run, and write the scores of all thresholds to `path`.
 
-    Args:
-      config: Config of the run.
-      workdir: Folder of the run.
-      path: JSON file of the scores; with the same settings, it is read instead.
-      thresholds: Cosine distances to choose from.
-      num_slots: Number of slots to merge.
-      num_iterations: Number of iterations of Slot Attention.
-      check: Function called between batches; may raise to stop.
+    With the same settings, the file is read instead. `check` is called between batches
+    and may raise to stop.
     """
     settings: dict[str, Any] = {
         "measures": list(MEASURES),

@@ -74,11 +74,7 @@ class Hosts:
         return value if self.count == 1 else self._exchange(value)[0]
 
     def check_same(self, options: Mapping[str, Any]):
-        """Raise `UserError` on every host if the options of the hosts differ.
-
-        Args:
-          options: JSON values by name of the option.
-        """
+        """Raise `UserError` on every host if the JSON values of the hosts differ."""
         if self.count == 1:
             return
         hosts = self._exchange(dict(options))
@@ -134,8 +130,7 @@ class Hosts:
     def broadcast(self, tree: Any) -> Any:
         """Return the main host's tree of arrays on all hosts, bitwise equal.
 
-        Args:
-          tree: Arrays with the same shapes on all hosts.
+        The shapes must be the same on all hosts.
         """
         if self.count == 1:
             return tree

@@ -36,10 +36,6 @@ def _open(directory: pathlib.Path, **options) -> ocp.CheckpointManager:
 class Checkpoints:
     """Writer of the checkpoints of a run; `restore` reads them.
 
-    Args:
-      workdir: Folder of the run; checkpoints go to `checkpoints/` in it.
-      num_checkpoints: Number of checkpoints to keep.
-
     Attributes:
       last_save_s: Seconds that the last save took.
     """

@@ -29,12 +29,6 @@ def merge(
 
     A row replaces an earlier row with the same setting. Earlier rows of another config
     or other data are dropped.
-
-    Args:
-      directory: Folder of the results.
-      rows: Rows to add.
-      config: Config of the experiment.
-      fingerprints: Fingerprints of the data.
     """
     made_with = {
         "config": workdir_lib.fixed_fields(config),

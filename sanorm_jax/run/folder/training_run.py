@@ -61,12 +61,7 @@ class TrainingRun:
         return self.wall_time_before_s + time.time() - self.started
 
     def is_due(self, every: str, step: int) -> bool:
-        """Return whether `step` is the last one or a multiple of a config field.
-
-        Args:
-          every: Name of the field, such as `log_every_steps`.
-          step: Number of steps taken.
-        """
+        """Return whether `step` is the last, or a multiple of the field `every`."""
         return step % self.config[every] == 0 or step == self.config.num_train_steps
 
     def save(self, step: int, *, wait: bool = False):
@@ -104,13 +99,8 @@ def open_run(
 ) -> Iterator[TrainingRun]:
     """Resume the run in `workdir`, or start one, from `config.init_from` if set.
 
-    Args:
-      config: Config of the experiment.
-      workdir: Folder of the run, created if missing and locked while the run is open.
-      devices: Devices that train.
-      task: Task to train.
-      new_state: Function that returns the initial `TrainState` on the host.
-      preemption: Source of requests to stop.
+    `workdir` is created if missing and locked while the run is open. `new_state`
+    returns the initial `TrainState` on the host.
 
     Raises:
       UserError: The folder is locked, belongs to another config or other data, or none
@@ -137,7 +127,7 @@ def _open_folder(run: TrainingRun, state: Any, stack: contextlib.ExitStack) -> A
     """Lock the folder, open its outputs and return the state to start from."""
     config, path, dataset = run.config, run.workdir, run.task.dataset
     stack.enter_context(workdir_lib.claim(path, config))
-    stack.enter_context(console.LogFile(path))
+    stack.enter_context(console.log_to(path))
     run.checkpoints = Checkpoints(path, num_checkpoints=config.num_checkpoints)
     stack.callback(run.checkpoints.close)
     if restored := restore(path, state):
