@@ -294,12 +294,12 @@ def evaluate(
 ) -> pathlib.Path:
     """Evaluate a run and its baselines, and write JSON, CSV and figures.
 
-    The run may still be training.
+    The run may still be training. Only `evaluations/` in `workdir` is written; results
+    of a published model go to `published.results_folder`.
 
     Args:
       config: Config of the run.
-      workdir: Folder of the run; only `evaluations/` in it is written. Results of a
-        published model go to `published.results_folder`.
+      workdir: Folder of the run.
       split: Split to evaluate; `config.evaluation_split` if empty.
       num_slots: Numbers of slots; as in training if empty. If `num_iterations` is also
         empty, the settings of `config.evaluations` are used.

@@ -50,20 +50,6 @@ def warmup_decay(
     return schedule
 
 
-def warmup_cosine(learning_rate: float, warmup_steps: int, end_step: int) -> Schedule:
-    """Return a schedule of linear warm-up from 0 and cosine decay to a tenth.
-
-    Loshchilov and Hutter, "SGDR" (ICLR 2017), equation 5, without restarts.
-    """
-    return optax.warmup_cosine_decay_schedule(
-        0.0 if warmup_steps else learning_rate,
-        learning_rate,
-        warmup_steps,
-        end_step,
-        COSINE_END * learning_rate,
-    )
-
-
 def piecewise_linear(knots: float | Sequence[Sequence[float]]) -> Schedule:
     """Return a constant schedule, or one that is linear between knots.
 
@@ -148,8 +134,13 @@ def create(config: Any) -> tuple[optax.GradientTransformation, Schedule]:
                 f"config.optimizer.cosine_steps={cosine_steps}: must be above "
                 "config.optimizer.warmup_steps, and config.optimizer.half_life_steps 0"
             )
-        schedule = warmup_cosine(
-            config.learning_rate, config.warmup_steps, cosine_steps
+        # Loshchilov and Hutter, "SGDR" (ICLR 2017), equation 5, without restarts.
+        schedule = optax.warmup_cosine_decay_schedule(
+            init_value=0.0 if config.warmup_steps else config.learning_rate,
+            peak_value=config.learning_rate,
+            warmup_steps=config.warmup_steps,
+            decay_steps=cosine_steps,
+            end_value=COSINE_END * config.learning_rate,
         )
     else:
         schedule = warmup_decay(

@@ -45,19 +45,11 @@ def segment(
     The label of a pixel is the index of the slot with the largest mask there. For each
     image and setting, `labels/NAME.png` is an 8-bit label map of the size of the stored
     image, and `overlays/NAME.png` draws it over the image. NAME is the file name of the
-    image, or its index.
+    image, or its index. Only `segmentations/` in `workdir` is written; results of a
+    published model go to `published.results_folder`.
 
-    Args:
-      config: Config of the run.
-      workdir: Folder of the run; only `segmentations/` in it is written. Results of a
-        published model go to `published.results_folder`.
-      dataset: Name of the store of images; `config.dataset` if empty.
-      data_dir: Folder of the stores; `config.data_dir` if None.
-      split: Name of the split; if empty, the only split, or else
-        `config.evaluation_split`.
-      num_slots: Numbers of slots; as in training if empty.
-      num_iterations: Numbers of iterations; as in training if empty.
-      step: Checkpoint to load; the newest if None.
+    The defaults are the dataset, the folder and the split of the config (or the only
+    split), the numbers of slots and iterations of training, and the newest checkpoint.
 
     Returns:
       The folder of the results.

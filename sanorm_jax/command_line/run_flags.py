@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_collections
 from absl import flags
@@ -11,9 +11,6 @@ from absl import flags
 from sanorm_jax.command_line import options
 from sanorm_jax.core import commands, files
 from sanorm_jax.core.errors import UserError
-
-if TYPE_CHECKING:
-    from sanorm_jax.run.distribution.hosts import Hosts
 
 # Fields that may differ between hosts. Each host may have its own copy of the data;
 # `train` compares their contents.
@@ -82,7 +79,7 @@ class RunFlags:
         return options.default_workdir()
 
     @contextlib.contextmanager
-    def joined(self, *shared: flags.FlagHolder) -> Iterator["Hosts"]:
+    def joined(self, *shared: flags.FlagHolder) -> Iterator[None]:
         """Connect the processes of the run, which must have the same options.
 
         `shared` are further flags that must be the same in all processes.
@@ -101,9 +98,8 @@ class RunFlags:
         ):
             from sanorm_jax.run.distribution.hosts import Hosts
 
-            hosts = Hosts()
-            hosts.check_same(values)
-            yield hosts
+            Hosts().check_same(values)
+            yield
 
     def _shared_options(self, shared) -> dict[str, Any]:
         """Return the values that must be the same in all processes, by option."""
@@ -121,12 +117,16 @@ class RunFlags:
     def trained_config(self) -> ml_collections.ConfigDict:
         """Return the config of a trained run: `--config`, or the recorded one if unset.
 
+        Call it within `joined`.
+
         Raises:
           UserError: There is no run, or `--config` differs from its config.
         """
+        from sanorm_jax.run.distribution.hosts import Hosts
         from sanorm_jax.run.folder import workdir as workdir_lib
 
-        if self.config.value is None:
-            return workdir_lib.load_config(self.workdir)
-        workdir_lib.check_config(self.workdir, self.config.value)
-        return self.config.value
+        with Hosts().agree():
+            if self.config.value is None:
+                return workdir_lib.load_config(self.workdir)
+            workdir_lib.check_config(self.workdir, self.config.value)
+            return self.config.value

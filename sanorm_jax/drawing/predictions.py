@@ -26,9 +26,9 @@ class Drawing:
       prediction: Name of the prediction to draw.
       needs: Fields that the dataset must have.
       caption: Description of the figure.
-      details: Description of the rows that are added for a single model.
       read: Function that reads the examples of a dataset, a split and indices `[B]`.
       draw: Function that draws the examples from `read` and their predictions.
+      details: Description of the rows that are added for a single model.
     """
 
     prediction: str

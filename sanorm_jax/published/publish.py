@@ -32,13 +32,8 @@ def publish(
 ) -> dict[str, Any]:
     """Write a published model from a finished run, and return its card.
 
-    Args:
-      workdir: Folder of the run.
-      folder: Folder of the model, which must not exist.
-      config_file: Config file that the run was trained with, for the card.
-      license: License of the data that the run was trained on, for the card.
-      others: Further runs of the same config but other seeds. The card has the mean and
-        the standard deviation over all runs.
+    The card has the mean and the standard deviation over the run and `others`, which
+    differ only in their seeds.
 
     Raises:
       UserError: A run is not finished or has no evaluation with the slots of training,

@@ -66,7 +66,6 @@ class Band:
       name: Name of the band's file.
       settings: Fields of the config and of the data that all runs share.
       runs: Number of runs.
-      windows: Windows of the loss and of the gradient norm.
       limits: Limits by measure and step, widened.
     """
 
@@ -82,7 +81,7 @@ class Comparison:
     """A run beside the band of its config.
 
     Attributes:
-      text: What the comparison shows, in one line.
+      text: Result of the comparison in one line.
       curves: Course of the run by measure.
       limits: Limits of the band by measure; empty without a band.
     """

@@ -41,8 +41,6 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     state = status.read(workdir)
     references = [row for row in rows if row["method"] != results.MODEL]
     rows = [row for row in rows if row["method"] == results.MODEL]
-    if not references and "segmentation" in run_data.read(workdir)["fields"]:
-        logging.warning("%s: has no baselines; run sanorm_jax evaluate again", folder)
     whole = [row for row in rows if row["num_objects"] == "all"]
     # The setting of training, if it was evaluated.
     same = [r for r in whole if r["num_slots"] == config.num_slots] or whole

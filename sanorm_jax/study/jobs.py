@@ -48,10 +48,7 @@ class Job:
     Attributes:
       train_setting: Name in the study's `train_settings`.
       variant: Normalization of the slots' updates, or name of a mechanism.
-      seed: Seed of the run.
       learning_rate: Learning rate of the study's grid; None without a grid.
-      config: Config of the run.
-      workdir: Folder of the run.
       merges: Whether slots are merged in evaluation.
     """
 
@@ -207,8 +204,7 @@ def is_reportable(job: Job, study: ml_collections.ConfigDict) -> bool:
 
 def is_trained(job: Job) -> bool:
     """Return whether a job's run has taken and evaluated all its steps."""
-    has_checkpoints = (job.workdir / workdir_lib.CHECKPOINTS).exists()
-    return has_checkpoints and training_run.is_finished(job.workdir, job.config)
+    return training_run.is_finished(job.workdir, job.config)
 
 
 def _expected_data(

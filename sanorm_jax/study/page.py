@@ -89,6 +89,7 @@ def write(
             f"--workdir={workdir}: no job of the study is done; run it without --report"
         )
     data = [Data(name, done[0], study) for name in study.evaluation.datasets]
+    several = len(study.train_settings) * len(data) > 1
     rows = results_lib.collect(study, done, data)
     for measure in study.measures:
         if measure not in rows[0]:
@@ -101,15 +102,15 @@ def write(
     page = Page(directory)
     for one in data:
         _add_explorer(page, study, done, one, rows, workdir)
-    for setting in dict.fromkeys(job.train_setting for job in done):
-        mine = [job for job in done if job.train_setting == setting]
+    by_setting: dict[str, list[Job]] = {}
+    for job in done:
+        by_setting.setdefault(job.train_setting, []).append(job)
+    for setting, mine in by_setting.items():
         for one in data:
             part = select(rows, train_setting=setting, dataset=one.name)
-            several = len(study.train_settings) * len(data) > 1
             where = f"{setting} on {one.name}" if several else ""
             _add_results(page, study, mine, one, part, where)
-    for setting in dict.fromkeys(job.train_setting for job in done):
-        mine = [job for job in done if job.train_setting == setting]
+    for setting, mine in by_setting.items():
         curve = charts.training(mine, study.measures[0])
         if curve:
             where = setting if len(study.train_settings) > 1 else ""
@@ -130,10 +131,15 @@ def write(
     references = results_lib.baseline_rows(rows, data)
     results.write_results(directory, [*rows, *references], "results")
     results.write_results(directory, summary, "summary")
-    record = {"settings": settings, "versions": versions(done[0], study)}
-    record |= {"machine": machine(), "wall_time_s": runner.wall_time_s(workdir)}
-    record["jobs"] = {
-        job.name: {"finished": job in done} | jobs_lib.times(job, study) for job in jobs
+    record = {
+        "settings": settings,
+        "versions": _versions(done[0], study),
+        "machine": _machine(),
+        "wall_time_s": runner.wall_time_s(workdir),
+        "jobs": {
+            job.name: {"finished": job in done} | jobs_lib.times(job, study)
+            for job in jobs
+        },
     }
     files.write(directory / "study.json", files.to_json(record))
     path = html_page.write_report(
@@ -141,8 +147,7 @@ def write(
         study.title,
         page.sections,
         summary=_summary(study, compared, done, rows),
-        footer=f"{', '.join(f'{k} {v}' for k, v in versions(done[0], study).items())}. "
-        f"{machine()}.",
+        footer=footer(done[0], study),
     )
     logging.info("report: %s", path)
     return path
@@ -154,7 +159,7 @@ def _summary(study, jobs, done, rows) -> str:
     text = (
         f"{len(study.variants) + len(study.merged)} variants, "
         f"{len(study.seeds)} {'seed' if len(study.seeds) == 1 else 'seeds'}, "
-        f"{done[0].config.num_train_steps} steps each; segmentations are compared at "
+        f"{done[0].config.num_train_steps} steps each. Segmentations are compared at "
         f"{resolution} x {resolution} pixels."
     )
     return text + (f" Not done: {', '.join(missing)}." if missing else "")
@@ -331,13 +336,18 @@ def add_samples(page, study, jobs, data, name, where):
         )
 
 
-def versions(job: Job, study: ml_collections.ConfigDict) -> dict[str, Any]:
+def _versions(job: Job, study: ml_collections.ConfigDict) -> dict[str, Any]:
     """Return the versions and the device that a job was evaluated with."""
     name = next(iter(study.evaluation.datasets))
     path = job.table_path(name, jobs_lib.evaluated_slots(job, study)[0])
     return jobs_lib.read_arrays(path)[1]["versions"]
 
 
-def machine() -> str:
-    """Return a description of this machine."""
+def _machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def footer(job: Job, study: ml_collections.ConfigDict) -> str:
+    """Return the versions that a job was evaluated with, and this machine."""
+    versions = (f"{k} {v}" for k, v in _versions(job, study).items())
+    return f"{', '.join(versions)}. {_machine()}."

@@ -53,8 +53,7 @@ def write(
         )
         if done:
             sections += _study(name, study, done, workdir)
-            versions = page.versions(done[0], study)
-            footer = ", ".join(f"{k} {v}" for k, v in versions.items())
+            footer = page.footer(done[0], study)
         else:
             sections.append(html_page.Section(study.title, text="No run is done yet."))
     if not footer:
@@ -73,7 +72,7 @@ def write(
         sections,
         summary="Slot Attention with more slots and more objects than in training, "
         "under different normalizations of its updates.",
-        footer=f"{footer}. {page.machine()}.",
+        footer=footer,
     )
 
 

@@ -27,10 +27,8 @@ class Data:
     """One of the study's evaluations: its images and their baselines.
 
     Attributes:
-      name: Name of the evaluation.
       settings: Settings of the evaluation in the study's config.
       task: Task of one of the jobs, which summarizes tables.
-      fingerprints: Fingerprints of the data.
       indices: Indices `[n]` of the examples in their split.
       num_objects: Number of objects of each example, `[n]`.
       min_objects: Minimum number of objects of the evaluation.

@@ -135,33 +135,28 @@ def restore(
     if not directory.exists():
         return None
     with contextlib.closing(_open(directory, read_only=True)) as manager:
-        return _newest(manager, directory, template, step, part)
-
-
-def _newest(manager, directory, template, step, part):
-    steps = sorted(manager.all_steps(), reverse=True)
-    if step is not None:
-        if step not in steps:
-            raise UserError(
-                f"{directory}: no checkpoint of step {step}; there are "
-                f"{list_some(steps) or 'none'}"
-            )
-        steps = [step]
-    reason = ""
-    for candidate in steps:
-        try:
-            return _read(manager, candidate, template, part)
-        except UserError:
-            raise
-        except Exception as error:  # Orbax raises various errors.
-            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            logging.error(
-                "checkpoint of step %d is damaged (%s); trying the previous one",
-                candidate,
-                reason,
-            )
-    if not steps:
-        return None
+        steps = sorted(manager.all_steps(), reverse=True)
+        if step is not None:
+            if step not in steps:
+                raise UserError(
+                    f"{directory}: no checkpoint of step {step}; there are "
+                    f"{list_some(steps) or 'none'}"
+                )
+            steps = [step]
+        if not steps:
+            return None
+        for candidate in steps:
+            try:
+                return _read(manager, candidate, template, part)
+            except UserError:
+                raise
+            except Exception as error:  # Orbax raises various errors.
+                reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+                logging.error(
+                    "checkpoint of step %d is damaged (%s); trying the previous one",
+                    candidate,
+                    reason,
+                )
     raise UserError(
         f"{directory}: no checkpoint can be read, of steps "
         f"{list_some(steps[::-1])} ({reason}); restore them "

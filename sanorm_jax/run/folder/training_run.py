@@ -30,17 +30,11 @@ class TrainingRun:
     """A run during training, opened by `open_run`.
 
     Attributes:
-      config: Config of the experiment.
-      workdir: Folder of the run.
-      devices: Devices that train.
-      task: Task to train.
-      preemption: Source of requests to stop.
       step: Step that the run starts from.
       state: `TrainState` on the devices.
       writer: Writer of scalars and figures; None except on the main host.
       checkpoints: Checkpoints of the run; None except on the main host.
       wall_time_before_s: Seconds of training in earlier starts.
-      started: Time of this start.
     """
 
     config: ml_collections.ConfigDict
