@@ -187,18 +187,18 @@ def is_finished(job: Job, study: ml_collections.ConfigDict) -> bool:
 
 def has_label_maps(job: Job, study: ml_collections.ConfigDict) -> bool:
     """Return whether a reportable job has all the label maps that it needs."""
-    return not _missing_samples(job, study)
+    return not any(
+        _missing_samples(job, name, study) for name in study.evaluation.datasets
+    )
 
 
 def is_reportable(job: Job, study: ml_collections.ConfigDict) -> bool:
     """Return whether a job is finished, except perhaps for its label maps."""
-    return (
-        is_trained(job)
-        and not _missing_tables(job, study)
-        and not _missing_samples(job, study, label_maps=False)
-        and not any(
-            _missing_data(job, name, study) for name in study.evaluation.datasets
-        )
+    return is_trained(job) and not any(
+        _missing_tables(job, name, study)
+        or _missing_samples(job, name, study, label_maps=False)
+        or _missing_data(job, name, study)
+        for name in study.evaluation.datasets
     )
 
 
@@ -252,35 +252,34 @@ def _is_made(path: pathlib.Path, expected: dict[str, Any]) -> bool:
     return all(settings.get(name) == value for name, value in expected.items())
 
 
-def _missing_tables(job: Job, study) -> list[tuple[str, int]]:
+def _missing_tables(job: Job, name: str, study) -> list[int]:
+    """Return the numbers of slots without a table for a dataset."""
+    expected = _expected(job, name, study)
     return [
-        (name, num_slots)
-        for name in study.evaluation.datasets
+        num_slots
         for num_slots in evaluated_slots(job, study)
-        if not _is_made(job.table_path(name, num_slots), _expected(job, name, study))
+        if not _is_made(job.table_path(name, num_slots), expected)
     ]
 
 
-def _missing_samples(job: Job, study, label_maps=True) -> list[tuple[str, int]]:
-    """Return where predictions for the sample images are missing.
+def _missing_samples(job: Job, name: str, study, label_maps=True) -> list[int]:
+    """Return the numbers of slots without predictions for a dataset's sample images.
 
     The first seed also needs label maps with each number of slots, which the page of
     the study shows on demand.
     """
     if not study.evaluation.num_samples:
         return []
-    expected: dict[str, Any] = {"num_samples": study.evaluation.num_samples}
+    expected = _expected(job, name, study)
+    expected["num_samples"] = study.evaluation.num_samples
     slots = set(study.evaluation.sample_slots)
     if label_maps and job.seed == min(study.seeds):
         expected["label_maps"] = True
         slots.update(study.evaluation.num_slots)
     return [
-        (name, num_slots)
-        for name in study.evaluation.datasets
+        num_slots
         for num_slots in sorted(filter(job.allows, slots))
-        if not _is_made(
-            job.samples_path(name, num_slots), _expected(job, name, study) | expected
-        )
+        if not _is_made(job.samples_path(name, num_slots), expected)
     ]
 
 
@@ -349,23 +348,14 @@ def _evaluate_data(job: Job, study, name: str, stop: preemption.Preemption):
 
 def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
     """Evaluate a job on one dataset, with each number of slots that is missing."""
-    tables = [slots for n, slots in _missing_tables(job, study) if n == name]
-    samples = [slots for n, slots in _missing_samples(job, study) if n == name]
+    tables = _missing_tables(job, name, study)
+    samples = _missing_samples(job, name, study)
     if not tables and not samples:
         return
     workdir_lib.check_writable(job.tables)
     config = evaluation_config(job.config, name, study)
     if job.merges:
-        threshold = thresholds.choose(
-            job.config,
-            job.workdir,
-            job.tables / "thresholds.json",
-            thresholds=study.merge_thresholds,
-            num_slots=max(study.evaluation.num_slots),
-            num_iterations=study.evaluation.num_iterations,
-            check=stop.check,
-        )
-        config.merge_threshold = threshold
+        config.merge_threshold = thresholds.choose(job, study, stop.check)
     devices = Devices(config.parallelism)
     opened = trained.open_run(
         job.workdir,
