@@ -23,6 +23,7 @@ from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.folder import compilation_cache, results
 from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.tasks.base import Task
+from sanorm_jax.trained import Setting
 
 DIRECTORY = "evaluations"
 
@@ -90,22 +91,16 @@ class Evaluator:
             batch[field] = jax.ShapeDtypeStruct((1, *shape), dtype)
         rng = jax.random.PRNGKey(0)
         variables = jax.eval_shape(task.init, rng)
-        for setting in config.evaluations.values():
-            evaluate = functools.partial(
-                task.evaluate,
-                rng=rng,
-                num_slots=setting.num_slots,
-                num_iterations=setting.num_iterations,
-            )
+        for setting in evaluations(config).values():
+            evaluate = functools.partial(task.evaluate, rng=rng, **setting._asdict())
             jax.eval_shape(evaluate, variables, batch)
 
     def run(
         self,
         variables: Any,
         split: str,
+        setting: Setting,
         *,
-        num_slots: int,
-        num_iterations: int,
         indices: np.ndarray | None = None,
         check: Callable[[], None] = lambda: None,
         advance: Callable[[int], None] = lambda count: None,
@@ -115,25 +110,14 @@ class Evaluator:
         Args:
           variables: Variables of the model, on the devices.
           split: Name of the split.
-          num_slots: Number of slots.
-          num_iterations: Number of iterations of Slot Attention.
+          setting: Numbers of slots and iterations.
           indices: Examples to evaluate; those of `select` if None.
           check: Function called between batches; may raise to stop the evaluation.
           advance: Function called after each batch with its number of examples.
         """
-
-        def evaluate(batch):
-            return self._compiled(
-                "evaluate",
-                variables,
-                batch,
-                num_slots=num_slots,
-                num_iterations=num_iterations,
-                seed=self._config.evaluation_seed,
-            )
-
+        seed = self._config.evaluation_seed
         return self._collect(
-            evaluate,
+            lambda batch: self._compiled("evaluate", variables, batch, setting, seed),
             split,
             self.select(split) if indices is None else indices,
             self._task.evaluation_fields,
@@ -210,13 +194,7 @@ class Evaluator:
             advance(int(mask.sum()) * devices.hosts.count)
 
     def predict(
-        self,
-        variables: Any,
-        split: str,
-        indices: np.ndarray,
-        *,
-        num_slots: int,
-        num_iterations: int,
+        self, variables: Any, split: str, indices: np.ndarray, setting: Setting
     ) -> dict[str, np.ndarray]:
         """Return the task's predictions for a few examples, computed on one device.
 
@@ -227,35 +205,22 @@ class Evaluator:
             field: self._task.dataset.read(split, field, indices),
             "index": np.asarray(indices, np.int32),
         }
+        seed = self._config.evaluation_seed
         return jax.device_get(
-            self._on_one_device(
-                "predict",
-                variables,
-                batch,
-                num_slots=num_slots,
-                num_iterations=num_iterations,
-                seed=self._config.evaluation_seed,
-            )
+            self._on_one_device("predict", variables, batch, setting, seed)
         )
 
     def figure(
-        self, variables: Any, split: str, setting: Any
+        self, variables: Any, split: str, setting: Setting
     ) -> tuple[Callable[[], Figure], str]:
         """Return a function that draws predictions for a few examples, and a caption.
 
         The predictions are computed before this returns. The function may be called in
-        another thread. `setting` is one of `config.evaluations`, and `variables` are as
-        for `predict`.
+        another thread. `variables` are as for `predict`.
         """
         dataset = self._task.dataset
         indices = self.select(split)[: self._config.num_figure_examples]
-        predicted = self.predict(
-            variables,
-            split,
-            indices,
-            num_slots=setting.num_slots,
-            num_iterations=setting.num_iterations,
-        )
+        predicted = self.predict(variables, split, indices, setting)
         drawing = predictions.choose(predicted, dataset.fields)
         examples = drawing.read(dataset, split, indices)
         draw = functools.partial(drawing.draw, examples, {"predicted": predicted})
@@ -349,12 +314,8 @@ def evaluate(
     total = passes * sum(map(len, selected.values()))
     with progress.Progress(f"evaluating {workdir}", total, "images") as bar:
         for setting, (limit, indices) in itertools.product(settings, selected.items()):
-            counts = {
-                "num_slots": setting.num_slots,
-                "num_iterations": setting.num_iterations,
-            }
             table = evaluator.run(
-                variables, split, **counts, indices=indices, advance=bar.advance
+                variables, split, setting, indices=indices, advance=bar.advance
             )
             new_rows = _rows(
                 table.columns(),
@@ -362,7 +323,8 @@ def evaluate(
                 method=results.MODEL,
                 split=split,
                 step=run.step,
-                **counts,
+                num_slots=setting.num_slots,
+                num_iterations=setting.num_iterations,
                 max_objects=limit or "all",
                 resolution=config.evaluation_resolution,
             )
@@ -407,7 +369,7 @@ def settings_grid(
     config: ml_collections.ConfigDict,
     num_slots: Sequence[int],
     num_iterations: Sequence[int],
-) -> list[ml_collections.ConfigDict]:
+) -> list[Setting]:
     """Return all combinations of `num_slots` and `num_iterations`.
 
     An empty sequence stands for the value in training. If both are empty, return the
@@ -417,29 +379,33 @@ def settings_grid(
       UserError: A number is not positive.
     """
     if not num_slots and not num_iterations:
-        check_evaluations(config)
-        return list(config.evaluations.values())
+        return list(evaluations(config).values())
     for name, values in (("num_slots", num_slots), ("num_iterations", num_iterations)):
         for value in values:
             if value <= 0:
                 raise UserError(f"--{name}={value}: not positive; choose at least 1")
-    return [
-        ml_collections.ConfigDict({"num_slots": slots, "num_iterations": iterations})
-        for slots, iterations in itertools.product(
-            num_slots or (config.num_slots,), num_iterations or (config.num_iterations,)
-        )
-    ]
+    grid = itertools.product(
+        num_slots or (config.num_slots,), num_iterations or (config.num_iterations,)
+    )
+    return [Setting(*pair) for pair in grid]
 
 
-def check_evaluations(config: ml_collections.ConfigDict):
-    """Raise `UserError` unless each named evaluation sets slots and iterations."""
+def evaluations(config: ml_collections.ConfigDict) -> dict[str, Setting]:
+    """Return the settings of `config.evaluations`, by name.
+
+    Raises:
+      UserError: A setting lacks the number of slots or of iterations.
+    """
+    settings = {}
     for name, setting in config.evaluations.items():
-        for field in ("num_slots", "num_iterations"):
+        for field in Setting._fields:
             if not hasattr(setting, "get") or setting.get(field) is None:
                 raise UserError(
                     f"config.evaluations.{name}: has no {field}; set num_slots and "
                     "num_iterations"
                 )
+        settings[name] = Setting(setting.num_slots, setting.num_iterations)
+    return settings
 
 
 def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):

@@ -145,9 +145,8 @@ def _labels(run: trained.TrainedRun, devices: Devices, split: str, setting: Any)
             "predict",
             variables,
             devices.put_batch(inputs),
-            num_slots=setting.num_slots,
-            num_iterations=setting.num_iterations,
-            seed=config.evaluation_seed,
+            setting,
+            config.evaluation_seed,
             outputs=("segmentation",),
         )
         labels = devices.get_batch(out)["segmentation"].astype(np.uint8)

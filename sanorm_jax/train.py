@@ -17,7 +17,7 @@ from sanorm_jax.core import fields, progress, published
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures
-from sanorm_jax.evaluate import Evaluator, check_evaluations
+from sanorm_jax.evaluate import Evaluator, evaluations
 from sanorm_jax.metrics import measures
 from sanorm_jax.run.distribution import preemption
 from sanorm_jax.run.distribution.devices import Devices
@@ -38,7 +38,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
       UserError: The input is invalid.
     """
     fields.check(config)
-    check_evaluations(config)
+    evaluations(config)  # Check them before any work.
     wandb_writer.check(config)
     if published.is_published(workdir):
         raise UserError(
@@ -205,12 +205,11 @@ def _evaluate(
       Preempted: The run must stop. The next start evaluates the step.
     """
     config, scalars = run.config, {}
-    for name, setting in config.evaluations.items():
+    for name, setting in evaluations(config).items():
         table = evaluator.run(
             run.state.variables,
             config.evaluation_split,
-            num_slots=setting.num_slots,
-            num_iterations=setting.num_iterations,
+            setting,
             check=run.preemption.check,
         )
         values = run.task.summarize(table.columns())

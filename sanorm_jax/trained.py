@@ -4,7 +4,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Collection
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import flax.linen as nn
 import jax
@@ -23,6 +23,13 @@ from sanorm_jax.tasks.base import Batch, Description, Task
 
 # Maximum number of values in the maps of a batch, which bounds the memory.
 _MAX_MAP_VALUES = 2**26
+
+
+class Setting(NamedTuple):
+    """Numbers of slots and of iterations in an evaluation."""
+
+    num_slots: int
+    num_iterations: int
 
 
 class Compiled:
@@ -46,9 +53,7 @@ class Compiled:
         method: str,
         variables: Any,
         batch: Batch,
-        *,
-        num_slots: int,
-        num_iterations: int,
+        setting: Setting,
         seed: int,
         outputs: Collection[str] = (),
     ) -> dict[str, jax.Array]:
@@ -58,19 +63,18 @@ class Compiled:
           method: Name of the method: `forward`, `predict` or `evaluate`.
           variables: Variables of the model.
           batch: Inputs of the method, with `index`.
-          num_slots: Number of slots K.
-          num_iterations: Number of iterations of Slot Attention.
+          setting: Numbers of slots and iterations.
           seed: Seed of the initial slots.
           outputs: Names of the results to compute; all if empty.
         """
-        function = self._function(method, num_slots, num_iterations, tuple(outputs))
+        function = self._function(method, setting, tuple(outputs))
         return function(variables, batch, jax.random.PRNGKey(seed))
 
-    def _make(self, method, num_slots, num_iterations, outputs) -> Callable:
+    def _make(self, method: str, setting: Setting, outputs: tuple[str, ...]):
         call = getattr(self._task, method)
 
         def function(variables, batch, rng):
-            out = call(variables, batch, rng, num_slots, num_iterations)
+            out = call(variables, batch, rng, setting.num_slots, setting.num_iterations)
             return {name: out[name] for name in outputs or out}
 
         return self._compile(function)
@@ -163,10 +167,12 @@ class TrainedRun:
             method,
             self.variables,
             {self.task.input_field: jnp.asarray(inputs), "index": index},
-            num_slots=num_slots or self.config.num_slots,
-            num_iterations=num_iterations or self.config.num_iterations,
-            seed=seed,
-            outputs=outputs,
+            Setting(
+                num_slots or self.config.num_slots,
+                num_iterations or self.config.num_iterations,
+            ),
+            seed,
+            outputs,
         )
 
 

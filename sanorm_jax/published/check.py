@@ -56,12 +56,11 @@ def check(folder: pathlib.Path, data_dir: pathlib.Path) -> tuple[bool, str]:
         )
     run = trained.open_run(folder, config=config, dataset=dataset)
     devices = Devices(config.parallelism)
-    setting = card["evaluation"]
+    evaluation = card["evaluation"]
     table = Evaluator(run.task, devices).run(
         devices.put_state(run.variables),
-        setting["split"],
-        num_slots=setting["num_slots"],
-        num_iterations=setting["num_iterations"],
+        evaluation["split"],
+        trained.Setting(evaluation["num_slots"], evaluation["num_iterations"]),
     )
     return _compare(card["measures"], run.task.summarize(table.columns()))
 

@@ -369,13 +369,8 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
     num_iterations = study.evaluation.num_iterations
     for num_slots in tables:
         started = time.time()
-        table = evaluator.run(
-            variables,
-            split,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
-            check=stop.check,
-        )
+        setting = trained.Setting(num_slots, num_iterations)
+        table = evaluator.run(variables, split, setting, check=stop.check)
         settings = _expected(job, name, study) | {
             "num_slots": num_slots,
             "merge_threshold": config.merge_threshold,
@@ -389,13 +384,8 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
     for num_slots in samples:
         stop.check()
         indices = _sample_indices(task, study, name, evaluator)
-        predicted = evaluator.predict(
-            opened.variables,
-            split,
-            indices,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
-        )
+        setting = trained.Setting(num_slots, num_iterations)
+        predicted = evaluator.predict(opened.variables, split, indices, setting)
         shown = predictions.choose(predicted, task.dataset.fields).prediction
         columns = {"index": indices, shown: predicted[shown]}
         small = np.min_scalar_type(num_slots - 1)

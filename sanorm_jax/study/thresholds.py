@@ -33,16 +33,16 @@ def choose(
     and may raise to stop.
     """
     path = job.tables / "thresholds.json"
-    num_slots = max(study.evaluation.num_slots)
-    num_iterations = study.evaluation.num_iterations
+    setting = trained.Setting(
+        max(study.evaluation.num_slots), study.evaluation.num_iterations
+    )
     settings: dict[str, Any] = {
         "measures": list(MEASURES),
         "split": SPLIT,
         "num_examples": NUM_EXAMPLES,
         "step": job.config.num_train_steps,
         "thresholds": list(study.merge_thresholds),
-        "num_slots": num_slots,
-        "num_iterations": num_iterations,
+        **setting._asdict(),
     }
     if path.exists():
         found = json.loads(path.read_text())
@@ -64,14 +64,8 @@ def choose(
         config.merge_threshold = threshold
         # The task reads the threshold while it is traced, so each needs its own.
         task = tasks.create(config.copy_and_resolve_references(), dataset)
-        table = evaluate.Evaluator(task, devices).run(
-            variables,
-            SPLIT,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
-            check=check,
-        )
-        columns = table.columns()
+        evaluator = evaluate.Evaluator(task, devices)
+        columns = evaluator.run(variables, SPLIT, setting, check=check).columns()
         scores.append([float(columns[name].mean()) for name in MEASURES])
     means = [sum(values) / len(values) for values in scores]
     chosen = study.merge_thresholds[means.index(max(means))]
