@@ -107,13 +107,9 @@ class Evaluator:
     ) -> metrics.Table:
         """Return the measures of each example of a split.
 
-        Args:
-          variables: Variables of the model, on the devices.
-          split: Name of the split.
-          setting: Numbers of slots and iterations.
-          indices: Examples to evaluate; those of `select` if None.
-          check: Function called between batches; may raise to stop the evaluation.
-          advance: Function called after each batch with its number of examples.
+        `variables` are on the devices. `indices` are those of `select` if None. `check`
+        is called between batches and may raise to stop. `advance` is called after each
+        batch with its number of examples.
         """
         seed = self._config.evaluation_seed
         return self._collect(

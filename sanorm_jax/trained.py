@@ -59,13 +59,8 @@ class Compiled:
     ) -> dict[str, jax.Array]:
         """Return the results of a method of the task, `{name: [B, ...]}`.
 
-        Args:
-          method: Name of the method: `forward`, `predict` or `evaluate`.
-          variables: Variables of the model.
-          batch: Inputs of the method, with `index`.
-          setting: Numbers of slots and iterations.
-          seed: Seed of the initial slots.
-          outputs: Names of the results to compute; all if empty.
+        The method is `forward`, `predict` or `evaluate`. Its batch has `index`. Only
+        the results named by `outputs` are computed; all if empty.
         """
         function = self._function(method, setting, tuple(outputs))
         return function(variables, batch, jax.random.PRNGKey(seed))
@@ -228,10 +223,8 @@ def batch_size(
 ) -> int:
     """Return the batch size of an evaluation, a multiple of the number of devices.
 
-    Args:
-      config: Config of the run; `evaluation_batch_size` is the maximum.
-      devices: Devices that share each batch.
-      values_per_example: Number of values in the maps of an example, such as masks.
+    It is at most `config.evaluation_batch_size`, and limited by the number of values in
+    the maps of an example, such as masks.
     """
     num_devices = devices.num_devices * devices.hosts.count
     limit = min(config.evaluation_batch_size, _MAX_MAP_VALUES // values_per_example)

@@ -240,15 +240,8 @@ def heat_maps(
 ) -> Figure:
     """Show a metric over two settings, such as slots x objects, with its numbers.
 
-    Panels share a color scale, two in a row.
-
-    Args:
-      panels: Values `[len(rows), len(columns)]` by title. NaN leaves a cell empty.
-      rows: Names of the rows, from the top.
-      columns: Names of the columns.
-      ylabel: Label of the rows.
-      xlabel: Label of the columns.
-      label: Label of the values.
+    Panels share a color scale, two in a row. Their values are
+    `[len(rows), len(columns)]`, by title. NaN leaves a cell empty.
     """
     panels = {
         title: np.ma.masked_invalid(np.asarray(values, float))

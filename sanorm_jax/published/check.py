@@ -9,8 +9,6 @@ from typing import Any
 
 import ml_collections
 from absl import logging
-from rich import box
-from rich.table import Table
 
 from sanorm_jax import trained
 from sanorm_jax.core import published, run_data
@@ -138,19 +136,12 @@ def _run(verb: str, *arguments: str):
 def _compare(
     recorded: dict[str, dict[str, Any]], now: dict[str, float]
 ) -> tuple[bool, str]:
-    table = Table(box=box.MARKDOWN)
-    for column in ("measure", "card", "now", "difference", f"within {TOLERANCE}"):
-        table.add_column(column)
-    all_met = True
+    rows, all_met = [], True
     for kind, measure in recorded.items():
         before, after = measure["value"], float(now.get(measure["name"], math.nan))
         met = abs(after - before) <= TOLERANCE
         all_met &= met
-        table.add_row(
-            kind,
-            f"{before:.4f}",
-            f"{after:.4f}",
-            f"{after - before:+.4f}",
-            "yes" if met else "no",
-        )
-    return all_met, markdown(table)
+        numbers = (f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+        rows.append([kind, *numbers, "yes" if met else "no"])
+    columns = ["measure", "card", "now", "difference", f"within {TOLERANCE}"]
+    return all_met, markdown(columns, rows)

@@ -108,15 +108,10 @@ def evaluation_config(
 def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]:
     """Return the jobs of a study; those of the first seed come first.
 
-    With a grid of learning rates, the report compares only the jobs that
-    `learning_rates.chosen` returns.
-
-    Args:
-      study: Config of the study. `base` is the config of a run. `mechanisms` and
-        `train_settings` are changes to it by name. `variants` are normalizations or
-        names of mechanisms. `learning_rates` is the grid for each variant; if empty,
-        the rate of `base` is used.
-      workdir: Folder of the study.
+    `study.base` is the config of a run. `mechanisms` and `train_settings` are changes
+    to it by name. `variants` are normalizations or names of mechanisms.
+    `learning_rates` is the grid for each variant; if empty, the rate of `base` is used.
+    With a grid, the report compares only the jobs that `learning_rates.chosen` returns.
 
     Raises:
       UserError: A field or value does not exist.

@@ -26,10 +26,8 @@ def write(
 ) -> pathlib.Path:
     """Write `<workdir>/report.html` for the finished runs, and figures as PNG and PDF.
 
-    Args:
-      paper: Config with `title` and `studies` by name. Each study has a `question`.
-      jobs: Jobs of each study, by its name.
-      workdir: Folder of the paper; each study has a folder in it.
+    The studies and their jobs are by name. Each study has a `question`, and a folder of
+    its name in `workdir`.
 
     Returns:
       The path of the page.

@@ -83,17 +83,10 @@ def run(
     stop: preemption.Preemption,
     trials: bool = False,
 ) -> dict[str, int]:
-    """Run jobs until all have ended or a stop is requested.
+    """Run numbered jobs of a study until all have ended or a stop is requested.
 
-    Several jobs are pinned to one core each, if there are enough cores. On a request to
-    stop, every job saves and ends.
-
-    Args:
-      jobs: Jobs with their numbers in the study.
-      workdir: Folder of the study, with its config.
-      processes: Number of jobs at once.
-      stop: Source of requests to stop.
-      trials: Whether the jobs are trials of learning rates, which only train.
+    Several jobs at once (`processes`) are pinned to one core each, if there are enough
+    cores. On a request to stop, every job saves and ends. Trials only train.
 
     Returns:
       The exit code of each job that was started, by name.

@@ -28,13 +28,8 @@ def slot_noise(rng: jax.Array, ids: jax.Array, num_slots: int, slot_dim: int):
     """Return standard normal noise `[B, K, D]`, a function of each example's id.
 
     The initial slots of an example therefore do not depend on the batch size or on the
-    number of devices.
-
-    Args:
-      rng: Key of the step or the evaluation.
-      ids: Rows of the examples in the global batch, or indices in their split, `[B]`.
-      num_slots: Number of slots K.
-      slot_dim: Dimension D of a slot.
+    number of devices. `ids` `[B]` are rows in the global batch, or indices in the
+    split.
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(rng, i))(ids)
     return jax.vmap(lambda key: jax.random.normal(key, (num_slots, slot_dim)))(keys)

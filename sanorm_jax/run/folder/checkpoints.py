@@ -55,15 +55,10 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, meta: dict[str, Any], *, wait=False) -> bool:
-        """Save in the background; return False and log the reason if that fails.
+        """Save arrays and JSON values; return False and log the reason on failure.
 
-        A failure, such as a full disk, leaves earlier checkpoints intact.
-
-        Args:
-          step: Number of training steps taken.
-          state: Tree of arrays on the host or on one device.
-          meta: Values for JSON, such as wall time and data fingerprints.
-          wait: Whether to wait until the checkpoint is on disk.
+        A failure, such as a full disk, leaves earlier checkpoints intact. Unless
+        `wait`, the checkpoint is written in the background.
         """
         started = time.time()
         self._wait()
