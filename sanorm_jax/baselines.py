@@ -99,7 +99,11 @@ def columns_of(columns: Mapping[str, np.ndarray], i: int) -> dict[str, np.ndarra
 
 def summarize(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return the means over examples of the columns `[n]` of one baseline."""
-    return {name: metrics.mean(name, values) for name, values in columns.items()}
+    return {
+        name: metrics.mean(name, values)
+        for name, values in columns.items()
+        if name != "num_objects"
+    }
 
 
 def scores(

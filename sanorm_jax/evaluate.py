@@ -233,13 +233,10 @@ def _rows(
     counts = columns.get("num_objects", np.zeros(0, int))
     for count in np.unique(counts).tolist():
         parts[count] = {name: v[counts == count] for name, v in columns.items()}
-    rows = []
-    for count, part in parts.items():
-        scalars = summarize(part)
-        scalars.pop("num_objects", None)
-        row = {"num_objects": count} | where | metrics.count(part) | scalars
-        rows.append(row)
-    return rows
+    return [
+        {"num_objects": count} | where | metrics.count(part) | summarize(part)
+        for count, part in parts.items()
+    ]
 
 
 def evaluate(

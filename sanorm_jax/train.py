@@ -214,7 +214,6 @@ def _evaluate(
         )
         values = run.task.summarize(table.columns())
         logging.info("step %d, %s: %s", step, name, measures.brief(values))
-        values.pop("num_objects", None)
         scalars |= {f"{name}/{metric}": value for metric, value in values.items()}
         if config.num_figure_examples:
             with run.devices.hosts.agree():

@@ -90,7 +90,7 @@ def _templates() -> jinja2.Environment:
         "digest": _digest,
         "image": _image,
         "number": _number,
-        "paragraphs": _paragraphs,
+        "paragraphs": lambda text: re.split(r"\n\s*\n", text.strip()),
         "plain": lambda text: text.replace("`", ""),
     }
     return templates
@@ -98,10 +98,6 @@ def _templates() -> jinja2.Environment:
 
 def _source(templates: jinja2.Environment, name: str) -> Markup:
     return Markup(templates.loader.get_source(templates, name)[0])
-
-
-def _paragraphs(text: str) -> list[str]:
-    return [part for part in re.split(r"\n\s*\n", text.strip()) if part]
 
 
 def _code(text: str) -> Markup:

@@ -298,23 +298,18 @@ def slots_table(study, rows: Sequence[Row], data: Data, measure: str) -> list[Ro
 
 
 def _by_objects(rows: Sequence[Row], measure: str) -> list[Row]:
-    part = [
-        row
-        for row in select(rows, num_slots=results_lib.nearest(rows))
-        if row["min_objects"] == row["max_objects"]
-    ]
-    table: dict[int, Row] = {}
-    for row in part:
-        n = row["max_objects"]
-        line = table.setdefault(n, {"objects": n, "images": row["num_examples"]})
-        line.setdefault(measures.variant(row["variant"]), []).append(row[measure])
-    return [
-        {
-            k: results_lib.cell(v) if isinstance(v, list) else v
-            for k, v in table[n].items()
-        }
-        for n in sorted(table)
-    ]
+    rows = select(rows, num_slots=results_lib.nearest(rows))
+    table = []
+    for n in sorted({r["max_objects"] for r in rows}):
+        part = select(rows, min_objects=n, max_objects=n)
+        if not part:
+            continue
+        line = {"objects": n, "images": part[0]["num_examples"]}
+        for name in dict.fromkeys(row["variant"] for row in part):
+            values = [row[measure] for row in select(part, variant=name)]
+            line[measures.variant(name)] = results_lib.cell(values)
+        table.append(line)
+    return table
 
 
 def add_samples(page, study, jobs, data, name, where):

@@ -87,7 +87,6 @@ class Data:
             columns = baselines.columns_of(self._columns, i)
             columns = {name: values[part] for name, values in columns.items()}
             scalars = metrics.count(columns) | baselines.summarize(columns)
-            scalars.pop("num_objects")
             where = {"num_slots": num_slots, "min_objects": low, "max_objects": high}
             rows.append({"method": method} | self._place | where | scalars)
         return rows
@@ -97,12 +96,13 @@ def collect(
     study: ml_collections.ConfigDict, jobs: Sequence[Job], data: Sequence[Data]
 ) -> list[Row]:
     """Return a row for each table and range of objects of finished jobs."""
-    rows = []
-    for job in jobs:
-        for one in data:
-            for num_slots in jobs_lib.evaluated_slots(job, study):
-                rows += _table_rows(job, one, num_slots)
-    return rows
+    return [
+        row
+        for job in jobs
+        for one in data
+        for num_slots in jobs_lib.evaluated_slots(job, study)
+        for row in _table_rows(job, one, num_slots)
+    ]
 
 
 def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
@@ -119,7 +119,6 @@ def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
         part = data.within(low, high)
         mine = {name: values[part] for name, values in columns.items()}
         scalars = metrics.count(mine) | data.task.summarize(mine)
-        scalars.pop("num_objects", None)
         yield {
             "method": MODEL,
             "train_setting": job.train_setting,

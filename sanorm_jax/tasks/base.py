@@ -268,7 +268,7 @@ class Task(abc.ABC):
         return {
             name: metrics.mean(name, values)
             for name, values in columns.items()
-            if values.ndim == 1
+            if values.ndim == 1 and name != "num_objects"
         }
 
 

@@ -106,7 +106,12 @@ def open_run(
         with devices.hosts.agree():
             if devices.hosts.is_main:
                 state = _open_folder(run, state, stack)
-        _describe(state)
+        from clu import parameter_overview  # This imports TensorFlow.
+
+        # Each parameter goes to the log file.
+        parameter_overview.log_parameter_overview(state.params)
+        count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        logging.info("the model has %s parameters", f"{count:,}")
         state = devices.hosts.broadcast(state)
         run.step = int(state.step)
         if run.step:
@@ -147,15 +152,6 @@ def _open_folder(run: TrainingRun, state: Any, stack: contextlib.ExitStack) -> A
     run.writer = writers.Writer(path, step, config)
     stack.callback(run.writer.close)
     return state
-
-
-def _describe(state: Any):
-    """Log the number of parameters, and each parameter to the log file."""
-    from clu import parameter_overview  # This imports TensorFlow.
-
-    parameter_overview.log_parameter_overview(state.params)
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    logging.info("the model has %s parameters", f"{count:,}")
 
 
 def is_evaluated(
