@@ -73,14 +73,13 @@ def piecewise_linear(knots: float | Sequence[Sequence[float]]) -> Schedule:
     return lambda step: jnp.interp(jnp.asarray(step, jnp.float32), steps, values)
 
 
-def scale_by_adam_tf(
-    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
-) -> optax.GradientTransformation:
+def scale_by_adam_tf(eps: float) -> optax.GradientTransformation:
     """Return Adam's scaling with TensorFlow's epsilon.
 
     Epsilon is added to the root of the second moment before bias correction: "epsilon
     hat" of Kingma and Ba, "Adam" (ICLR 2015), end of section 2.
     """
+    b1, b2 = 0.9, 0.999
 
     def init(params):
         return optax.ScaleByAdamState(
@@ -105,7 +104,7 @@ def scale_by_adam_tf(
 
 # Functions from epsilon to the scaling of the gradient, by name.
 OPTIMIZERS = {
-    "adam_tf": lambda eps: scale_by_adam_tf(eps=eps),
+    "adam_tf": scale_by_adam_tf,
     "adam": lambda eps: optax.scale_by_adam(eps=eps),
     # As in PyTorch: its decay, and epsilon outside the root.
     "rmsprop": lambda eps: optax.scale_by_rms(decay=0.99, eps=eps, eps_in_sqrt=False),

@@ -37,12 +37,13 @@ def slot_occupancy(
     wins = jax.nn.one_hot(maps.argmax(axis=1), num_slots).sum(axis=1)
     return {
         "slot_mass": -jnp.sort(-mass, axis=1),
-        "slot_entropy": _entropy(mass, axis=1),
-        "token_entropy": _entropy(maps, axis=1).mean(axis=1),
+        "slot_entropy": _entropy(mass),
+        "token_entropy": _entropy(maps).mean(axis=1),
         "empty_slots": (wins == 0).mean(axis=1, where=slot_mask),
     }
 
 
-def _entropy(probabilities, axis):
+def _entropy(probabilities: jax.Array) -> jax.Array:
+    """Return the entropy over axis 1."""
     logs = jnp.log(jnp.where(probabilities > 0, probabilities, 1.0))
-    return -jnp.sum(probabilities * logs, axis=axis)
+    return -jnp.sum(probabilities * logs, axis=1)
