@@ -33,9 +33,6 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
     Returns:
       The exit code: 0 if finished, 124 if stopped before the last step.
-
-    Raises:
-      UserError: The input is invalid.
     """
     fields.check(config)
     evaluations(config)  # Check them before any work.

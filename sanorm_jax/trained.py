@@ -4,7 +4,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -75,14 +75,6 @@ class Compiled:
         return self._compile(function)
 
 
-class CallOptions(TypedDict, total=False):
-    """Keyword arguments of `TrainedRun.apply`."""
-
-    num_slots: int | None
-    num_iterations: int | None
-    seed: int
-
-
 class TrainedRun:
     """A trained model, created by `open_run`.
 
@@ -129,11 +121,11 @@ class TrainedRun:
         """
         return self._call("forward", inputs, num_slots, num_iterations, seed)
 
-    def attend(self, inputs: np.ndarray, **options: Unpack[CallOptions]) -> jax.Array:
+    def attend(self, inputs: np.ndarray, **options: Any) -> jax.Array:
         """Return the attention `[B, K, N]`, which sums to 1 over slots; see `apply`."""
         return self.apply(inputs, **options)["attention"]
 
-    def segment(self, inputs: np.ndarray, **options: Unpack[CallOptions]) -> np.ndarray:
+    def segment(self, inputs: np.ndarray, **options: Any) -> np.ndarray:
         """Return the slot of each pixel, int32 `[B, H, W]`; see `apply`.
 
         This is the argmax of the decoder's masks or, without a decoder, of the

@@ -88,8 +88,6 @@ def _nearest(predictions, targets, real, scale):
     S, K, _ = predictions.shape
     nearest = np.zeros((S, K), np.int64)
     distance = np.full((S, K), np.inf)
-    if targets.shape[1] == 0:
-        return nearest, distance
     predicted_kind, true_kind = _kind(predictions), _kind(targets)
     for start in range(0, S, _IMAGES_AT_ONCE):
         part = slice(start, start + _IMAGES_AT_ONCE)

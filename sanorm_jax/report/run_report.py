@@ -1,5 +1,6 @@
 """The report of one run, from the files in its folder, without model and data."""
 
+import json
 import pathlib
 import platform
 from collections.abc import Mapping, Sequence
@@ -105,7 +106,7 @@ def _newest_evaluation(workdir: pathlib.Path) -> tuple[pathlib.Path, list[Row]]:
             f"--workdir={workdir}: not evaluated; run python -m sanorm_jax evaluate "
             f"--workdir={workdir}"
         )
-    return files[-1].parent, results.read(files[-1])
+    return files[-1].parent, json.loads(files[-1].read_text())
 
 
 def _features(workdir: pathlib.Path) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from sanorm_jax.metrics import measures
 from sanorm_jax.study import charts, learning_rates, runner
 from sanorm_jax.study import jobs as jobs_lib
-from sanorm_jax.study.results import Row, cell, nearest, select
+from sanorm_jax.study.results import Row, by_variant, cell, nearest, select
 
 _OCCUPANCY = (
     "Distribution of the attention of the last iteration over the slots. Let `a[k, n]` "
@@ -21,11 +21,11 @@ def _by_slots(
 ) -> list[Row]:
     """Return a table of the measures `columns`, by variant and number of slots."""
     return [
-        {"variant": measures.variant(name), "slots": k}
+        {"variant": variant, "slots": k}
         | {title: cell([row[m] for row in part]) for title, m in columns.items()}
-        for name in dict.fromkeys(row["variant"] for row in rows)
+        for variant, mine in by_variant(rows).items()
         for k in sorted(slots)
-        if (part := select(rows, variant=name, num_slots=k))
+        if (part := select(mine, num_slots=k))
     ]
 
 

@@ -13,7 +13,7 @@ from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.run.folder import writers
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
-from sanorm_jax.study.results import Data, Row, select
+from sanorm_jax.study.results import Data, Row, by_variant, select
 
 _SLOTS = "number of slots"
 
@@ -34,8 +34,7 @@ def lines(rows: Sequence[Row], measure: str) -> dict[str, dict[int, list[float]]
     """Return the values of all seeds by variant and number of slots."""
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        name = measures.variant(row["variant"])
-        points = found.setdefault(name, {})
+        points = found.setdefault(measures.variant(row["variant"]), {})
         points.setdefault(row["num_slots"], []).append(row[measure])
     return found
 
@@ -86,21 +85,17 @@ def grid(rows: Sequence[Row], data: Data, measure: str) -> Figure:
     low = data.min_objects
     present = {(row["min_objects"], row["max_objects"]) for row in rows}
     limits = [n for n in data.settings.max_objects if (low, n) in present]
-    panels = {}
-    for name in dict.fromkeys(row["variant"] for row in rows):
-        title = measures.variant(name)
-        panels[title] = np.full((len(slots), len(limits)), np.nan)
-        for i, k in enumerate(slots):
-            for j, limit in enumerate(limits):
-                cell = select(
-                    rows,
-                    variant=name,
-                    num_slots=k,
-                    min_objects=low,
-                    max_objects=limit,
-                )
-                if cell:
-                    panels[title][i, j] = np.mean([row[measure] for row in cell])
+
+    def mean(part: Sequence[Row], **where) -> float:
+        values = [row[measure] for row in select(part, min_objects=low, **where)]
+        return float(np.mean(values)) if values else np.nan
+
+    panels = {
+        variant: np.array(
+            [[mean(mine, num_slots=k, max_objects=n) for n in limits] for k in slots]
+        )
+        for variant, mine in by_variant(rows).items()
+    }
     return figures.heat_maps(
         panels,
         rows=slots,

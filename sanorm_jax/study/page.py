@@ -198,12 +198,9 @@ def _gains(rows: Sequence[Row], measure: str) -> list[Row]:
     near = results_lib.nearest(rows)
     maximum = max(row["num_slots"] for row in rows)
     table = []
-    for name in dict.fromkeys(row["variant"] for row in rows):
+    for variant, mine in results_lib.by_variant(rows).items():
         before, after = (
-            {
-                row["seed"]: row[measure]
-                for row in select(rows, variant=name, num_slots=k)
-            }
+            {row["seed"]: row[measure] for row in select(mine, num_slots=k)}
             for k in (near, maximum)
         )
         if not before or not after:
@@ -211,7 +208,7 @@ def _gains(rows: Sequence[Row], measure: str) -> list[Row]:
         change = [after[seed] - before[seed] for seed in before]
         table.append(
             {
-                "variant": measures.variant(name),
+                "variant": variant,
                 f"{near} slots": results_lib.cell(list(before.values())),
                 f"{maximum} slots": results_lib.cell(list(after.values())),
                 "change": results_lib.cell(change),
@@ -279,11 +276,10 @@ def slots_table(study, rows: Sequence[Row], data: Data, measure: str) -> list[Ro
     `rows` are of one training setting and one range of numbers of objects.
     """
     table = []
-    for name in dict.fromkeys(row["variant"] for row in rows):
-        line: Row = {"variant": measures.variant(name)}
+    for variant, mine in results_lib.by_variant(rows).items():
+        line: Row = {"variant": variant}
         for k in study.table_slots:
-            cell = select(rows, variant=name, num_slots=k)
-            if cell:
+            if cell := select(mine, num_slots=k):
                 line[f"{k} slots"] = results_lib.cell([row[measure] for row in cell])
         table.append(line)
     references = data.baseline_rows(rows[0]["min_objects"], rows[0]["max_objects"])
@@ -305,9 +301,8 @@ def _by_objects(rows: Sequence[Row], measure: str) -> list[Row]:
         if not part:
             continue
         line = {"objects": n, "images": part[0]["num_examples"]}
-        for name in dict.fromkeys(row["variant"] for row in part):
-            values = [row[measure] for row in select(part, variant=name)]
-            line[measures.variant(name)] = results_lib.cell(values)
+        for variant, mine in results_lib.by_variant(part).items():
+            line[variant] = results_lib.cell([row[measure] for row in mine])
         table.append(line)
     return table
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from sanorm_jax import baselines, metrics, trained
 from sanorm_jax.core.errors import UserError
+from sanorm_jax.metrics import measures
 from sanorm_jax.run.folder.results import MODEL
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
@@ -155,14 +156,22 @@ def select(rows: Iterable[Row], **where) -> list[Row]:
     return [r for r in rows if all(r[name] == value for name, value in where.items())]
 
 
+def by_variant(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each variant, by its name in reports."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(measures.variant(row["variant"]), []).append(row)
+    return found
+
+
 def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and the sample standard deviation (NaN for a single value)."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return float(np.mean(values)), spread
 
 
-def summarize(rows: Sequence[Row], measures: Sequence[str]) -> list[Row]:
-    """Return mean and standard deviation over seeds of every variant and setting."""
+def summarize(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """Return mean and deviation of measures over seeds, by variant and setting."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[n] for n in (*VARIANT, *PLACE)), []).append(row)
@@ -171,7 +180,7 @@ def summarize(rows: Sequence[Row], measures: Sequence[str]) -> list[Row]:
         line = dict(zip((*VARIANT, *PLACE), key, strict=True))
         line |= {name: group[0][name] for name in ("resolution", "num_examples")}
         line["num_seeds"] = len(group)
-        for measure in measures:
+        for measure in names:
             mean, spread = _mean_and_spread([row[measure] for row in group])
             line |= {f"{measure}_mean": mean, f"{measure}_std": spread}
         summary.append(line)

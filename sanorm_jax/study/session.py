@@ -10,7 +10,6 @@ from absl import logging
 
 from sanorm_jax import tasks
 from sanorm_jax.core import files
-from sanorm_jax.core.errors import UserError
 from sanorm_jax.run.distribution import preemption
 from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.study import jobs as jobs_lib
@@ -22,14 +21,10 @@ CONFIG_FILE = "study.json"
 
 def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
     """Write the config of a study to its folder, for its jobs."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        text = files.to_json(workdir_lib.config_to_dict(study))
-        files.write(workdir / CONFIG_FILE, text)
-    except OSError as error:
-        raise UserError(
-            f"--workdir={workdir}: not writable ({error.strerror}); choose another"
-        ) from None
+    workdir_lib.check_writable(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    text = files.to_json(workdir_lib.config_to_dict(study))
+    files.write(workdir / CONFIG_FILE, text)
 
 
 def check_data(study: ml_collections.ConfigDict, jobs: Sequence[Job]):

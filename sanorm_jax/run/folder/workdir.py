@@ -135,14 +135,9 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Iterator[
       UserError: The folder is not writable, locked by another process, or belongs to
         another config.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("a+")
-    except OSError as error:
-        raise UserError(
-            f"--workdir={workdir}: not writable ({error.strerror}); choose another"
-        ) from None
-    with lock:
+    check_writable(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("a+") as lock:
         try:
             if not _try_lock(lock, fcntl.LOCK_EX):
                 raise UserError(
