@@ -55,7 +55,7 @@ def average_precision(
     )
 
 
-def kinds(properties: np.ndarray) -> dict[str, np.ndarray]:
+def attributes(properties: np.ndarray) -> dict[str, np.ndarray]:
     """Return `shape`, `size`, `material` and `color` of vectors `[..., 19]`."""
     names = ("shape", "size", "material", "color")
     return {
@@ -88,14 +88,14 @@ def _nearest(predictions, targets, real, scale):
     S, K, _ = predictions.shape
     nearest = np.zeros((S, K), np.int64)
     distance = np.full((S, K), np.inf)
-    predicted_kind, true_kind = _kind(predictions), _kind(targets)
+    predicted_code, true_code = _code(predictions), _code(targets)
     for start in range(0, S, _IMAGES_AT_ONCE):
         part = slice(start, start + _IMAGES_AT_ONCE)
         p = predictions[part, :, None, POSITION].astype(np.float64)
         t = targets[part, None, :, POSITION].astype(np.float64)
         # [s, K, M]; a sum over axes is faster than a norm over a last axis of size 3
         squared = sum(((t[..., i] - p[..., i]) * scale[i]) ** 2 for i in range(3))
-        same = predicted_kind[part, :, None] == true_kind[part, None, :]
+        same = predicted_code[part, :, None] == true_code[part, None, :]
         same &= real[part, None, :] & ~np.isnan(squared)
         squared = np.where(same, squared, np.inf)
         best = squared.argmin(-1)
@@ -105,12 +105,12 @@ def _nearest(predictions, targets, real, scale):
     return nearest, distance
 
 
-def _kind(properties):
+def _code(properties):
     """Encode the four attributes (arg max) as one integer, `[S, K]`."""
-    kind = 0
-    for part, index in zip(_ONE_HOT, kinds(properties).values(), strict=True):
-        kind = kind * (part.stop - part.start) + index
-    return kind
+    code = 0
+    for part, index in zip(_ONE_HOT, attributes(properties).values(), strict=True):
+        code = code * (part.stop - part.start) + index
+    return code
 
 
 def _area(nearest, near, num_objects, num_targets):

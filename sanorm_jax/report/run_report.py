@@ -42,15 +42,15 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     state = status.read(workdir)
     references = [row for row in rows if row["method"] != results.MODEL]
     rows = [row for row in rows if row["method"] == results.MODEL]
-    whole = [row for row in rows if row["num_objects"] == "all"]
+    overall = [row for row in rows if row["num_objects"] == "all"]
     # The setting of training, if it was evaluated.
-    same = [r for r in whole if r["num_slots"] == config.num_slots] or whole
+    same = [r for r in overall if r["num_slots"] == config.num_slots] or overall
     same = [r for r in same if r["num_iterations"] == config.num_iterations] or same
     num_slots = same[0]["num_slots"]
 
     sections = _picture(folder, num_slots)
-    for limit in dict.fromkeys(row["max_objects"] for row in whole):
-        part = [row for row in whole if row["max_objects"] == limit]
+    for limit in dict.fromkeys(row["max_objects"] for row in overall):
+        part = [row for row in overall if row["max_objects"] == limit]
         theirs = [
             row
             for row in references
@@ -151,12 +151,12 @@ def _plot(
         return None
     panels: dict[str, dict[str, dict[int, list[float]]]] = {}
     several = len({row["num_iterations"] for row in part}) > 1
-    for place, kinds in groups.items():
+    for group, kinds in groups.items():
         for kind, measure in kinds.items():
             lines = panels.setdefault(kind, {})
             for row in part:
-                name = f"{place}, {row['num_iterations']} iterations"
-                line = lines.setdefault(name if several else place, {})
+                name = f"{group}, {row['num_iterations']} iterations"
+                line = lines.setdefault(name if several else group, {})
                 line[row["num_slots"]] = [row[measure]]
     return figures.sweep_plots(
         panels,
@@ -172,7 +172,7 @@ def _slot_counts(part, limit, config) -> list[html_page.Section]:
     groups = measures.counts(part[0])
     if not groups:
         return []
-    place, kinds = next(iter(groups.items()))
+    group, kinds = next(iter(groups.items()))
     return [
         html_page.Section(
             f"Over- and under-segmentation{_where(limit)}",
@@ -183,7 +183,7 @@ def _slot_counts(part, limit, config) -> list[html_page.Section]:
                 | {kind: row[measure] for kind, measure in kinds.items()}
                 for row in part
             ],
-            table_caption=f"Of the {place}.",
+            table_caption=f"Of the {group}.",
         )
     ]
 
@@ -211,9 +211,9 @@ def _line(row: Row, by: str) -> Row:
     line |= {"iterations": row["num_iterations"], "images": row["num_examples"]}
     if row.get("num_with_objects", row["num_examples"]) != row["num_examples"]:
         line["with objects"] = row["num_with_objects"]
-    for place, kinds in measures.groups(row).items():
+    for group, kinds in measures.groups(row).items():
         for kind, measure in kinds.items():
-            line[kind if place == measures.PROPERTIES else f"{kind} {place}"] = row[
+            line[kind if group == measures.PROPERTIES else f"{kind} {group}"] = row[
                 measure
             ]
     losses = (name for name in ("mse", "huber") if name in row)
@@ -276,9 +276,9 @@ def _training_scores(
     behind: dict[str, bands.Limits] = {}
     for line in workdir_lib.read_lines(workdir / writers.METRICS_FILE):
         values = writers.evaluation(line, setting)
-        for place, kinds in measures.groups(values).items():
+        for group, kinds in measures.groups(values).items():
             for kind, measure in kinds.items():
-                points = panels.setdefault(kind, {}).setdefault(place, {})
+                points = panels.setdefault(kind, {}).setdefault(group, {})
                 points[line["step"]] = [values[measure]]
                 behind.setdefault(kind, limits.get(measure, {}))
     if not panels:

@@ -72,19 +72,19 @@ def add_counts(page, data, rows, tag, where):
     groups = measures.counts(rows[0])
     if not groups or any(measures.counts(row) != groups for row in rows):
         return
-    place, kinds = next(iter(groups.items()))
+    group, kinds = next(iter(groups.items()))
     page.figure(
         charts.titled("Over- and under-segmentation", where),
         f"slot_count_{tag}",
         charts.by_slots(rows, data, kinds, data.min_objects, data.max_objects),
-        f"Of the {place}; docs/evaluation.md defines the measures.",
+        f"Of the {group}; docs/evaluation.md defines the measures.",
         text=measures.COUNTS_TEXT,
     )
     rows = data.on_all_images(rows)
     page.table(
         "",
         _by_slots(rows, {row["num_slots"] for row in rows}, kinds),
-        f"Of the {place}, mean and standard deviation over seeds.",
+        f"Of the {group}, mean and standard deviation over seeds.",
     )
 
 

@@ -118,10 +118,10 @@ def _scene_results(job, data, slots, examples, names) -> dict[str, Any]:
     for num_slots in slots:
         table, _ = jobs_lib.read_arrays(job.table_path(data.name, num_slots))
         samples = charts.read_samples(job, data, num_slots, examples["index"])
-        place = np.searchsorted(table["index"], examples["index"])
+        positions = np.searchsorted(table["index"], examples["index"])
         labels, values = [], []
         for i, true, predicted in zip(
-            place, examples["segmentation"], samples["segmentation"], strict=True
+            positions, examples["segmentation"], samples["segmentation"], strict=True
         ):
             index = painting.matched_indices(true.astype(int), predicted, num_slots)
             labels.append(_labels(index[predicted]))

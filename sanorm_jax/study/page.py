@@ -236,14 +236,14 @@ def _add_results(page, study, jobs, data: Data, rows, where):
     )
     caption = f" {baselines.DESCRIPTION}" if data.methods else ""
     for title, (low, high) in charts.ranges(rows, data).items():
-        for place, kinds in measures.groups(study.measures).items():
+        for group, kinds in measures.groups(study.measures).items():
             part = select(rows, min_objects=low, max_objects=high)
             page.figure(
-                charts.titled(f"{title}: {place}", where),
-                f"{place.replace(' ', '_')}_{low}_{high}_{tag}",
+                charts.titled(f"{title}: {group}", where),
+                f"{group.replace(' ', '_')}_{low}_{high}_{tag}",
                 charts.by_slots(rows, data, kinds, low, high),
                 f"{part[0]['num_examples']} images, {size} x {size} pixels. {SPREAD}"
-                f"{caption if place != measures.PROPERTIES else ''}",
+                f"{caption if group != measures.PROPERTIES else ''}",
             )
             for measure in kinds.values():
                 page.table(

@@ -88,13 +88,13 @@ def _study(name, study, done, workdir) -> list[html_page.Section]:
             tag = f"{name}_{setting}_{one.name}"
             title = charts.titled(study.title, where)
             shown.sections.append(html_page.Section(title, text=study.question))
-            place, kinds = next(iter(measures.groups(study.measures).items()))
+            group, kinds = next(iter(measures.groups(study.measures).items()))
             for objects, (low, high) in charts.ranges(part, one).items():
                 shown.figure(
                     "",
                     f"{tag}_{low}_{high}",
                     charts.by_slots(part, one, kinds, low, high),
-                    f"{objects}, {place}. {page.SPREAD}",
+                    f"{objects}, {group}. {page.SPREAD}",
                 )
             page.add_samples(shown, study, mine, one, f"{tag}_samples_{{}}", title)
             _add_tables(shown, study, one, part)

@@ -21,7 +21,7 @@ from sanorm_jax.study.jobs import Job
 Row = dict[str, Any]
 # Columns that identify a mean over seeds.
 VARIANT = ("train_setting", "variant")
-PLACE = ("dataset", "num_slots", "min_objects", "max_objects")
+SETTING = ("dataset", "num_slots", "min_objects", "max_objects")
 
 
 class Data:
@@ -51,7 +51,7 @@ class Data:
         self.methods: list[baselines.Baseline] = [
             (method, num_slots) for method, num_slots in settings["methods"]
         ]
-        self._place = {
+        self._setting = {
             "dataset": name,
             "split": settings["split"],
             "resolution": settings["resolution"],
@@ -89,7 +89,7 @@ class Data:
             columns = {name: values[part] for name, values in columns.items()}
             scalars = metrics.count(columns) | baselines.summarize(columns)
             where = {"num_slots": num_slots, "min_objects": low, "max_objects": high}
-            rows.append({"method": method} | self._place | where | scalars)
+            rows.append({"method": method} | self._setting | where | scalars)
         return rows
 
 
@@ -174,10 +174,10 @@ def summarize(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     """Return mean and deviation of measures over seeds, by variant and setting."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[n] for n in (*VARIANT, *PLACE)), []).append(row)
+        groups.setdefault(tuple(row[n] for n in (*VARIANT, *SETTING)), []).append(row)
     summary = []
     for key, group in groups.items():
-        line = dict(zip((*VARIANT, *PLACE), key, strict=True))
+        line = dict(zip((*VARIANT, *SETTING), key, strict=True))
         line |= {name: group[0][name] for name in ("resolution", "num_examples")}
         line["num_seeds"] = len(group)
         for measure in names:
