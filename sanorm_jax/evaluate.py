@@ -255,18 +255,9 @@ def evaluate(
     The run may still be training. Only `evaluations/` in `workdir` is written; results
     of a published model go to `published.results_folder`.
 
-    Args:
-      config: Config of the run.
-      workdir: Folder of the run.
-      split: Split to evaluate; `config.evaluation_split` if empty.
-      num_slots: Numbers of slots; as in training if empty. If `num_iterations` is also
-        empty, the settings of `config.evaluations` are used.
-      num_iterations: Numbers of iterations; as in training if empty.
-      max_objects: Maximum numbers of objects per image, each evaluated separately; no
-        limit if empty.
-      merge_threshold: Cosine distance below which slots are merged; that of `config` if
-        None.
-      step: Checkpoint to load; the newest if None.
+    The defaults are the split and the merging threshold of the config, the settings of
+    `settings_grid`, all numbers of objects, and the newest checkpoint. Each of
+    `max_objects` is evaluated separately.
 
     Returns:
       The folder of the results.

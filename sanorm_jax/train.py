@@ -156,7 +156,6 @@ def _take_steps(run: TrainingRun, train_step: Callable, evaluate: Callable):
 
 
 def _batches(run: TrainingRun) -> Iterator[dict[str, np.ndarray]]:
-    """Return the batches of the remaining steps, on this host."""
     config, dataset = run.config, run.task.dataset
     indices = pipeline.select(
         dataset,

@@ -29,7 +29,6 @@ class _Integer(flags.IntegerParser):
     """Parser of integers, also as 1e3, and of None, which `fields.check` validates."""
 
     def parse(self, argument: Any) -> int | None:
-        """Return the number."""
         if not isinstance(argument, str):
             return argument
         if argument == "None":
@@ -50,7 +49,6 @@ class _ConfigFile(config_flags.ConfigFileFlagParser):
     """Parser of config files; `configs/NAME.py` may also be an installed config."""
 
     def parse(self, path: str) -> ml_collections.ConfigDict:
-        """Return the config of a file."""
         file, colon, argument = path.partition(":")
         found = commands.expand(file)
         if not found.exists() and found.parent == pathlib.Path("configs"):

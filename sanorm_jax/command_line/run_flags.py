@@ -24,7 +24,6 @@ class _Integers(flags.ListParser):
     """Parser of comma-separated integers."""
 
     def parse(self, argument: str | list[int]) -> list[int]:
-        """Return the numbers."""
         try:
             return [int(value) for value in super().parse(argument)]
         except ValueError:

@@ -49,7 +49,6 @@ class _ConsoleHandler(std_logging.Handler):
     """Handler that prints records on standard error."""
 
     def emit(self, record: std_logging.LogRecord):
-        """Print a record."""
         text = self.format(record)
         if record.levelno >= std_logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"

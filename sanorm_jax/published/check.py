@@ -126,7 +126,6 @@ def _create(
 
 
 def _run(verb: str, *arguments: str):
-    """Run a command of the project in a process of its own."""
     logging.info("running sanorm %s %s", verb, " ".join(arguments))
     command = [sys.executable, "-m", "sanorm_jax", verb, *arguments]
     if code := subprocess.run(command).returncode:

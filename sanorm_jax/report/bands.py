@@ -258,7 +258,6 @@ def _widen(measure: str, low: float, high: float) -> tuple[float, float]:
 
 
 def _read() -> list[Band]:
-    """Return all recorded bands."""
     found = []
     added = _fields(common.get_config())  # fields that older bands lack
     for path in sorted(FOLDER.glob("*.json")):

@@ -143,7 +143,6 @@ def _is_number(value) -> bool:
 
 
 def _number(value: Any) -> str:
-    """Return the text of a table's cell."""
     if value is None:
         return ""
     if _is_number(value) and not isinstance(value, numbers.Integral):

@@ -75,7 +75,6 @@ def write(
 
 
 def _study(name, study, done, workdir) -> list[html_page.Section]:
-    """Return the sections of a study."""
     shown = page.Page(workdir / FIGURES)
     data = [Data(dataset, done[0], study) for dataset in study.evaluation.datasets]
     rows = results_lib.collect(study, done, data)
