@@ -46,12 +46,14 @@ class Job:
     """One run of a study, or the evaluation of that run with merging.
 
     Attributes:
+      index: Position in the list of the study's jobs.
       train_setting: Name in the study's `train_settings`.
       variant: Normalization of the slots' updates, or name of a mechanism.
       learning_rate: Learning rate of the study's grid; None without a grid.
       merges: Whether slots are merged in evaluation.
     """
 
+    index: int
     train_setting: str
     variant: str
     seed: int
@@ -139,7 +141,8 @@ def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]
         if rate is not None:
             config.optimizer.learning_rate = rate
             folder += f"_rate_{rate:g}"
-        job = Job(setting, name, seed, rate, config, workdir / RUNS / folder)
+        path = workdir / RUNS / folder
+        job = Job(len(jobs), setting, name, seed, rate, config, path)
         if not evaluated_slots(job, study):
             raise UserError(
                 f"config.evaluation.num_slots: lacks {config.num_slots}, the only "

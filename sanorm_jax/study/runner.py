@@ -48,15 +48,13 @@ class _Running:
     started: float
 
 
-def _start(
-    job: Job, index: int, workdir: pathlib.Path, core: int | None, is_trial: bool
-):
+def _start(job: Job, workdir: pathlib.Path, core: int | None, is_trial: bool):
     command = [
         sys.executable,
         "-m",
         "sanorm_jax.study",
         f"--workdir={workdir}",
-        f"--job={index}",
+        f"--job={job.index}",
         "--end_with_stdin",
         *(("--trial",) if is_trial else ()),
     ]
@@ -77,13 +75,13 @@ def _start(
 
 
 def run(
-    jobs: Sequence[tuple[int, Job]],
+    jobs: Sequence[Job],
     workdir: pathlib.Path,
     processes: int,
     stop: preemption.Preemption,
     trials: bool = False,
 ) -> dict[str, int]:
-    """Run numbered jobs of a study until all have ended or a stop is requested.
+    """Run jobs of a study until all have ended or a stop is requested.
 
     Several jobs at once (`processes`) are pinned to one core each, if there are enough
     cores. On a request to stop, every job saves and ends. Trials only train.
@@ -109,8 +107,8 @@ def run(
                 for one in running:
                     one.process.send_signal(signal.SIGTERM)
             while waiting and free:
-                index, job = waiting.pop(0)
-                running.append(_start(job, index, workdir, free.pop(0), trials))
+                job = waiting.pop(0)
+                running.append(_start(job, workdir, free.pop(0), trials))
                 logging.info("started: %s (%d waiting)", job.name, len(waiting))
             time.sleep(_POLL_S)
             for one in [one for one in running if one.process.poll() is not None]:

@@ -68,11 +68,11 @@ def run(
             logging.info(
                 "%d trials of learning rates, %d at once", len(trials), processes
             )
-            codes |= runner.run(_numbered(trials, jobs), workdir, processes, stop, True)
+            codes |= runner.run(trials, workdir, processes, stop, trials=True)
         compared = learning_rates.chosen(jobs)
         left = [job for job in compared if not jobs_lib.is_finished(job, study)]
         logging.info("%d of %d jobs to do", len(left), len(compared))
-        codes |= runner.run(_numbered(left, jobs), workdir, processes, stop)
+        codes |= runner.run(left, workdir, processes, stop)
         stopped = stop.requested() is not None
     failed = [
         job for job in jobs if codes.get(job.name, 0) not in (0, preemption.EXIT_CODE)
@@ -82,8 +82,3 @@ def run(
     if stopped or preemption.EXIT_CODE in codes.values():
         return preemption.EXIT_CODE
     return 1 if failed else 0
-
-
-def _numbered(some: Sequence[Job], jobs: Sequence[Job]) -> list[tuple[int, Job]]:
-    names = {job.name for job in some}
-    return [(i, job) for i, job in enumerate(jobs) if job.name in names]
