@@ -8,7 +8,6 @@ machine affects all variants alike.
 
 import pathlib
 import time
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,17 +20,11 @@ from sanorm_jax.core import commands
 from sanorm_jax.metrics import measures
 from sanorm_jax.run.distribution.devices import compiler_options
 from sanorm_jax.study import jobs
+from sanorm_jax.tasks.base import Description
 
 _REPEATS = flags.DEFINE_integer("repeats", 30, "Timed steps per variant.", 1)
 
 _TOKENS, _COMPONENTS = 256, 96
-
-
-class _Data(NamedTuple):
-    """Fields and settings of the study's features."""
-
-    fields: dict
-    settings: dict
 
 
 def make_step(config):
@@ -40,7 +33,7 @@ def make_step(config):
         "features": ((_TOKENS, _COMPONENTS), "float32"),
         "segmentation": ((128, 128), "uint8"),
     }
-    task = tasks.create(config, _Data(fields, {"image_size": 128}))
+    task = tasks.create(config, Description(fields, {"image_size": 128}))
     tx, schedule = optimizers.create(config.optimizer)
     state = train_step.create_state(task, tx, seed=0)
     shape = (config.batch_size, _TOKENS, _COMPONENTS)

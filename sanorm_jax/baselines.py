@@ -1,4 +1,4 @@
-"""Evaluation of baseline segmentations, which involve no learning.
+"""Baseline segmentations, which involve no learning, and their evaluation.
 
 The constant segmentation has one segment. Blocks form a regular grid. The oracle
 consists of the true labels at the resolution of the tokens.
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sanorm_jax import metrics
-from sanorm_jax.metrics import baselines, measures, segmentation
+from sanorm_jax.metrics import measures, segmentation
 from sanorm_jax.tasks.base import Batch, Task
 
 # Method and number of slots K of a baseline; None for baselines without slots.
@@ -34,30 +34,84 @@ DESCRIPTION = (
 )
 
 
+def block_segmentation(size: int, num_slots: int) -> np.ndarray:
+    """Divide the image into `num_slots` blocks, with similar numbers in each row.
+
+    A model that uses only positions can produce this segmentation. A model that scores
+    no better does not segment objects.
+
+    Returns:
+      Labels `[size, size]` from 0 to `num_slots - 1`, int32.
+    """
+    num_rows = round(num_slots**0.5)
+    # First block of each row, for example of 2 + 2 + 3 blocks
+    first = np.arange(num_rows + 1) * num_slots // num_rows
+    pixels = np.arange(size)
+    row = pixels * num_rows // size
+    in_row = np.diff(first)[row]
+    # [size, size]
+    column = pixels * in_row[:, None] // size
+    return (first[row][:, None] + column).astype(np.int32)
+
+
+def token_oracle(
+    labels: jax.Array,
+    side: int,
+    size: int,
+    *,
+    num_labels: int,
+    ignore_background: bool = False,
+) -> jax.Array:
+    """Label each token with its most frequent true label.
+
+    This approximates the best score that a model can reach at the token resolution.
+
+    Args:
+      labels: True labels `[B, H, W]` from 0 (the background) to `num_labels - 1`.
+      side: Number of rows and of columns of tokens.
+      size: Side of the result in pixels.
+      num_labels: Number of true labels.
+      ignore_background: Whether a token gets the label of its largest object even if
+        the background is larger. Use it for FG-ARI, which ignores the background.
+
+    Returns:
+      Labels `[B, size, size]`, int32.
+    """
+    _, H, W = labels.shape
+
+    def pool(length):
+        # [side, length]; fraction of each pixel that is inside each token
+        edges = np.linspace(0, length, side + 1)
+        start = np.maximum(edges[:-1, None], np.arange(length))
+        stop = np.minimum(edges[1:, None], np.arange(1, length + 1))
+        return jnp.asarray(np.maximum(stop - start, 0), jnp.float32)
+
+    # [B, L, H, W]
+    one_hot = labels[:, None] == jnp.arange(num_labels)[:, None, None]
+    share = jnp.einsum(
+        "blyx,iy,jx->blij",
+        one_hot.astype(jnp.float32),
+        pool(H),
+        pool(W),
+        precision="highest",
+    )
+    if ignore_background:
+        share = share.at[:, 0].set(jnp.where(share[:, 1:].any(1), 0.0, 1.0))
+    # [B, L, h, w]
+    majority = jax.nn.one_hot(jnp.argmax(share, 1), num_labels, axis=1)
+    maps = majority.reshape(*majority.shape[:2], side**2)
+    return segmentation.upscale_segmentation(maps, size)
+
+
 def available(task: Task, num_slots: Sequence[int]) -> list[Baseline]:
     """Return the baselines of a task; empty without true segmentations.
 
-    Args:
-      task: Task of the model that the baselines are compared with. The oracle needs
-        features, because it has the resolution of their tokens.
-      num_slots: Numbers of blocks.
+    The oracle needs features, because it has the resolution of their tokens.
     """
     if "segmentation" not in task.dataset.fields:
         return []
     methods = [(CONSTANT, None), *((BLOCKS, count) for count in num_slots)]
     return methods + [(ORACLE, None)] * ("features" in task.dataset.fields)
-
-
-def fields(task: Task) -> tuple[str, ...]:
-    """Return the fields of the dataset that `evaluate` reads."""
-    return ("num_objects", *task.label_fields)
-
-
-def values_per_example(task: Task) -> int:
-    """Return the number of values in the maps of an example."""
-    return (
-        task.dataset.settings["max_objects"] + 1
-    ) * task.config.evaluation_resolution**2
 
 
 def evaluate(
@@ -68,22 +122,22 @@ def evaluate(
     Args:
       task: Task of the model that the baselines are compared with.
       num_slots: Numbers of blocks.
-      batch: Batch with the fields that `fields` returns.
+      batch: Batch with `num_objects` and `task.label_fields`.
     """
     size = task.config.evaluation_resolution
     num_true = task.dataset.settings["max_objects"] + 1
     # [B, size, size]
     labels = segmentation.resize_labels(batch["segmentation"], size)
     predicted = [
-        jnp.broadcast_to(baselines.block_segmentation(size, count), labels.shape)
+        jnp.broadcast_to(block_segmentation(size, count), labels.shape)
         for count in (1, *num_slots)
     ]
-    has_oracle = (ORACLE, None) in available(task, num_slots)
+    has_oracle = "features" in task.dataset.fields
     if has_oracle:
         num_tokens = task.dataset.fields["features"][0][0]
         side = round(num_tokens**0.5)
         oracle = functools.partial(
-            baselines.token_oracle, labels, side, size, num_labels=num_true
+            token_oracle, labels, side, size, num_labels=num_true
         )
         predicted += [oracle(), oracle(ignore_background=True)]
 
@@ -105,12 +159,7 @@ def evaluate(
 
 
 def columns_of(columns: Mapping[str, np.ndarray], i: int) -> dict[str, np.ndarray]:
-    """Return the columns `[n]` of the i-th baseline.
-
-    Args:
-      columns: Columns that `evaluate` returned, `[n, P]` or `[n]`.
-      i: Position of the baseline in `available`.
-    """
+    """Return the columns `[n]` of the i-th of P baselines from `[n, P]` or `[n]`."""
     return {
         name: values[:, i] if values.ndim == 2 else values
         for name, values in columns.items()
@@ -119,7 +168,11 @@ def columns_of(columns: Mapping[str, np.ndarray], i: int) -> dict[str, np.ndarra
 
 def summarize(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return the means over examples of the columns `[n]` of one baseline."""
-    return {name: metrics.mean(name, values) for name, values in columns.items()}
+    return {
+        name: metrics.mean(name, values)
+        for name, values in columns.items()
+        if name != "num_objects"
+    }
 
 
 def scores(
@@ -127,9 +180,7 @@ def scores(
 ) -> dict[str, float | dict[int, float]]:
     """Return the scores of the baselines that are comparable to a model's measure.
 
-    Args:
-      rows: Rows of one set of images. Rows of the model are ignored.
-      measure: Measure of the model, such as `fg_ari_masks_refined`.
+    `rows` are of one set of images. Rows of the model are ignored.
 
     Returns:
       The score of each method by its label; for blocks, the scores by number of blocks.

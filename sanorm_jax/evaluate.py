@@ -3,7 +3,7 @@
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,19 +23,16 @@ from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.folder import compilation_cache, results
 from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.tasks.base import Task
+from sanorm_jax.trained import Setting
 
 DIRECTORY = "evaluations"
 
 
 class Evaluator:
-    """Evaluator of a task over full splits.
+    """Evaluator of a task over full splits, whose batches the devices share.
 
     The initial slots of an example depend only on `config.evaluation_seed` and its
     index in the split.
-
-    Args:
-      task: Task to evaluate.
-      devices: Devices that share each batch.
     """
 
     def __init__(self, task: Task, devices: Devices):
@@ -49,10 +46,7 @@ class Evaluator:
     def select(self, split: str, max_objects: int | None = None) -> np.ndarray:
         """Return the indices `[n]` of the examples that the config selects.
 
-        Args:
-          split: Name of the split.
-          max_objects: Maximum number of objects; `config.evaluation_max_objects` if
-            None.
+        `max_objects` replaces `config.evaluation_max_objects` unless None.
         """
         config = self._config
         return pipeline.select(
@@ -91,40 +85,35 @@ class Evaluator:
                     '--config.evaluations="{}"'
                 )
         self.select(split)
-        _trace(task, config.evaluations.values())
+        batch = {"index": jax.ShapeDtypeStruct((1,), np.int32)}
+        for field in task.evaluation_fields:
+            shape, dtype = dataset.fields[field]
+            batch[field] = jax.ShapeDtypeStruct((1, *shape), dtype)
+        rng = jax.random.PRNGKey(0)
+        variables = jax.eval_shape(task.init, rng)
+        for setting in evaluations(config).values():
+            evaluate = functools.partial(task.evaluate, rng=rng, **setting._asdict())
+            jax.eval_shape(evaluate, variables, batch)
 
     def run(
         self,
         variables: Any,
         split: str,
+        setting: Setting,
         *,
-        num_slots: int,
-        num_iterations: int,
         indices: np.ndarray | None = None,
         check: Callable[[], None] = lambda: None,
         advance: Callable[[int], None] = lambda count: None,
     ) -> metrics.Table:
         """Return the measures of each example of a split.
 
-        Args:
-          variables: Variables of the model, on the devices.
-          split: Name of the split.
-          num_slots: Number of slots.
-          num_iterations: Number of iterations of Slot Attention.
-          indices: Examples to evaluate; those of `select` if None.
-          check: Function called between batches; may raise to stop the evaluation.
-          advance: Function called after each batch with its number of examples.
+        `variables` are on the devices. `indices` are those of `select` if None. `check`
+        is called between batches and may raise to stop. `advance` is called after each
+        batch with its number of examples.
         """
-        evaluate = functools.partial(
-            self._compiled,
-            "evaluate",
-            variables,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
-            seed=self._config.evaluation_seed,
-        )
+        seed = self._config.evaluation_seed
         return self._collect(
-            evaluate,
+            lambda batch: self._compiled("evaluate", variables, batch, setting, seed),
             split,
             self.select(split) if indices is None else indices,
             self._task.evaluation_fields,
@@ -144,22 +133,18 @@ class Evaluator:
     ) -> metrics.Table:
         """Return the measures of all baselines for each example, `[n, P]` columns.
 
-        Args:
-          split: Name of the split.
-          num_slots: Numbers of blocks.
-          indices: Examples to evaluate.
-          check: Function as in `run`.
-          advance: Function as in `run`.
+        `num_slots` are the numbers of blocks. See `run` for the other arguments.
         """
-        task = self._task
+        config, task = self._config, self._task
         function = self._baselines(tuple(num_slots))
-        values = baselines.values_per_example(task)
+        num_labels = task.dataset.settings["max_objects"] + 1
+        map_values = num_labels * config.evaluation_resolution**2
         return self._collect(
             lambda batch: function((), batch, jax.random.PRNGKey(0)),
             split,
             indices,
-            baselines.fields(task),
-            trained.batch_size(self._config, self._devices, values),
+            ("num_objects", *task.label_fields),
+            trained.batch_size(config, self._devices, map_values),
             check,
             advance,
         )
@@ -205,44 +190,29 @@ class Evaluator:
             advance(int(mask.sum()) * devices.hosts.count)
 
     def predict(
-        self, variables: Any, split: str, indices: np.ndarray, setting: Any
+        self, variables: Any, split: str, indices: np.ndarray, setting: Setting
     ) -> dict[str, np.ndarray]:
         """Return the task's predictions for a few examples, computed on one device.
 
-        Args:
-          variables: Variables of the model, as `Devices.get_state` returns them.
-          split: Name of the split.
-          indices: Indices `[n]` of the examples.
-          setting: Setting with `num_slots` and `num_iterations`.
+        `variables` are as `Devices.get_state` returns them, and `indices` are `[n]`.
         """
         field = self._task.input_field
         batch = {
             field: self._task.dataset.read(split, field, indices),
             "index": np.asarray(indices, np.int32),
         }
+        seed = self._config.evaluation_seed
         return jax.device_get(
-            self._on_one_device(
-                "predict",
-                variables,
-                batch,
-                num_slots=setting.num_slots,
-                num_iterations=setting.num_iterations,
-                seed=self._config.evaluation_seed,
-            )
+            self._on_one_device("predict", variables, batch, setting, seed)
         )
 
     def figure(
-        self, variables: Any, split: str, setting: Any
+        self, variables: Any, split: str, setting: Setting
     ) -> tuple[Callable[[], Figure], str]:
         """Return a function that draws predictions for a few examples, and a caption.
 
         The predictions are computed before this returns. The function may be called in
-        another thread.
-
-        Args:
-          variables: Variables of the model, as `Devices.get_state` returns them.
-          split: Name of the split.
-          setting: Setting with `num_slots` and `num_iterations`.
+        another thread. `variables` are as for `predict`.
         """
         dataset = self._task.dataset
         indices = self.select(split)[: self._config.num_figure_examples]
@@ -253,55 +223,20 @@ class Evaluator:
         return draw, f"{drawing.caption}. {drawing.details}".strip()
 
 
-def _trace(task: Task, settings: Iterable[Any]):
-    """Trace the evaluation of one example; nothing is computed.
-
-    Args:
-      task: Task to evaluate.
-      settings: Settings with `num_slots` and `num_iterations`.
-
-    Raises:
-      UserError: The evaluation does not work with a field of the config.
-    """
-    batch = {"index": jax.ShapeDtypeStruct((1,), np.int32)}
-    for field in task.evaluation_fields:
-        shape, dtype = task.dataset.fields[field]
-        batch[field] = jax.ShapeDtypeStruct((1, *shape), dtype)
-    rng = jax.random.PRNGKey(0)
-    variables = jax.eval_shape(task.init, rng)
-    for setting in settings:
-        evaluate = functools.partial(
-            task.evaluate,
-            rng=rng,
-            num_slots=setting.num_slots,
-            num_iterations=setting.num_iterations,
-        )
-        jax.eval_shape(evaluate, variables, batch)
-
-
 def _rows(
     columns: dict[str, np.ndarray],
     summarize: Callable[[dict[str, np.ndarray]], dict[str, float]],
     **where,
 ) -> list[dict[str, Any]]:
-    """Return a row for all examples, and one for each number of objects.
-
-    Args:
-      columns: Columns `[n, ...]` of a table.
-      summarize: Function from columns to the scalars of a row.
-      **where: Further values of the rows.
-    """
+    """Return a row for all examples, and one for each number of objects."""
     parts: dict[int | str, dict[str, np.ndarray]] = {"all": columns}
     counts = columns.get("num_objects", np.zeros(0, int))
     for count in np.unique(counts).tolist():
         parts[count] = {name: v[counts == count] for name, v in columns.items()}
-    rows = []
-    for count, part in parts.items():
-        scalars = summarize(part)
-        scalars.pop("num_objects", None)
-        row = {"num_objects": count} | where | metrics.count(part) | scalars
-        rows.append(row)
-    return rows
+    return [
+        {"num_objects": count} | where | metrics.count(part) | summarize(part)
+        for count, part in parts.items()
+    ]
 
 
 def evaluate(
@@ -317,21 +252,12 @@ def evaluate(
 ) -> pathlib.Path:
     """Evaluate a run and its baselines, and write JSON, CSV and figures.
 
-    The run may still be training.
+    The run may still be training. Only `evaluations/` in `workdir` is written; results
+    of a published model go to `published.results_folder`.
 
-    Args:
-      config: Config of the run.
-      workdir: Folder of the run; only `evaluations/` in it is written. Results of a
-        published model go to `published.results_folder`.
-      split: Name of the split; `config.evaluation_split` if empty.
-      num_slots: Numbers of slots; as in training if empty. If `num_iterations` is also
-        empty, the settings of `config.evaluations` are used.
-      num_iterations: Numbers of iterations; as in training if empty.
-      max_objects: Maximum numbers of objects per image, each evaluated separately; no
-        limit if empty.
-      merge_threshold: Cosine distance below which slots are merged; that of `config` if
-        None.
-      step: Checkpoint to load; the newest if None.
+    The defaults are the split and the merging threshold of the config, the settings of
+    `settings_grid`, all numbers of objects, and the newest checkpoint. Each of
+    `max_objects` is evaluated separately.
 
     Returns:
       The folder of the results.
@@ -372,12 +298,8 @@ def evaluate(
     total = passes * sum(map(len, selected.values()))
     with progress.Progress(f"evaluating {workdir}", total, "images") as bar:
         for setting, (limit, indices) in itertools.product(settings, selected.items()):
-            counts = {
-                "num_slots": setting.num_slots,
-                "num_iterations": setting.num_iterations,
-            }
             table = evaluator.run(
-                variables, split, **counts, indices=indices, advance=bar.advance
+                variables, split, setting, indices=indices, advance=bar.advance
             )
             new_rows = _rows(
                 table.columns(),
@@ -385,7 +307,8 @@ def evaluate(
                 method=results.MODEL,
                 split=split,
                 step=run.step,
-                **counts,
+                num_slots=setting.num_slots,
+                num_iterations=setting.num_iterations,
                 max_objects=limit or "all",
                 resolution=config.evaluation_resolution,
             )
@@ -430,7 +353,7 @@ def settings_grid(
     config: ml_collections.ConfigDict,
     num_slots: Sequence[int],
     num_iterations: Sequence[int],
-) -> list[ml_collections.ConfigDict]:
+) -> list[Setting]:
     """Return all combinations of `num_slots` and `num_iterations`.
 
     An empty sequence stands for the value in training. If both are empty, return the
@@ -440,29 +363,33 @@ def settings_grid(
       UserError: A number is not positive.
     """
     if not num_slots and not num_iterations:
-        check_evaluations(config)
-        return list(config.evaluations.values())
+        return list(evaluations(config).values())
     for name, values in (("num_slots", num_slots), ("num_iterations", num_iterations)):
         for value in values:
             if value <= 0:
                 raise UserError(f"--{name}={value}: not positive; choose at least 1")
-    return [
-        ml_collections.ConfigDict({"num_slots": slots, "num_iterations": iterations})
-        for slots, iterations in itertools.product(
-            num_slots or (config.num_slots,), num_iterations or (config.num_iterations,)
-        )
-    ]
+    grid = itertools.product(
+        num_slots or (config.num_slots,), num_iterations or (config.num_iterations,)
+    )
+    return [Setting(*pair) for pair in grid]
 
 
-def check_evaluations(config: ml_collections.ConfigDict):
-    """Raise `UserError` unless each named evaluation sets slots and iterations."""
+def evaluations(config: ml_collections.ConfigDict) -> dict[str, Setting]:
+    """Return the settings of `config.evaluations`, by name.
+
+    Raises:
+      UserError: A setting lacks the number of slots or of iterations.
+    """
+    settings = {}
     for name, setting in config.evaluations.items():
-        for field in ("num_slots", "num_iterations"):
+        for field in Setting._fields:
             if not hasattr(setting, "get") or setting.get(field) is None:
                 raise UserError(
                     f"config.evaluations.{name}: has no {field}; set num_slots and "
                     "num_iterations"
                 )
+        settings[name] = Setting(setting.num_slots, setting.num_iterations)
+    return settings
 
 
 def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):
@@ -483,5 +410,7 @@ def _write_sweep(directory: pathlib.Path, rows: list[dict[str, Any]]):
                 points = lines.setdefault(f"{name}{where}", {})
                 points.setdefault(row["num_slots"], []).append(row[name])
     if len({row["num_slots"] for row in model_rows}) > 1 and lines:
-        figure = figures.sweep_plot(lines, xlabel="number of slots", ylabel="FG-ARI")
+        figure = figures.sweep_plots(
+            {"": lines}, xlabel="number of slots", ylabel="FG-ARI"
+        )
         figures.save(figure, directory / "fg_ari_by_num_slots.png")

@@ -50,25 +50,6 @@ def warmup_decay(
     return schedule
 
 
-def warmup_cosine(learning_rate: float, warmup_steps: int, end_step: int) -> Schedule:
-    """Return a schedule of linear warm-up from 0 and cosine decay to a tenth.
-
-    Loshchilov and Hutter, "SGDR" (ICLR 2017), equation 5, without restarts.
-
-    Args:
-      learning_rate: Base rate, reached after the warm-up.
-      warmup_steps: Length of the warm-up; 0 for none.
-      end_step: Step at which the decay ends.
-    """
-    return optax.warmup_cosine_decay_schedule(
-        0.0 if warmup_steps else learning_rate,
-        learning_rate,
-        warmup_steps,
-        end_step,
-        COSINE_END * learning_rate,
-    )
-
-
 def piecewise_linear(knots: float | Sequence[Sequence[float]]) -> Schedule:
     """Return a constant schedule, or one that is linear between knots.
 
@@ -92,14 +73,13 @@ def piecewise_linear(knots: float | Sequence[Sequence[float]]) -> Schedule:
     return lambda step: jnp.interp(jnp.asarray(step, jnp.float32), steps, values)
 
 
-def scale_by_adam_tf(
-    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
-) -> optax.GradientTransformation:
+def scale_by_adam_tf(eps: float) -> optax.GradientTransformation:
     """Return Adam's scaling with TensorFlow's epsilon.
 
     Epsilon is added to the root of the second moment before bias correction: "epsilon
     hat" of Kingma and Ba, "Adam" (ICLR 2015), end of section 2.
     """
+    b1, b2 = 0.9, 0.999
 
     def init(params):
         return optax.ScaleByAdamState(
@@ -124,7 +104,7 @@ def scale_by_adam_tf(
 
 # Functions from epsilon to the scaling of the gradient, by name.
 OPTIMIZERS = {
-    "adam_tf": lambda eps: scale_by_adam_tf(eps=eps),
+    "adam_tf": scale_by_adam_tf,
     "adam": lambda eps: optax.scale_by_adam(eps=eps),
     # As in PyTorch: its decay, and epsilon outside the root.
     "rmsprop": lambda eps: optax.scale_by_rms(decay=0.99, eps=eps, eps_in_sqrt=False),
@@ -153,8 +133,13 @@ def create(config: Any) -> tuple[optax.GradientTransformation, Schedule]:
                 f"config.optimizer.cosine_steps={cosine_steps}: must be above "
                 "config.optimizer.warmup_steps, and config.optimizer.half_life_steps 0"
             )
-        schedule = warmup_cosine(
-            config.learning_rate, config.warmup_steps, cosine_steps
+        # Loshchilov and Hutter, "SGDR" (ICLR 2017), equation 5, without restarts.
+        schedule = optax.warmup_cosine_decay_schedule(
+            init_value=0.0 if config.warmup_steps else config.learning_rate,
+            peak_value=config.learning_rate,
+            warmup_steps=config.warmup_steps,
+            decay_steps=cosine_steps,
+            end_value=COSINE_END * config.learning_rate,
         )
     else:
         schedule = warmup_decay(

@@ -13,7 +13,7 @@ from absl import logging
 from PIL import Image
 
 from sanorm_jax import tasks, trained
-from sanorm_jax.core import progress, published, run_data
+from sanorm_jax.core import files, progress, published, run_data
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures
@@ -45,19 +45,11 @@ def segment(
     The label of a pixel is the index of the slot with the largest mask there. For each
     image and setting, `labels/NAME.png` is an 8-bit label map of the size of the stored
     image, and `overlays/NAME.png` draws it over the image. NAME is the file name of the
-    image, or its index.
+    image, or its index. Only `segmentations/` in `workdir` is written; results of a
+    published model go to `published.results_folder`.
 
-    Args:
-      config: Config of the run.
-      workdir: Folder of the run; only `segmentations/` in it is written. Results of a
-        published model go to `published.results_folder`.
-      dataset: Name of the store of images; `config.dataset` if empty.
-      data_dir: Folder of the stores; `config.data_dir` if None.
-      split: Name of the split; if empty, the only split, or else
-        `config.evaluation_split`.
-      num_slots: Numbers of slots; as in training if empty.
-      num_iterations: Numbers of iterations; as in training if empty.
-      step: Checkpoint to load; the newest if None.
+    The defaults are the dataset, the folder and the split of the config (or the only
+    split), the numbers of slots and iterations of training, and the newest checkpoint.
 
     Returns:
       The folder of the results.
@@ -75,7 +67,9 @@ def segment(
             )
     results_folder = published.results_folder(workdir)
     workdir_lib.check_writable(results_folder / DIRECTORY)
-    config = _config(config, dataset, data_dir)
+    config = config.copy_and_resolve_references()
+    config.dataset = dataset or config.dataset
+    config.data_dir = str(data_dir or config.data_dir)
     opened = tasks.open_dataset(config)
     _check_data(run_data.read(workdir), opened, config)
     # Label maps have the size of the images.
@@ -83,7 +77,9 @@ def segment(
     compilation_cache.enable(config, results_folder)
     devices = Devices(config.parallelism)
     run = trained.open_run(workdir, step, config=config, dataset=opened)
-    split = split or _split(config, opened)
+    if not split:
+        splits = list(opened.splits)
+        split = splits[0] if len(splits) == 1 else config.evaluation_split
     names = _names(opened, split)
     name = f"{config.dataset}_{split}_step_{run.step}"
     directory = results_folder / DIRECTORY / name
@@ -93,15 +89,6 @@ def segment(
         labels = _labels(run, devices, split, setting)
         _write(directory / name, names, labels, opened.num_examples(split))
     return directory
-
-
-def _config(
-    config, dataset: str, data_dir: str | pathlib.Path | None
-) -> ml_collections.ConfigDict:
-    config = config.copy_and_resolve_references()
-    config.dataset = dataset or config.dataset
-    config.data_dir = str(data_dir or config.data_dir)
-    return config
 
 
 def _check_data(recorded, dataset: pipeline.Dataset, config):
@@ -117,11 +104,6 @@ def _check_data(recorded, dataset: pipeline.Dataset, config):
             f"{where}: images of {size} pixels, but the run was trained on "
             f"{recorded['image_size']}; prepare them with --like=WORKDIR of the run"
         )
-
-
-def _split(config, dataset: pipeline.Dataset) -> str:
-    splits = list(dataset.splits)
-    return splits[0] if len(splits) == 1 else config.evaluation_split
 
 
 def _names(dataset: pipeline.Dataset, split: str) -> Callable[[int], str]:
@@ -163,9 +145,8 @@ def _labels(run: trained.TrainedRun, devices: Devices, split: str, setting: Any)
             "predict",
             variables,
             devices.put_batch(inputs),
-            num_slots=setting.num_slots,
-            num_iterations=setting.num_iterations,
-            seed=config.evaluation_seed,
+            setting,
+            config.evaluation_seed,
             outputs=("segmentation",),
         )
         labels = devices.get_batch(out)["segmentation"].astype(np.uint8)
@@ -179,7 +160,9 @@ def _write(directory: pathlib.Path, names, batches, count: int):
         name = f"{names(index)}.png"
         content = io.BytesIO()
         Image.fromarray(labels).save(content, "PNG")
-        figures.write(content.getvalue(), directory / "labels" / name)
+        path = directory / "labels" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, content.getvalue())
         overlay = figures.segmentation_overlay(image, labels)
         figures.save(overlay, directory / "overlays" / name)
 

@@ -5,7 +5,6 @@ import functools
 import pathlib
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from sanorm_jax.core import fields, progress, published
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
 from sanorm_jax.drawing import figures
-from sanorm_jax.evaluate import Evaluator, check_evaluations
+from sanorm_jax.evaluate import Evaluator, evaluations
 from sanorm_jax.metrics import measures
 from sanorm_jax.run.distribution import preemption
 from sanorm_jax.run.distribution.devices import Devices
@@ -30,20 +29,13 @@ from sanorm_jax.train_step import create_state, make_train_step
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
-    """Train until the last step, the time limit or a signal.
-
-    Args:
-      config: Config of the experiment.
-      workdir: Folder of the run. An existing run is resumed.
+    """Train until the last step, the time limit or a signal; resume an existing run.
 
     Returns:
       The exit code: 0 if finished, 124 if stopped before the last step.
-
-    Raises:
-      UserError: The input is invalid.
     """
     fields.check(config)
-    check_evaluations(config)
+    evaluations(config)  # Check them before any work.
     wandb_writer.check(config)
     if published.is_published(workdir):
         raise UserError(
@@ -100,19 +92,21 @@ def _take_steps(run: TrainingRun, train_step: Callable, evaluate: Callable):
     """Take the remaining steps; log, save and evaluate when due."""
     config, hosts, step = run.config, run.devices.hosts, run.step
     # An earlier start may have saved this step without evaluating it.
-    if step and run.is_due("evaluate_every_steps", step):
-        is_evaluated = functools.partial(
-            training_run.is_evaluated, run.workdir, config, step
+    if (
+        step
+        and run.is_due("evaluate_every_steps", step)
+        and not hosts.on_main(
+            lambda: training_run.is_evaluated(run.workdir, config, step)
         )
-        if not hosts.on_main(is_evaluated):
-            evaluate(step)
+    ):
+        evaluate(step)
 
     with hosts.agree():
         batches = run.devices.prefetch(_batches(run))
         # No check for requests to stop here, so that each start takes at least one
         # step.
         batch = next(batches, None)
-    rates, note = Rates(step), ""
+    rates, note, reason = Rates(step), "", None
     title = f"training {run.workdir.name}"
     with progress.Progress(title, config.num_train_steps, "steps", step) as bar:
         while step < config.num_train_steps:
@@ -126,7 +120,12 @@ def _take_steps(run: TrainingRun, train_step: Callable, evaluate: Callable):
             bar.advance(1, note)
             rates.took_step(step, scalars)
             with rates.waiting(scalars):
-                batch, reason = _next_batch(run, batches)
+                try:
+                    with hosts.agree():  # All hosts stop at the same step.
+                        run.preemption.check()
+                        batch = next(batches, None)
+                except (preemption.Preempted, UserError) as error:
+                    reason = error
 
             log_due, save_due, evaluate_due = (
                 run.is_due(f"{what}_every_steps", step)
@@ -157,7 +156,6 @@ def _take_steps(run: TrainingRun, train_step: Callable, evaluate: Callable):
 
 
 def _batches(run: TrainingRun) -> Iterator[dict[str, np.ndarray]]:
-    """Return the batches of the remaining steps, on this host."""
     config, dataset = run.config, run.task.dataset
     indices = pipeline.select(
         dataset,
@@ -183,16 +181,6 @@ def _batches(run: TrainingRun) -> Iterator[dict[str, np.ndarray]]:
     )
 
 
-def _next_batch(run: TrainingRun, batches: Iterator) -> tuple[Any, Exception | None]:
-    """Return the next batch, or the reason to stop; all hosts stop together."""
-    try:
-        with run.devices.hosts.agree():
-            run.preemption.check()
-            return next(batches, None), None
-    except (preemption.Preempted, UserError) as reason:
-        return None, reason
-
-
 def _stop_at_nan(run: TrainingRun):
     """Save the state before the failed step and raise `UserError`."""
     step = int(run.devices.get_state(run.state.step))
@@ -213,17 +201,15 @@ def _evaluate(
       Preempted: The run must stop. The next start evaluates the step.
     """
     config, scalars = run.config, {}
-    for name, setting in config.evaluations.items():
+    for name, setting in evaluations(config).items():
         table = evaluator.run(
             run.state.variables,
             config.evaluation_split,
-            num_slots=setting.num_slots,
-            num_iterations=setting.num_iterations,
+            setting,
             check=run.preemption.check,
         )
         values = run.task.summarize(table.columns())
         logging.info("step %d, %s: %s", step, name, measures.brief(values))
-        values.pop("num_objects", None)
         scalars |= {f"{name}/{metric}": value for metric, value in values.items()}
         if config.num_figure_examples:
             with run.devices.hosts.agree():

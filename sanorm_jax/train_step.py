@@ -65,12 +65,10 @@ def make_train_step(
 
     def step(state: TrainState, batch):
         rng = jax.random.fold_in(state.rng, state.step)
-
-        def loss_fn(params):
-            return task.loss(params, state.batch_stats, batch, rng, state.step)
-
-        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (batch_stats, scalars)), grads = value_and_grad(state.params)
+        value_and_grad = jax.value_and_grad(task.loss, has_aux=True)
+        (loss, (batch_stats, scalars)), grads = value_and_grad(
+            state.params, state.batch_stats, batch, rng, state.step
+        )
         if axis_name:
             grads, loss, scalars = jax.lax.pmean((grads, loss, scalars), axis_name)
         grad_norm = optax.global_norm(grads)
@@ -87,9 +85,8 @@ def make_train_step(
             "learning_rate": schedule(state.step),
             "failed": ~good,
         }
-        state = TrainState(
+        state = state.replace(
             step=state.step + good,
-            rng=state.rng,
             failed=~good,
             params=params,
             batch_stats=batch_stats,

@@ -1,11 +1,10 @@
 """Trained runs: loading, and compiled functions that apply them."""
 
-import dataclasses
 import functools
 import os
 import pathlib
 from collections.abc import Callable, Collection
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,10 +19,17 @@ from sanorm_jax.data import pipeline
 from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.run.parameters import init_from
-from sanorm_jax.tasks.base import Batch, Task
+from sanorm_jax.tasks.base import Batch, Description, Task
 
 # Maximum number of values in the maps of a batch, which bounds the memory.
 _MAX_MAP_VALUES = 2**26
+
+
+class Setting(NamedTuple):
+    """Numbers of slots and of iterations in an evaluation."""
+
+    num_slots: int
+    num_iterations: int
 
 
 class Compiled:
@@ -47,42 +53,26 @@ class Compiled:
         method: str,
         variables: Any,
         batch: Batch,
-        *,
-        num_slots: int,
-        num_iterations: int,
+        setting: Setting,
         seed: int,
         outputs: Collection[str] = (),
     ) -> dict[str, jax.Array]:
         """Return the results of a method of the task, `{name: [B, ...]}`.
 
-        Args:
-          method: Name of the method: `forward`, `predict` or `evaluate`.
-          variables: Variables of the model.
-          batch: Inputs of the method, with `index`.
-          num_slots: Number of slots K.
-          num_iterations: Number of iterations of Slot Attention.
-          seed: Seed of the initial slots.
-          outputs: Names of the results to return; all if empty.
+        The method is `forward`, `predict` or `evaluate`. Its batch has `index`. Only
+        the results named by `outputs` are computed; all if empty.
         """
-        function = self._function(method, num_slots, num_iterations, tuple(outputs))
+        function = self._function(method, setting, tuple(outputs))
         return function(variables, batch, jax.random.PRNGKey(seed))
 
-    def _make(self, method, num_slots, num_iterations, outputs) -> Callable:
+    def _make(self, method: str, setting: Setting, outputs: tuple[str, ...]):
         call = getattr(self._task, method)
 
         def function(variables, batch, rng):
-            out = call(variables, batch, rng, num_slots, num_iterations)
+            out = call(variables, batch, rng, setting.num_slots, setting.num_iterations)
             return {name: out[name] for name in outputs or out}
 
         return self._compile(function)
-
-
-class CallOptions(TypedDict, total=False):
-    """Keyword arguments of `TrainedRun.apply`."""
-
-    num_slots: int | None
-    num_iterations: int | None
-    seed: int
 
 
 class TrainedRun:
@@ -131,11 +121,11 @@ class TrainedRun:
         """
         return self._call("forward", inputs, num_slots, num_iterations, seed)
 
-    def attend(self, inputs: np.ndarray, **options: Unpack[CallOptions]) -> jax.Array:
+    def attend(self, inputs: np.ndarray, **options: Any) -> jax.Array:
         """Return the attention `[B, K, N]`, which sums to 1 over slots; see `apply`."""
         return self.apply(inputs, **options)["attention"]
 
-    def segment(self, inputs: np.ndarray, **options: Unpack[CallOptions]) -> np.ndarray:
+    def segment(self, inputs: np.ndarray, **options: Any) -> np.ndarray:
         """Return the slot of each pixel, int32 `[B, H, W]`; see `apply`.
 
         This is the argmax of the decoder's masks or, without a decoder, of the
@@ -164,10 +154,12 @@ class TrainedRun:
             method,
             self.variables,
             {self.task.input_field: jnp.asarray(inputs), "index": index},
-            num_slots=num_slots or self.config.num_slots,
-            num_iterations=num_iterations or self.config.num_iterations,
-            seed=seed,
-            outputs=outputs,
+            Setting(
+                num_slots or self.config.num_slots,
+                num_iterations or self.config.num_iterations,
+            ),
+            seed,
+            outputs,
         )
 
 
@@ -208,26 +200,14 @@ def open_run(
     return TrainedRun(task, *init_from.load_variables(task, workdir, step))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Description:
-    """A `tasks.base.Description` without the data."""
-
-    fields: dict[str, tuple[tuple[int, ...], str]]
-    settings: dict[str, Any]
-
-
 def describe_task(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Task:
-    """Return the task of a run without its data, from the files in its folder.
-
-    Raises:
-      UserError: The description of the data is missing.
-    """
+    """Return the task of a run without its data, from the record in its folder."""
     record = run_data.read(workdir)
     fields = {
         name: (tuple(shape), dtype) for name, (shape, dtype) in record["fields"].items()
     }
     settings = {"image_size": record["image_size"]}
-    return tasks.create(config, _Description(fields, settings))
+    return tasks.create(config, Description(fields, settings))
 
 
 def batch_size(
@@ -235,10 +215,8 @@ def batch_size(
 ) -> int:
     """Return the batch size of an evaluation, a multiple of the number of devices.
 
-    Args:
-      config: Config of the run; `evaluation_batch_size` is the maximum.
-      devices: Devices that share each batch.
-      values_per_example: Number of values in the maps of an example, such as masks.
+    It is at most `config.evaluation_batch_size`, and limited by the number of values in
+    the maps of an example, such as masks.
     """
     num_devices = devices.num_devices * devices.hosts.count
     limit = min(config.evaluation_batch_size, _MAX_MAP_VALUES // values_per_example)

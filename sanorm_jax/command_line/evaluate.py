@@ -35,9 +35,8 @@ def _evaluate():
         _MERGE_THRESHOLD,
         _STEP,
     )
-    with _RUN.joined(*shared) as hosts:
-        with hosts.agree():
-            config = _RUN.trained_config()
+    with _RUN.joined(*shared):
+        config = _RUN.trained_config()
         from sanorm_jax import evaluate
 
         directory = evaluate.evaluate(

@@ -29,7 +29,6 @@ class _Integer(flags.IntegerParser):
     """Parser of integers, also as 1e3, and of None, which `fields.check` validates."""
 
     def parse(self, argument: Any) -> int | None:
-        """Return the number."""
         if not isinstance(argument, str):
             return argument
         if argument == "None":
@@ -50,7 +49,6 @@ class _ConfigFile(config_flags.ConfigFileFlagParser):
     """Parser of config files; `configs/NAME.py` may also be an installed config."""
 
     def parse(self, path: str) -> ml_collections.ConfigDict:
-        """Return the config of a file."""
         file, colon, argument = path.partition(":")
         found = commands.expand(file)
         if not found.exists() and found.parent == pathlib.Path("configs"):
@@ -78,11 +76,7 @@ def _reason(error: Exception, path: pathlib.Path) -> str:
 
 
 def define_config(description: str) -> flags.FlagHolder:
-    """Define the flag `--config`.
-
-    Args:
-      description: Help text.
-    """
+    """Define the flag `--config`."""
     try:
         # This reads the files of `--flagfile`.
         config = config_flags.DEFINE_config_file(
@@ -144,8 +138,7 @@ def run(
       command: Function that does the work; returns the exit code, or None for 0.
       config: Flag `--config`.
       default: Default value of the flag.
-      kind: What the config must describe: `an experiment`, `a study` or `several
-        studies`; not checked if None.
+      kind: Key of `_KINDS` that the config must describe; not checked if None.
     """
 
     def work() -> int | None:

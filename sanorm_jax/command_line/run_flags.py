@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_collections
 from absl import flags
@@ -11,9 +11,6 @@ from absl import flags
 from sanorm_jax.command_line import options
 from sanorm_jax.core import commands, files
 from sanorm_jax.core.errors import UserError
-
-if TYPE_CHECKING:
-    from sanorm_jax.run.distribution.hosts import Hosts
 
 # Fields that may differ between hosts. Each host may have its own copy of the data;
 # `train` compares their contents.
@@ -27,7 +24,6 @@ class _Integers(flags.ListParser):
     """Parser of comma-separated integers."""
 
     def parse(self, argument: str | list[int]) -> list[int]:
-        """Return the numbers."""
         try:
             return [int(value) for value in super().parse(argument)]
         except ValueError:
@@ -35,12 +31,7 @@ class _Integers(flags.ListParser):
 
 
 def define_numbers(name: str, description: str) -> flags.FlagHolder:
-    """Define a flag whose value is a list of integers, empty by default.
-
-    Args:
-      name: Name of the flag.
-      description: Help text.
-    """
+    """Define a flag whose value is a list of integers, empty by default."""
     return flags.DEFINE(
         _Integers(), name, [], description, serializer=flags.ListSerializer(",")
     )
@@ -87,11 +78,10 @@ class RunFlags:
         return options.default_workdir()
 
     @contextlib.contextmanager
-    def joined(self, *shared: flags.FlagHolder) -> Iterator["Hosts"]:
+    def joined(self, *shared: flags.FlagHolder) -> Iterator[None]:
         """Connect the processes of the run, which must have the same options.
 
-        Args:
-          *shared: Further flags that must be the same in all processes.
+        `shared` are further flags that must be the same in all processes.
 
         Raises:
           UserError: The options differ, or the processes cannot connect.
@@ -107,9 +97,8 @@ class RunFlags:
         ):
             from sanorm_jax.run.distribution.hosts import Hosts
 
-            hosts = Hosts()
-            hosts.check_same(values)
-            yield hosts
+            Hosts().check_same(values)
+            yield
 
     def _shared_options(self, shared) -> dict[str, Any]:
         """Return the values that must be the same in all processes, by option."""
@@ -127,12 +116,16 @@ class RunFlags:
     def trained_config(self) -> ml_collections.ConfigDict:
         """Return the config of a trained run: `--config`, or the recorded one if unset.
 
+        Call it within `joined`.
+
         Raises:
           UserError: There is no run, or `--config` differs from its config.
         """
+        from sanorm_jax.run.distribution.hosts import Hosts
         from sanorm_jax.run.folder import workdir as workdir_lib
 
-        if self.config.value is None:
-            return workdir_lib.load_config(self.workdir)
-        workdir_lib.check_config(self.workdir, self.config.value)
-        return self.config.value
+        with Hosts().agree():
+            if self.config.value is None:
+                return workdir_lib.load_config(self.workdir)
+            workdir_lib.check_config(self.workdir, self.config.value)
+            return self.config.value

@@ -25,9 +25,8 @@ _STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if unset.")
 
 def _segment():
     shared = (_DATASET, _SPLIT, _NUM_SLOTS, _NUM_ITERATIONS, _STEP)
-    with _RUN.joined(*shared) as hosts:
-        with hosts.agree():
-            config = _RUN.trained_config()
+    with _RUN.joined(*shared):
+        config = _RUN.trained_config()
         from sanorm_jax import segment
 
         directory = segment.segment(

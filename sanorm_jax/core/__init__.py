@@ -1,1 +1,1 @@
-"""Foundations of all other modules: errors, console, commands, files and locks."""
+"""Foundations of all other modules: errors, console, commands and files."""

@@ -52,37 +52,28 @@ class _RunParser(_PathParser):
         return published.find(super().parse(argument))
 
 
-def define_run(name: str, description: str) -> flags.FlagHolder:
-    """Define a flag whose value is the folder of a run or of a published model.
-
-    Args:
-      name: Name of the flag.
-      description: Help text.
-    """
-    return flags.DEFINE(
-        _RunParser(), name, None, description, serializer=flags.ArgumentSerializer()
-    )
-
-
 def define_path(
-    name: str, default: str | None, description: str, *, required: bool = False
+    name: str,
+    default: str | None,
+    description: str,
+    *,
+    required: bool = False,
+    parser: flags.ArgumentParser | None = None,
 ) -> flags.FlagHolder:
-    """Define a flag whose value is a `pathlib.Path`; see `expand`.
-
-    Args:
-      name: Name of the flag.
-      default: Default path, or None.
-      description: Help text.
-      required: Whether the flag must be set.
-    """
+    """Define a flag whose value is a `pathlib.Path`; see `expand`."""
     return flags.DEFINE(
-        _PathParser(),
+        parser or _PathParser(),
         name,
         default,
         description,
         serializer=flags.ArgumentSerializer(),
         required=required,
     )
+
+
+def define_run(name: str, description: str) -> flags.FlagHolder:
+    """Define a flag for the folder of a run or the name of a published model."""
+    return define_path(name, None, description, parser=_RunParser())
 
 
 def define_options(options: type) -> Callable[..., Any]:
@@ -129,11 +120,7 @@ def fail(reason: object) -> int:
 
 
 def run(work: Callable[[], int | None]) -> int:
-    """Do the work and return its exit code, or `BAD_INPUT` after one error line.
-
-    Args:
-      work: Function that returns an exit code, or None for 0.
-    """
+    """Return the exit code of `work`, or `BAD_INPUT` after one error line."""
     console.setup()
     try:
         return work() or 0

@@ -5,10 +5,12 @@ with the time. Messages of libraries go to the log file only, except that warnin
 errors are also shown (from C++ code, errors only).
 """
 
+import contextlib
 import logging as std_logging
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 
 from absl import logging
 from rich.console import Console
@@ -47,7 +49,6 @@ class _ConsoleHandler(std_logging.Handler):
     """Handler that prints records on standard error."""
 
     def emit(self, record: std_logging.LogRecord):
-        """Print a record."""
         text = self.format(record)
         if record.levelno >= std_logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
@@ -70,28 +71,17 @@ def setup():
         root.addHandler(console_handler)
 
 
-class LogFile:
-    """Context manager that appends all messages to `<folder>/log.txt`.
-
-    If standard error already goes to that file, nothing is added.
-    """
-
-    def __init__(self, folder: pathlib.Path):
-        self._path = folder / LOG_FILE
-        self._handler: std_logging.Handler | None = None
-
-    def __enter__(self):
-        handler = std_logging.FileHandler(self._path)
-        if os.path.sameopenfile(handler.stream.fileno(), sys.__stderr__.fileno()):
-            handler.close()
-            return self
-        form = "%(asctime)s %(levelname)s %(filename)s:%(lineno)d: %(message)s"
-        handler.setFormatter(std_logging.Formatter(form))
-        std_logging.getLogger().addHandler(handler)
-        self._handler = handler
-        return self
-
-    def __exit__(self, *exc_info):
-        if self._handler is not None:
-            std_logging.getLogger().removeHandler(self._handler)
-            self._handler.close()
+@contextlib.contextmanager
+def log_to(folder: pathlib.Path) -> Iterator[None]:
+    """Append all messages to `<folder>/log.txt`, unless standard error goes there."""
+    root = std_logging.getLogger()
+    handler = std_logging.FileHandler(folder / LOG_FILE)
+    form = "%(asctime)s %(levelname)s %(filename)s:%(lineno)d: %(message)s"
+    handler.setFormatter(std_logging.Formatter(form))
+    if not os.path.sameopenfile(handler.stream.fileno(), sys.__stderr__.fileno()):
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

@@ -105,12 +105,7 @@ for _names, _rule in (
 def walk(
     config: ml_collections.ConfigDict, prefix: str = "config"
 ) -> Iterator[tuple[str, ml_collections.ConfigDict, str, Any]]:
-    """Yield `(path, group, name, value)` of every field, including nested ones.
-
-    Args:
-      config: Config of an experiment, a study or a paper.
-      prefix: Path of the config itself.
-    """
+    """Yield `(path, group, name, value)` of every field, including nested ones."""
     for name, value in config.items():
         path = f"{prefix}.{name}"
         yield path, config, name, value
@@ -119,12 +114,7 @@ def walk(
 
 
 def check(config: ml_collections.ConfigDict, prefix: str = "config"):
-    """Raise `UserError` if a number of the config is out of its range.
-
-    Args:
-      config: Config of an experiment, a study or a paper.
-      prefix: Path of the config itself.
-    """
+    """Raise `UserError` if a number of a config at `prefix` is out of its range."""
     for path, _, name, value in walk(config, prefix):
         if name not in _RULES or (value is None and name in MAY_BE_EMPTY):
             continue

@@ -13,11 +13,7 @@ _LOG_EVERY_S = 15.0
 class Progress:
     """Context manager that shows the work done, the rate and the remaining time.
 
-    Args:
-      title: Name of the work.
-      total: Total amount of work, in `unit`.
-      unit: Unit of work, a plural noun.
-      done: Amount done by earlier starts.
+    `total` and `done` (by earlier starts) are numbers of `unit`, a plural noun.
     """
 
     def __init__(self, title: str, total: int, unit: str, done: int = 0):

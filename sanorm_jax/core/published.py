@@ -25,11 +25,7 @@ def names() -> list[str]:
 
 
 def find(path: str | os.PathLike) -> pathlib.Path:
-    """Return the folder of a run: `path` or, if it does not exist, that of its name.
-
-    Args:
-      path: Folder of a run, or name of a packaged model.
-    """
+    """Return `path` or, if it does not exist, the folder of the packaged model."""
     path = pathlib.Path(path)
     if not path.exists() and is_published(FOLDER / path):
         return FOLDER / path

@@ -27,14 +27,10 @@ def write(
     projection: pathlib.Path | None = None,
     fields: Mapping[str, Any] | None = None,
 ):
-    """Write the record and a copy of the projection.
+    """Write the record and a copy of the projection, if there is one.
 
-    Args:
-      workdir: Folder of the run.
-      image_size: Side of the images in pixels.
-      features: Settings of the feature store; None if the run reads images.
-      projection: File of the features' projection; None if there is none.
-      fields: Shape and dtype of each field of an example.
+    `features` are the settings of the feature store; None if the run reads images.
+    `fields` has the shape and dtype of each field of an example.
 
     Raises:
       UserError: The projection is unreadable.
@@ -74,10 +70,7 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
 def check_features(recorded: Mapping[str, Any], new: Mapping[str, Any], where: str):
     """Raise `UserError` if features have other settings than those of the run.
 
-    Args:
-      recorded: Settings of the features that the run was trained on.
-      new: Settings of the features to check.
-      where: Option or folder of these features, for the error message.
+    `where` is the option or folder of the new features, for the error message.
     """
     recorded, new = (
         {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
@@ -93,9 +86,8 @@ def check_features(recorded: Mapping[str, Any], new: Mapping[str, Any], where: s
 def check_projection(workdir: pathlib.Path, features: Mapping[str, Any] | None):
     """Raise `UserError` if features are projected differently from those of a run.
 
-    Args:
-      workdir: Folder of the run. Nothing is checked if it contains no record.
-      features: Settings of the feature store; None if images are read.
+    Nothing is checked if `workdir` contains no record. `features` are the settings of
+    their store; None if images are read.
     """
     if not (workdir / FILE).exists():
         return

@@ -57,15 +57,8 @@ def segmentation_grid(
         unlabeled pixels; None to leave them out.
       predicted: Integer labels `[B, h, w]` by name. Sizes may differ.
       masks: Masks `[B, K, h, w]` in [0, 1]; None to leave them out.
-
-    Raises:
-      ValueError: The numbers of images differ.
     """
     images = painting.as_floats(images)
-    B = len(images)
-    for array in (true, masks, *predicted.values()):
-        if array is not None and len(array) != B:
-            raise ValueError(f"{len(array)} segmentations or masks for {B} images")
     rows = {"image": list(images)}
     if true is not None:
         count = int(np.max(true, initial=0)) + 1
@@ -79,7 +72,7 @@ def segmentation_grid(
         count = int(np.max(labels, initial=0)) + 1
         if frames is None and masks is not None:
             count = max(count, masks.shape[1])
-        objects = [None] * B if true is None else np.asarray(true)
+        objects = [None] * len(images) if true is None else np.asarray(true)
         colors = [
             painting.matched_colors(t, s, count)
             for t, s in zip(objects, labels, strict=True)
@@ -171,35 +164,6 @@ def segmentation_overlay(image: np.ndarray, labels: np.ndarray) -> Figure:
     return figure
 
 
-def sweep_plot(
-    lines: Mapping[str, painting.Line],
-    *,
-    xlabel: str,
-    ylabel: str,
-    references: Mapping[str, float | Mapping[float, float]] | None = None,
-    mark: tuple[str, float] | None = None,
-) -> Figure:
-    """Plot a metric against, for example, the number of slots, one line per variant.
-
-    Lines are means over seeds. A band spans the range of the seeds, drawn as dots.
-
-    Args:
-      lines: Values of all seeds by position on the x axis, for each variant.
-      xlabel: Name of the x axis.
-      ylabel: Name of the y axis.
-      references: Thin dotted lines by name, such as an oracle: a value, or values by
-        position on the x axis.
-      mark: Name and position of a thin vertical line, such as the slots in training.
-    """
-    return sweep_plots(
-        {"": lines},
-        xlabel=xlabel,
-        ylabel=ylabel,
-        mark=mark,
-        references={"": references or {}},
-    )
-
-
 def sweep_plots(
     panels: Mapping[str, Mapping[str, painting.Line]],
     *,
@@ -210,14 +174,18 @@ def sweep_plots(
     bands: Mapping[str, painting.Band] | None = None,
     share_scale: bool = True,
 ) -> Figure:
-    """Draw sweep plots side by side, with a shared legend.
+    """Plot metrics against, for example, the number of slots, one line per variant.
+
+    Lines are means over seeds. A band spans the range of the seeds, drawn as dots.
 
     Args:
-      panels: Lines of each plot, by title. A variant looks the same in all of them.
+      panels: Lines of each plot by title: the values of all seeds by position on the x
+        axis, for each variant. A variant looks the same in all plots.
       xlabel: Name of the x axis.
       ylabel: Name of the y axis.
-      references: References of each plot, by title.
-      mark: Mark of every plot, see `sweep_plot`.
+      references: Thin dotted lines of each plot by title and name, such as an oracle: a
+        value, or values by position on the x axis.
+      mark: Name and position of a thin vertical line, such as the slots in training.
       bands: Band behind the lines of each plot, by title.
       share_scale: Whether the plots share the scale of the y axis.
     """
@@ -272,27 +240,13 @@ def heat_maps(
 ) -> Figure:
     """Show a metric over two settings, such as slots x objects, with its numbers.
 
-    Panels share a color scale, two in a row.
-
-    Args:
-      panels: Values `[len(rows), len(columns)]` by title. NaN leaves a cell empty.
-      rows: Names of the rows, from the top.
-      columns: Names of the columns.
-      ylabel: Label of the rows.
-      xlabel: Label of the columns.
-      label: Label of the values.
-
-    Raises:
-      ValueError: The values do not fit the names.
+    Panels share a color scale, two in a row. Their values are
+    `[len(rows), len(columns)]`, by title. NaN leaves a cell empty.
     """
     panels = {
         title: np.ma.masked_invalid(np.asarray(values, float))
         for title, values in panels.items()
     }
-    for values in panels.values():
-        if values.shape != (len(rows), len(columns)):
-            names = f"{len(rows)} x {len(columns)} names"
-            raise ValueError(f"{values.shape} values, {names}")
     stacked = np.ma.stack(list(panels.values()))
     low, high = stacked.min(), stacked.max()
     across = min(len(panels), 2)
@@ -300,9 +254,8 @@ def heat_maps(
     size = (1.6 + 0.42 * len(columns) * across, 0.9 + (0.3 * len(rows) + 0.3) * down)
     with _style():
         figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-        axes = figure.subplots(
-            down, across, sharex=True, sharey=True, squeeze=False
-        ).ravel()
+        grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        axes = grid.ravel()
         for axis, (title, values) in zip(axes, panels.items(), strict=False):
             # Not an image: reports embed the figure as SVG, which is smaller.
             picture = axis.pcolormesh(values, cmap="cividis", vmin=low, vmax=high)
@@ -322,7 +275,6 @@ def heat_maps(
         axes[0].invert_yaxis()  # shared by all axes
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
-        grid = axes.reshape(down, across)
         for axis in grid[:, 0]:
             axis.set(ylabel=ylabel)
         for axis in grid[-1]:
@@ -335,10 +287,8 @@ def heat_maps(
 def encode(figure: Figure, suffix: str, description: str = "") -> bytes:
     """Return the content of a figure's file, the same bytes for equal figures.
 
-    Args:
-      figure: Figure to encode.
-      suffix: Format `.png`, `.svg` or `.pdf`.
-      description: Caption kept in the metadata of a PNG file; see `read_description`.
+    `suffix` is `.png`, `.svg` or `.pdf`. A PNG file keeps the `description`, see
+    `read_description`.
     """
     buffer = io.BytesIO()
     # Dates would make equal figures differ.
@@ -358,19 +308,10 @@ def read_description(path: pathlib.Path) -> str:
         return image.info.get("Description", "")
 
 
-def save(
-    figure: Figure, path: str | pathlib.Path, description: str = ""
-) -> pathlib.Path:
-    """Write a figure atomically and return the path; see `encode` for the arguments."""
-    path = pathlib.Path(path)
-    return write(encode(figure, path.suffix, description), path)
-
-
-def write(content: bytes, path: pathlib.Path) -> pathlib.Path:
-    """Write a file atomically, creating its folder, and return the path."""
+def save(figure: Figure, path: pathlib.Path, description: str = ""):
+    """Write a figure atomically, creating its folder; see `encode`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, content)
-    return path
+    files.write(path, encode(figure, path.suffix, description))
 
 
 def to_array(figure: Figure) -> np.ndarray:

@@ -89,9 +89,8 @@ def property_grid(
     side = images.shape[1]
     real = true[..., -1] != 0
     for b in range(len(images)):
-        kinds = average_precision.kinds(true[b])
         for i in np.flatnonzero(real[b]):
-            _draw(axes[1, b], pixels[b, i], {k: v[i] for k, v in kinds.items()}, side)
+            _draw(axes[1, b], pixels[b, i], true[b, i], side)
     for row, vectors in enumerate(predicted.values(), start=2):
         found = average_precision.finds(vectors, true, THRESHOLD, "correct")
         for b in range(len(images)):
@@ -101,31 +100,30 @@ def property_grid(
                 seen = project(camera, positions(true[b, real[b]]))
                 shift = (pixels[b, real[b]] - seen).mean(0)
             projected = project(camera, positions(vectors[b])) + shift
-            kinds = average_precision.kinds(vectors[b])
             shown = np.flatnonzero(vectors[b, :, -1] >= _CONFIDENT)
             for i in shown:
-                kind = {k: v[i] for k, v in kinds.items()}
-                _draw(axis, projected[i], kind, side, found[b, i] >= 0)
+                _draw(axis, projected[i], vectors[b, i], side, found[b, i] >= 0)
             for i in set(np.flatnonzero(real[b])) - set(found[b, shown]):
                 ring = {"fill": False, "color": "white", "linestyle": (0, (1, 1))}
                 axis.add_patch(Circle(pixels[b, i], side * _SIDES[1], **ring))
     return figure
 
 
-def _draw(axis, pixel, kind: Mapping[str, int], side: int, right: bool = True):
-    """Draw a glyph at a pixel, which is clipped to the image."""
+def _draw(axis, pixel, vector: np.ndarray, side: int, right: bool = True):
+    """Draw a property vector at a pixel, which is clipped to the image."""
+    attributes = average_precision.attributes(vector)
     pixel = np.clip(pixel, 0, side - 1)
     inches = axis.get_window_extent().width / axis.figure.dpi
-    points = 72 * inches * _SIDES[kind["size"]] * 1.4
+    points = 72 * inches * _SIDES[attributes["size"]] * 1.4
     axis.plot(
         *pixel,
-        marker=_MARKERS[kind["shape"]],
+        marker=_MARKERS[attributes["shape"]],
         markersize=points,
-        markerfacecolor=np.array(properties.RGB[kind["color"]]) / 255,
+        markerfacecolor=np.array(properties.RGB[attributes["color"]]) / 255,
         markeredgecolor="white" if right else "black",
         markeredgewidth=0.8,
     )
-    if properties.MATERIALS[kind["material"]] == "metal":
+    if properties.MATERIALS[attributes["material"]] == "metal":
         axis.plot(*pixel, "o", ms=points / 4, mfc="white", mec="none")
     if not right:
         axis.plot(*pixel, "x", ms=1.2 * points, mec="black", mew=0.8)

@@ -76,7 +76,7 @@ def draw_band(axis, band: Band):
 
 
 def draw_references(axis, references, mark):
-    """Draw the references and the mark of `figures.sweep_plot`."""
+    """Draw the references and the mark of `figures.sweep_plots`."""
     thin = {"color": "#777777", "linewidth": 0.7}
     small = {"fontsize": 7, "color": "#555555"}
     for name, value in references.items():

@@ -26,9 +26,9 @@ class Drawing:
       prediction: Name of the prediction to draw.
       needs: Fields that the dataset must have.
       caption: Description of the figure.
-      details: Description of the rows that are added for a single model.
       read: Function that reads the examples of a dataset, a split and indices `[B]`.
       draw: Function that draws the examples from `read` and their predictions.
+      details: Description of the rows that are added for a single model.
     """
 
     prediction: str
@@ -40,11 +40,7 @@ class Drawing:
 
 
 def choose(predictions: Collection[str], fields: Collection[str]) -> Drawing:
-    """Return the drawing of predictions, by their names.
-
-    Args:
-      predictions: Names of the predictions.
-      fields: Names of the fields of the examples.
+    """Return the drawing for names of predictions and of the fields of the examples.
 
     Raises:
       ValueError: No drawing fits.
@@ -122,13 +118,7 @@ DRAWINGS = (
 def read_examples(
     dataset: pipeline.Dataset, split: str, indices: np.ndarray
 ) -> Examples:
-    """Return all fields of examples that the drawings of a dataset need.
-
-    Args:
-      dataset: Dataset to read.
-      split: Name of the split.
-      indices: Indices `[B]` of the examples.
-    """
+    """Return all fields of the examples `[B]` that the drawings of a dataset need."""
     examples: Examples = {}
     for drawing in DRAWINGS:
         if all(field in dataset.fields for field in drawing.needs):

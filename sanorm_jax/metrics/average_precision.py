@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from sanorm_jax.core.errors import check_name
-
 THRESHOLDS = (np.inf, 1.0, 0.5, 0.25, 0.125)
 
 # Length of the range [0, 1] of x, y and z in world units. The original implementation
@@ -13,7 +11,6 @@ Z_RANGES = {"reference": (6.0, 6.0, 6.0), "correct": (6.0, 6.0, 0.35)}
 # Slices of the one-hot properties in a vector of 19: shape, size, material, color.
 _ONE_HOT = (slice(0, 3), slice(3, 5), slice(5, 7), slice(7, 15))
 POSITION = slice(15, 18)
-_NUM_PROPERTIES = 19
 
 _IMAGES_AT_ONCE = 4096
 
@@ -43,19 +40,8 @@ def average_precision(
 
     Returns:
       The average precision `[T]` at T thresholds, float64; NaN without true objects.
-
-    Raises:
-      UserError: The `z_range` is unknown.
-      ValueError: The shapes do not fit.
     """
-    check_name("z_range", z_range, Z_RANGES)
-    S, _, P = predictions.shape
-    if targets.shape[0] != S or P != _NUM_PROPERTIES or targets.shape[2] != P:
-        raise ValueError(
-            f"predictions {predictions.shape} and targets {targets.shape} do not agree "
-            f"in the number of images or do not have {_NUM_PROPERTIES} properties"
-        )
-    M = targets.shape[1]
+    S, M, _ = targets.shape
     real = targets[..., -1] != 0
     if not real.any():
         return np.full(len(thresholds), np.nan)
@@ -69,12 +55,8 @@ def average_precision(
     )
 
 
-def kinds(properties: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the most likely `shape`, `size`, `material` and `color`, `[...]` each.
-
-    Args:
-      properties: Property vectors `[..., 19]`.
-    """
+def attributes(properties: np.ndarray) -> dict[str, np.ndarray]:
+    """Return `shape`, `size`, `material` and `color` of vectors `[..., 19]`."""
     names = ("shape", "size", "material", "color")
     return {
         name: properties[..., part].argmax(-1)
@@ -85,16 +67,9 @@ def kinds(properties: np.ndarray) -> dict[str, np.ndarray]:
 def finds(
     predictions: np.ndarray, targets: np.ndarray, threshold: float, z_range: str
 ) -> np.ndarray:
-    """Return the object that each prediction matches, `[S, K]`.
+    """Return the object of its image that each prediction matches, `[S, K]`; else -1.
 
-    The rule is that of `average_precision`. Objects are indices in their image. -1
-    marks predictions without a match.
-
-    Args:
-      predictions: Property vectors `[S, K, 19]`.
-      targets: Property vectors `[S, M, 19]`.
-      threshold: Maximum distance of a match in world units.
-      z_range: Scale of z, see `average_precision`.
+    The rule and the arguments are those of `average_precision`.
     """
     real = targets[..., -1] != 0
     nearest, distance = _nearest(predictions, targets, real, Z_RANGES[z_range])
@@ -113,16 +88,14 @@ def _nearest(predictions, targets, real, scale):
     S, K, _ = predictions.shape
     nearest = np.zeros((S, K), np.int64)
     distance = np.full((S, K), np.inf)
-    if targets.shape[1] == 0:
-        return nearest, distance
-    predicted_kind, true_kind = _kind(predictions), _kind(targets)
+    predicted_code, true_code = _code(predictions), _code(targets)
     for start in range(0, S, _IMAGES_AT_ONCE):
         part = slice(start, start + _IMAGES_AT_ONCE)
         p = predictions[part, :, None, POSITION].astype(np.float64)
         t = targets[part, None, :, POSITION].astype(np.float64)
         # [s, K, M]; a sum over axes is faster than a norm over a last axis of size 3
         squared = sum(((t[..., i] - p[..., i]) * scale[i]) ** 2 for i in range(3))
-        same = predicted_kind[part, :, None] == true_kind[part, None, :]
+        same = predicted_code[part, :, None] == true_code[part, None, :]
         same &= real[part, None, :] & ~np.isnan(squared)
         squared = np.where(same, squared, np.inf)
         best = squared.argmin(-1)
@@ -132,22 +105,19 @@ def _nearest(predictions, targets, real, scale):
     return nearest, distance
 
 
-def _kind(properties):
+def _code(properties):
     """Encode the four attributes (arg max) as one integer, `[S, K]`."""
-    kind = 0
-    for part, index in zip(_ONE_HOT, kinds(properties).values(), strict=True):
-        kind = kind * (part.stop - part.start) + index
-    return kind
+    code = 0
+    for part, index in zip(_ONE_HOT, attributes(properties).values(), strict=True):
+        code = code * (part.stop - part.start) + index
+    return code
 
 
 def _area(nearest, near, num_objects, num_targets):
     """Return the area under the precision envelope over recall.
 
-    Args:
-      nearest: Index of the nearest object of each prediction, in order of confidence.
-      near: Whether that object is closer than the threshold.
-      num_objects: Number of true objects.
-      num_targets: Number of targets, including padding.
+    `nearest` is the index of the nearest object of each prediction, in order of
+    confidence, and `near` whether that object is closer than the threshold.
     """
     hits = np.flatnonzero(near)
     first = np.full(num_targets, -1)

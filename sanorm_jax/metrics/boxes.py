@@ -11,23 +11,17 @@ FOUND = 0.5  # minimum IoU of a recovered object
 def box_metrics(
     true: jax.Array, predicted: jax.Array, *, num_true: int, num_predicted: int
 ) -> dict[str, jax.Array]:
-    """Return CorLoc and object recovery.
+    """Return CorLoc and object recovery of label maps, see `segmentation`.
 
     An object is recovered if its bounding box and that of any slot have an IoU of at
     least `FOUND`. Slots on the background are included, as in DINOSAUR (Seitzer et al.,
-    ICLR 2023), which calls recovery the detection rate.
+    ICLR 2023), which calls recovery the detection rate. Pixels without a true label
+    belong to no box.
 
         corloc   = 1 if at least one object of the image is recovered, else 0 (Deselaers
                    et al., "Localizing Objects While Learning Their Appearance", ECCV
                    2010).
         recovery = fraction of objects that are recovered.
-
-    Args:
-      true: Integer labels `[B, H, W]`; 0 is the background. Pixels with labels outside
-        0 to `num_true - 1` belong to no box.
-      predicted: Integer labels of the same pixels, 0 to `num_predicted - 1`.
-      num_true: Number of true labels, including the background.
-      num_predicted: Number of predicted labels.
 
     Returns:
       `corloc` and `recovery`, float32 `[B]`, NaN for an image without objects.

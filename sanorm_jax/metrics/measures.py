@@ -45,10 +45,10 @@ def split(measure: str) -> tuple[str, str]:
 
 def label(measure: str) -> str:
     """Return a measure's name in reports, such as FG-ARI (masks) for `fg_ari_masks`."""
-    kind, place = split(measure)
+    kind, group = split(measure)
     if kind == "AP":
-        place = {"inf": "no distance limit"}.get(place, f"distance {place}")
-    return f"{kind} ({place})" if place else kind
+        group = {"inf": "no distance limit"}.get(group, f"distance {group}")
+    return f"{kind} ({group})" if group else kind
 
 
 def variant(name: str) -> str:
@@ -60,9 +60,9 @@ def variant(name: str) -> str:
 
 def brief(values: Mapping[str, float]) -> str:
     """Return the main measures, those of the first group, in one line."""
-    for place, kinds in groups(values).items():
+    for group, kinds in groups(values).items():
         shown = (f"{kind} {values[name]:.3f}" for kind, name in kinds.items())
-        return f"{place}: {', '.join(shown)}"
+        return f"{group}: {', '.join(shown)}"
     numbers = {n: value for n, value in values.items() if isinstance(value, float)}
     return ", ".join(f"{label(name)} {value:.4g}" for name, value in numbers.items())
 
@@ -73,15 +73,12 @@ def groups(names: Iterable[str]) -> dict[str, dict[str, str]]:
     These are FG-ARI, ARI and mBO of segmentations (bilinear interpolation only), and
     all average precisions. The CSV file contains all measures.
 
-    Args:
-      names: Names of the available measures.
-
     Returns:
       Names of the measures by group and metric, such as
       `{"masks": {"FG-ARI": "fg_ari_masks_refined", ...}}`.
     """
     names = list(names)
-    found = _by_place(names, _KINDS)
+    found = _by_group(names, _KINDS)
     properties = {label(name): name for name in names if split(name)[0] == "AP"}
     if properties:
         found[PROPERTIES] = properties
@@ -92,20 +89,20 @@ def groups(names: Iterable[str]) -> dict[str, dict[str, str]]:
 
 def counts(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return the measures of the slot count that a report shows, see `groups`."""
-    found = _by_place(names, _COUNTS)
+    found = _by_group(names, _COUNTS)
     return dict(sorted(found.items(), key=lambda item: item[0] != "masks"))
 
 
-def _by_place(
+def _by_group(
     names: Iterable[str], kinds: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:
     """Return the names of the given metrics by group, each group in their order."""
     found: dict[str, dict[str, str]] = {}
     for name in names:
-        kind, place = split(name)
-        if kind in kinds.values() and "nearest" not in place:
-            found.setdefault(place.removesuffix(", bilinear"), {})[kind] = name
+        kind, group = split(name)
+        if kind in kinds.values() and "nearest" not in group:
+            found.setdefault(group.removesuffix(", bilinear"), {})[kind] = name
     return {
-        place: {kind: of_place[kind] for kind in kinds.values() if kind in of_place}
-        for place, of_place in found.items()
+        group: {kind: of_group[kind] for kind in kinds.values() if kind in of_group}
+        for group, of_group in found.items()
     }

@@ -12,15 +12,16 @@ def slot_occupancy(
     Let `a[k, n]` be the attention or the decoder's masks, which sum to 1 over the slots
     for every token n. Logarithms are natural, and 0 log 0 = 0.
 
-        slot_mass[k]  = 1/N sum_n a[k, n]. The masses of an image sum to 1. They are
-                        sorted in descending order, because slots have no order.
-        slot_entropy  = -sum_k m[k] log m[k] of the masses m. It is 0 if one slot has
-        all mass and log K if all slots have the same mass. exp(slot_entropy) is an
-        effective number of slots. token_entropy = -1/N sum_n sum_k a[k, n] log a[k, n].
-        It is 0 if each token belongs to one slot and grows with the softness.
-        empty_slots   = 1/K #{k: no token n has k = argmax_j a[j, n]}, the fraction of
-        slots that are empty after the arg max. Of equal maxima, the first slot counts.
-        Inactive slots are excluded.
+        slot_mass[k]  = 1/N sum_n a[k, n]
+                        The masses of an image sum to 1. They are sorted in descending
+                        order, because slots have no order.
+        slot_entropy  = -sum_k m[k] log m[k] of the masses m
+                        0 if one slot has all mass, log K if all have the same mass.
+        token_entropy = -1/N sum_n sum_k a[k, n] log a[k, n]
+                        0 if each token belongs to one slot.
+        empty_slots   = 1/K #{k: no token n has k = argmax_j a[j, n]}
+                        Of equal maxima, the first slot counts. Inactive slots are
+                        excluded.
 
     Args:
       maps: Attention or masks `[B, K, N]`.
@@ -36,12 +37,13 @@ def slot_occupancy(
     wins = jax.nn.one_hot(maps.argmax(axis=1), num_slots).sum(axis=1)
     return {
         "slot_mass": -jnp.sort(-mass, axis=1),
-        "slot_entropy": _entropy(mass, axis=1),
-        "token_entropy": _entropy(maps, axis=1).mean(axis=1),
+        "slot_entropy": _entropy(mass),
+        "token_entropy": _entropy(maps).mean(axis=1),
         "empty_slots": (wins == 0).mean(axis=1, where=slot_mask),
     }
 
 
-def _entropy(probabilities, axis):
+def _entropy(probabilities: jax.Array) -> jax.Array:
+    """Return the entropy over axis 1."""
     logs = jnp.log(jnp.where(probabilities > 0, probabilities, 1.0))
-    return -jnp.sum(probabilities * logs, axis=axis)
+    return -jnp.sum(probabilities * logs, axis=1)

@@ -1,9 +1,11 @@
 """Segmentation metrics of object-centric learning, on device, one value per image.
 
 All metrics are computed from the contingency table of an image, which counts the pixels
-with true label t and predicted label p. True label 0 is the background. Pixels with a
-true label out of range are ignored. Pixels with a predicted label out of range belong
-to no segment: ARI ignores them, and IoUs count them as part of their true object.
+with true label t and predicted label p. Labels are integers, `[B, H, W]` or `[B, N]`:
+`true` from 0 (the background) to `num_true - 1`, and `predicted` from 0 to
+`num_predicted - 1`. Pixels with a true label out of range are ignored. Pixels with a
+predicted label out of range belong to no segment: ARI ignores them, and IoUs count them
+as part of their true object.
 """
 
 from typing import Any
@@ -24,16 +26,7 @@ UPSCALE_METHODS = ("refined", "repeated")
 def contingency_table(
     true: jax.Array, predicted: jax.Array, *, num_true: int, num_predicted: int
 ) -> jax.Array:
-    """Count the pixels of each pair of true and predicted label.
-
-    Args:
-      true: Integer labels `[B, H, W]` or `[B, N]`, 0 to `num_true - 1`.
-      predicted: Integer labels of the same pixels, 0 to `num_predicted - 1`.
-      num_true: Number of true labels, including the background.
-      num_predicted: Number of predicted labels.
-
-    Returns:
-      Numbers of pixels `[B, num_true, num_predicted]`, int32.
+    """Return the numbers of pixels `[B, num_true, num_predicted]`, int32.
 
     Raises:
       ValueError: The numbers of images or pixels differ.
@@ -70,30 +63,19 @@ def adjusted_rand_index(
 
     Source: Hubert and Arabie, "Comparing partitions" (Journal of Classification, 1985),
     as computed by scikit-learn's `adjusted_rand_score`. Identical partitions score 1,
-    including trivial ones. An image without any counted pixel also scores 1.
-
-    Args:
-      true: Integer labels `[B, H, W]` or `[B, N]`, 0 to `num_true - 1`.
-      predicted: Integer labels of the same pixels, 0 to `num_predicted - 1`.
-      num_true: Number of true labels, including the background.
-      num_predicted: Number of predicted labels.
-      ignore_background: Whether to ignore pixels of true label 0 (FG-ARI).
+    including trivial ones. An image without any counted pixel also scores 1. FG-ARI
+    ignores the pixels of the background (`ignore_background`).
 
     Returns:
       The ARI `[B]`, float32, at most 1.
     """
     table = _table_with_unclaimed(true, predicted, num_true, num_predicted)
-    exact = true[0].size <= _EXACT_PIXELS
-    return _adjusted_rand_index(table[..., :num_predicted], ignore_background, exact)
-
-
-def _adjusted_rand_index(table, ignore_background, exact):
-    if ignore_background:
-        table = table[:, 1:]
+    table = table[:, int(ignore_background) :, :num_predicted]
     # Pair counts exceed 2**24, up to which float32 is exact. uint32 is exact up to 256
     # x 256 pixels. For larger images, float32 sums of non-negative terms are precise
     # enough.
-    table = table.astype(jnp.uint32 if exact else jnp.float32)
+    is_exact = true[0].size <= _EXACT_PIXELS
+    table = table.astype(jnp.uint32 if is_exact else jnp.float32)
     total = table.sum((1, 2), keepdims=True)
     true_size = table.sum(2, keepdims=True)
     predicted_size = table.sum(1, keepdims=True)
@@ -130,17 +112,10 @@ def mean_best_overlap(
     and Object Proposal Generation" (TPAMI 2017). It is NaN for an image without
     objects, and `table.mean` excludes such images.
 
-    Args:
-      true: Integer labels `[B, H, W]` or `[B, N]`; 0 is the background.
-      predicted: Integer labels of the same pixels, 0 to `num_predicted - 1`.
-      num_true: Number of true labels, including the background.
-      num_predicted: Number of predicted labels.
-      classes: Class of each true label `[B, num_true]`, 0 to `num_classes - 1`,
-        negative for the background. Objects of the same class then count as one object.
-        None for the instance level.
-      num_classes: Number of classes, required with `classes`.
-      with_background: Whether the background counts as one more object, as in the
-        tables of VQ-VFM-OCL (Zhao et al., 2025). Only without `classes`.
+    At the class level, `classes` `[B, num_true]` has the class of each true label, from
+    0 to `num_classes - 1` and negative for the background, and objects of the same
+    class count as one object. With `with_background`, the background counts as one more
+    object, as in the tables of VQ-VFM-OCL (Zhao et al., 2025); only without `classes`.
 
     Returns:
       The mBO `[B]`, float32, from 0 to 1.
@@ -163,7 +138,7 @@ def mean_iou(
     """Return the mean IoU (mIoU) of true objects and matched segments.
 
     One-to-one Hungarian matching maximizes the sum of IoUs. An object without a segment
-    counts as 0. See `mean_best_overlap` for arguments and result.
+    counts as 0. See `mean_best_overlap` for classes and result.
     """
     overlap, size = _overlap(
         true, predicted, num_true, num_predicted, classes, num_classes
@@ -181,7 +156,7 @@ def segmentation_covering(
 
     Source: Arbelaez et al., "Contour Detection and Hierarchical Image Segmentation"
     (TPAMI 2011). Only objects count, as in GENESIS (Engelcke et al., ICLR 2020). mBO is
-    the unweighted mean. See `mean_best_overlap` for arguments and result.
+    the unweighted mean.
     """
     overlap, size = _overlap(true, predicted, num_true, num_predicted)
     total = size.sum(-1)
@@ -201,7 +176,7 @@ def segmentation_metrics(
     """Return all metrics of a batch of segmentations.
 
     Under `jit`, their common contingency table is computed only once. See
-    `mean_best_overlap` for the arguments.
+    `mean_best_overlap` for classes.
 
     Returns:
       `ari`, `fg_ari`, `mbo`, `miou`, `mbo_bg` (with the background as an object) and
@@ -245,8 +220,6 @@ def _overlap(
     with_background=False,
 ):
     """Return IoUs `[B, objects, num_predicted]` and object sizes `[B, objects]`."""
-    if (classes is None) != (num_classes is None):
-        raise ValueError("`classes` and `num_classes` must be passed together")
     table = _table_with_unclaimed(true, predicted, num_true, num_predicted)
     predicted_size = table.sum(1, keepdims=True)
     if classes is None:
@@ -281,14 +254,12 @@ def upscale_maps(maps: jax.Array, size: int, method: str = "refined") -> jax.Arr
       Maps `[B, K, size, size]`, float32.
 
     Raises:
-      UserError: The method is unknown, the size below 1, or N not a square.
+      UserError: The method is unknown, or N is not a square.
     """
     B, K, N = maps.shape
     side = round(N**0.5)
     if side**2 != N:
         raise UserError(f"maps: {N} tokens do not form a square; crop the images")
-    if size < 1:
-        raise UserError(f"size={size}: is not positive; use at least 1 pixel")
     check_name("method", method, UPSCALE_METHODS)
     # [B, K, h, w]
     maps = maps.reshape(B, K, side, side).astype(jnp.float32)
@@ -318,16 +289,9 @@ def upscale_segmentation(
 
 
 def resize_labels(labels: jax.Array, size: int) -> jax.Array:
-    """Resize label maps by nearest-neighbor sampling.
+    """Resize label maps `[B, H, W]` to `[B, size, size]` by nearest-neighbor sampling.
 
     Pixel i of the result is pixel round(i * old size / new size) of the input.
-
-    Args:
-      labels: Labels `[B, H, W]`, any integer type.
-      size: Side of the result in pixels.
-
-    Returns:
-      Labels `[B, size, size]` of the same type.
     """
 
     def pick(length):

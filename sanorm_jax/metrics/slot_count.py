@@ -16,32 +16,28 @@ COVERS = 0.1
 def count_metrics(
     true: jax.Array, predicted: jax.Array, *, num_true: int, num_predicted: int
 ) -> dict[str, jax.Array]:
-    """Return all measures of the slot count.
+    """Return all measures of the slot count of label maps, see `segmentation`.
 
     Let `n[t, k]` be the number of pixels that object t (not the background) and slot k
     share. Only pairs of object pixels are counted.
 
-        pair_precision   = sum_tk C(n[t, k], 2) / sum_k C(sum_t n[t, k], 2). Of all
-        pairs in the same slot, the fraction in the same object. Low with
-        under-segmentation. pair_recall      = sum_tk C(n[t, k], 2) / sum_t C(sum_k n[t,
-        k], 2). Of all pairs in the same object, the fraction in the same slot. Low with
-        over-segmentation. pair_f1          = their harmonic mean. slots_per_object =
-        number of slots that cover an object, averaged over objects. objects_per_slot =
-        number of objects that a slot covers, averaged over the slots that cover at
-        least one. count_error      = number of slots in use - number of true segments.
-        A slot is in use if it has a pixel. True segments are the objects and, if it has
-        a pixel, the background. A perfect segmentation scores 0. count_abs_error  = its
-        absolute value.
+        pair_precision   = sum_tk C(n[t, k], 2) / sum_k C(sum_t n[t, k], 2)
+                           Of all pairs in the same slot, the fraction in the same
+                           object. Low with under-segmentation.
+        pair_recall      = sum_tk C(n[t, k], 2) / sum_t C(sum_k n[t, k], 2)
+                           Of all pairs in the same object, the fraction in the same
+                           slot. Low with over-segmentation.
+        pair_f1          = their harmonic mean
+        slots_per_object = number of slots that cover an object, averaged over objects
+        objects_per_slot = number of objects that a slot covers, averaged over the slots
+                           that cover at least one
+        count_error      = number of slots with a pixel - number of true segments with a
+                           pixel, including the background
+        count_abs_error  = its absolute value
 
     A slot covers an object if it contains at least `COVERS` of the object's pixels. The
     pair measures match scikit-learn's `pair_confusion_matrix`. Without any pair,
     precision or recall is 1.
-
-    Args:
-      true: Integer labels `[B, H, W]` or `[B, N]`; 0 is the background.
-      predicted: Integer labels of the same pixels, 0 to `num_predicted - 1`.
-      num_true: Number of true labels, including the background.
-      num_predicted: Number of predicted labels.
 
     Returns:
       The measures `[B]` by name, float32. For an image without objects, all are NaN

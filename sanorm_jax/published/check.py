@@ -9,8 +9,6 @@ from typing import Any
 
 import ml_collections
 from absl import logging
-from rich import box
-from rich.table import Table
 
 from sanorm_jax import trained
 from sanorm_jax.core import published, run_data
@@ -29,14 +27,10 @@ TOLERANCE = 0.01
 
 
 def check(folder: pathlib.Path, data_dir: pathlib.Path) -> tuple[bool, str]:
-    """Evaluate a published model on its validation data.
+    """Evaluate a published model on its validation data in `data_dir`.
 
-    The data is searched in `data_dir`. If it is not there and its dataset is synthetic,
-    it is rendered, and features are extracted as the model's own.
-
-    Args:
-      folder: Folder of the model.
-      data_dir: Folder of the stores.
+    If the data is not there and its dataset is synthetic, it is rendered, and features
+    are extracted as the model's own.
 
     Returns:
       Whether all measures of the card are met within `TOLERANCE`, and a table of them.
@@ -60,12 +54,11 @@ def check(folder: pathlib.Path, data_dir: pathlib.Path) -> tuple[bool, str]:
         )
     run = trained.open_run(folder, config=config, dataset=dataset)
     devices = Devices(config.parallelism)
-    setting = card["evaluation"]
+    evaluation = card["evaluation"]
     table = Evaluator(run.task, devices).run(
         devices.put_state(run.variables),
-        setting["split"],
-        num_slots=setting["num_slots"],
-        num_iterations=setting["num_iterations"],
+        evaluation["split"],
+        trained.Setting(evaluation["num_slots"], evaluation["num_iterations"]),
     )
     return _compare(card["measures"], run.task.summarize(table.columns()))
 
@@ -133,11 +126,6 @@ def _create(
 
 
 def _run(verb: str, *arguments: str):
-    """Run a command of the project in a process of its own.
-
-    Raises:
-      UserError: The command failed, after it printed why.
-    """
     logging.info("running sanorm %s %s", verb, " ".join(arguments))
     command = [sys.executable, "-m", "sanorm_jax", verb, *arguments]
     if code := subprocess.run(command).returncode:
@@ -147,19 +135,12 @@ def _run(verb: str, *arguments: str):
 def _compare(
     recorded: dict[str, dict[str, Any]], now: dict[str, float]
 ) -> tuple[bool, str]:
-    table = Table(box=box.MARKDOWN)
-    for column in ("measure", "card", "now", "difference", f"within {TOLERANCE}"):
-        table.add_column(column)
-    all_met = True
+    rows, all_met = [], True
     for kind, measure in recorded.items():
         before, after = measure["value"], float(now.get(measure["name"], math.nan))
         met = abs(after - before) <= TOLERANCE
         all_met &= met
-        table.add_row(
-            kind,
-            f"{before:.4f}",
-            f"{after:.4f}",
-            f"{after - before:+.4f}",
-            "yes" if met else "no",
-        )
-    return all_met, markdown(table)
+        numbers = (f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+        rows.append([kind, *numbers, "yes" if met else "no"])
+    columns = ["measure", "card", "now", "difference", f"within {TOLERANCE}"]
+    return all_met, markdown(columns, rows)

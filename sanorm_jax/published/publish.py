@@ -1,6 +1,5 @@
 """A model in the form in which it is published, written from a finished run."""
 
-import json
 import pathlib
 import shutil
 import subprocess
@@ -33,13 +32,8 @@ def publish(
 ) -> dict[str, Any]:
     """Write a published model from a finished run, and return its card.
 
-    Args:
-      workdir: Folder of the run.
-      folder: Folder of the model, which must not exist.
-      config_file: Config file that the run was trained with, for the card.
-      license: License of the data that the run was trained on, for the card.
-      others: Further runs of the same config but other seeds. The card has the mean and
-        the standard deviation over all runs.
+    The card has the mean and the standard deviation over the run and `others`, which
+    differ only in their seeds.
 
     Raises:
       UserError: A run is not finished or has no evaluation with the slots of training,
@@ -52,9 +46,7 @@ def publish(
     values = [_last_evaluation(run, config, name) for run in (workdir, *others)]
     run = trained.open_run(workdir)
     folder.mkdir(parents=True)
-    published_config = workdir_lib.config_to_dict(config) | _OWN_FIELDS
-    text = json.dumps(published_config, indent=2, sort_keys=True) + "\n"
-    files.write(folder / workdir_lib.CONFIG_FILE, text)
+    workdir_lib.write_config(folder, workdir_lib.config_to_dict(config) | _OWN_FIELDS)
     for file in (run_data.FILE, run_data.PROJECTION):
         if (workdir / file).exists():
             shutil.copyfile(workdir / file, folder / file)
@@ -86,10 +78,6 @@ def evaluated_data(manifest: Mapping[str, Any], split: str) -> dict[str, Any]:
 
     Two stores with the same description hold the same images, whichever other splits
     they have.
-
-    Args:
-      manifest: Manifest of the store.
-      split: Name of the split.
     """
     settings = dict(manifest["settings"])
     if objects := settings.pop("objects", None):

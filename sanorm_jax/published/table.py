@@ -1,6 +1,7 @@
 """The published models as a table in Markdown."""
 
 import io
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -15,20 +16,22 @@ def models() -> str:
         name: published.read_card(published.FOLDER / name) for name in published.names()
     }
     kinds = list(dict.fromkeys(k for card in cards.values() for k in card["measures"]))
-    table = Table(box=box.MARKDOWN)
-    for column in ("model", "config", *kinds, "runs", "size", "license"):
-        table.add_column(column)
+    rows = []
     for name, card in cards.items():
         size = (published.FOLDER / name / published.WEIGHTS).stat().st_size
-        table.add_row(
-            f"`{name}`",
-            card["config"],
-            *(_cell(card["measures"].get(kind)) for kind in kinds),
-            str(card["num_runs"]),
-            f"{size / 1e6:.2f} MB",
-            card["license"],
+        measures = [_cell(card["measures"].get(kind)) for kind in kinds]
+        rows.append(
+            [
+                f"`{name}`",
+                card["config"],
+                *measures,
+                str(card["num_runs"]),
+                f"{size / 1e6:.2f} MB",
+                card["license"],
+            ]
         )
-    return markdown(table)
+    columns = ["model", "config", *kinds, "runs", "size", "license"]
+    return markdown(columns, rows)
 
 
 def _cell(measure) -> str:
@@ -39,8 +42,11 @@ def _cell(measure) -> str:
     return f"{measure['value']:.3f} ({measure['mean']:.3f} ± {measure['std']:.3f})"
 
 
-def markdown(table: Table) -> str:
-    """Return the lines of a table, which are as long as they need to be."""
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as text, with lines of any length."""
+    table = Table(*columns, box=box.MARKDOWN)
+    for row in rows:
+        table.add_row(*row)
     console = Console(file=io.StringIO(), width=1_000)
     console.print(table)
     lines = console.file.getvalue().splitlines()

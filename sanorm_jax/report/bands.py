@@ -66,7 +66,6 @@ class Band:
       name: Name of the band's file.
       settings: Fields of the config and of the data that all runs share.
       runs: Number of runs.
-      windows: Windows of the loss and of the gradient norm.
       limits: Limits by measure and step, widened.
     """
 
@@ -82,7 +81,7 @@ class Comparison:
     """A run beside the band of its config.
 
     Attributes:
-      text: What the comparison shows, in one line.
+      text: Result of the comparison in one line.
       curves: Course of the run by measure.
       limits: Limits of the band by measure; empty without a band.
     """
@@ -116,11 +115,7 @@ def compare(workdir: pathlib.Path) -> Comparison:
 
 
 def record(folder: pathlib.Path, output: pathlib.Path):
-    """Write a band for each config that has several finished runs in a folder.
-
-    Args:
-      folder: Folder that holds the folders of the runs, at any depth.
-      output: JSON file to write.
+    """Write a band for each config with several finished runs below a folder.
 
     Raises:
       UserError: There are too few runs.
@@ -263,7 +258,6 @@ def _widen(measure: str, low: float, high: float) -> tuple[float, float]:
 
 
 def _read() -> list[Band]:
-    """Return all recorded bands."""
     found = []
     added = _fields(common.get_config())  # fields that older bands lack
     for path in sorted(FOLDER.glob("*.json")):

@@ -1,8 +1,7 @@
-"""One HTML page of results: self-contained, for screens of any width and for print.
+"""One self-contained HTML page of results, for screens of any width and for print.
 
-The page loads nothing: figures are inlined, drawn ones as SVG and pictures as PNG, and
-its content security policy forbids the rest. Markup, style and script are in the folder
-`templates`.
+Figures are inlined, plots as SVG and pictures as PNG. The content security policy
+forbids loading anything. Markup, style and script are in the folder `templates`.
 """
 
 import base64
@@ -20,10 +19,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from sanorm_jax.core import files
-from sanorm_jax.core.errors import UserError
 from sanorm_jax.drawing import figures
-
-_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +31,18 @@ class Section:
         section before.
       text: Paragraphs, divided by empty lines; `words in backticks` become code.
       explorer: Content of an interactive part, as `study.explorer` describes it.
-      figure: A figure, or a .png or .svg file.
-      caption: What the figure shows; also its description for screen readers.
+      figure: Figure, or PNG file.
+      caption: Caption of the figure; also its description for screen readers.
       table: Rows as mappings from column to value; the first column names the row.
-        Columns are those of all rows; what a row lacks stays empty.
-      table_caption: What the table shows.
-      code: A command or settings, verbatim.
+        Columns are those of all rows; missing values stay empty.
+      table_caption: Caption of the table.
+      code: Command or settings, verbatim.
     """
 
     title: str
     text: str = ""
     explorer: Mapping[str, Any] | None = None
-    figure: Figure | str | pathlib.Path | None = None
+    figure: Figure | pathlib.Path | None = None
     caption: str = ""
     table: Sequence[Mapping[str, Any]] = ()
     table_caption: str = ""
@@ -54,39 +50,14 @@ class Section:
 
 
 def write_report(
-    path: str | pathlib.Path,
+    path: pathlib.Path,
     title: str,
     sections: Sequence[Section],
     *,
     summary: str = "",
     footer: str = "",
 ) -> pathlib.Path:
-    """Write a report, whole or not at all.
-
-    Args:
-      path: The HTML file; its folder is made if it is missing.
-      title: Heading of the page.
-      sections: Its parts.
-      summary: A sentence or two below the heading.
-      footer: Small print, e.g. versions and the date.
-
-    Returns:
-      The path.
-
-    Raises:
-      UserError: A figure file is missing or neither PNG nor SVG.
-    """
-    path = pathlib.Path(path)
-    page = render(title, sections, summary=summary, footer=footer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, page)
-    return path
-
-
-def render(
-    title: str, sections: Sequence[Section], *, summary: str = "", footer: str = ""
-) -> str:
-    """Return the page that `write_report` writes; same arguments and errors."""
+    """Write an HTML file atomically, creating its folder, and return its path."""
     templates = _templates()
     interactive = any(section.explorer for section in sections)
     page = templates.get_template("page.html").render(
@@ -98,8 +69,10 @@ def render(
         + (_source(templates, "explorer.css") if interactive else ""),
         script=_source(templates, "explorer.js") if interactive else "",
     )
-    # ASCII reads the same in whatever encoding the file is written and opened.
-    return page.encode("ascii", "xmlcharrefreplace").decode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # ASCII reads the same in any encoding.
+    files.write(path, page.encode("ascii", "xmlcharrefreplace"))
+    return path
 
 
 @functools.cache
@@ -117,7 +90,7 @@ def _templates() -> jinja2.Environment:
         "digest": _digest,
         "image": _image,
         "number": _number,
-        "paragraphs": _paragraphs,
+        "paragraphs": lambda text: re.split(r"\n\s*\n", text.strip()),
         "plain": lambda text: text.replace("`", ""),
     }
     return templates
@@ -127,42 +100,33 @@ def _source(templates: jinja2.Environment, name: str) -> Markup:
     return Markup(templates.loader.get_source(templates, name)[0])
 
 
-def _paragraphs(text: str) -> list[str]:
-    return [part for part in re.split(r"\n\s*\n", text.strip()) if part]
-
-
 def _code(text: str) -> Markup:
     """Return a text with the words between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _digest(script: str) -> str:
-    """Return how a content security policy names the one script that may run."""
+    """Return the name of the only permitted script in a content security policy."""
     digest = hashlib.sha256(script.encode()).digest()
     return Markup(f"sha256-{base64.b64encode(digest).decode()}")
 
 
-def _image(figure: Figure | str | pathlib.Path) -> dict[str, str]:
+def _image(figure: Figure | pathlib.Path) -> dict[str, str]:
     """Return the source and the style of a figure's element."""
-    style = "max-width:100%"
-    if isinstance(figure, Figure):
-        # Pictures of pixels stay pixels; lines and letters stay sharp as SVG.
-        suffix = ".png" if any(axis.images for axis in figure.axes) else ".svg"
-        content, width = figures.encode(figure, suffix), figure.get_figwidth()
-        # On a narrow screen a figure shrinks to its least readable width, then scrolls.
-        style = f"width:100%;max-width:{width * 130:.0f}px;min-width:{width * 66:.0f}px"
+    kind, style = "image/png", "max-width:100%"
+    if isinstance(figure, pathlib.Path):
+        content = figure.read_bytes()
     else:
-        path = pathlib.Path(figure)
-        suffix = path.suffix.lower()
-        if suffix not in _TYPES:
-            raise UserError(f"{path}: a report takes figures as .png or .svg files")
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            reason = error.strerror
-            raise UserError(f"{path}: cannot read the figure ({reason})") from None
+        if any(axis.images for axis in figure.axes):
+            content = figures.encode(figure, ".png")
+        else:
+            kind, content = "image/svg+xml", figures.encode(figure, ".svg")
+        # On a narrow screen, a figure shrinks to the minimum readable width, then
+        # scrolls.
+        width = figure.get_figwidth()
+        style = f"width:100%;max-width:{width * 130:.0f}px;min-width:{width * 66:.0f}px"
     data = base64.b64encode(content).decode()
-    return {"source": f"data:{_TYPES[suffix]};base64,{data}", "style": style}
+    return {"source": f"data:{kind};base64,{data}", "style": style}
 
 
 def _columns(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -179,7 +143,6 @@ def _is_number(value) -> bool:
 
 
 def _number(value: Any) -> str:
-    """Return the text of a table's cell."""
     if value is None:
         return ""
     if _is_number(value) and not isinstance(value, numbers.Integral):

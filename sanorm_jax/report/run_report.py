@@ -1,8 +1,6 @@
-"""The report of one run: its results as one page that loads nothing.
+"""The report of one run, from the files in its folder, without model and data."""
 
-It is made from files of the run's folder; neither the model nor the data are opened.
-"""
-
+import json
 import pathlib
 import platform
 from collections.abc import Mapping, Sequence
@@ -10,6 +8,7 @@ from typing import Any
 
 import jax
 from absl import logging
+from matplotlib.figure import Figure
 
 from sanorm_jax import baselines, evaluate
 from sanorm_jax.core import run_data
@@ -35,7 +34,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     """Write `<workdir>/report.html` from the run's newest evaluation.
 
     Raises:
-      UserError: the run was not evaluated by `sanorm evaluate`.
+      UserError: The run was not evaluated by `sanorm evaluate`.
     """
     config = workdir_lib.load_config(workdir)
     workdir_lib.check_writable(workdir)
@@ -43,17 +42,15 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     state = status.read(workdir)
     references = [row for row in rows if row["method"] != results.MODEL]
     rows = [row for row in rows if row["method"] == results.MODEL]
-    if not references and "segmentation" in run_data.read(workdir)["fields"]:
-        logging.warning("%s: has no baselines; run sanorm_jax evaluate again", folder)
-    whole = [row for row in rows if row["num_objects"] == "all"]
+    overall = [row for row in rows if row["num_objects"] == "all"]
     # The setting of training, if it was evaluated.
-    same = [r for r in whole if r["num_slots"] == config.num_slots] or whole
+    same = [r for r in overall if r["num_slots"] == config.num_slots] or overall
     same = [r for r in same if r["num_iterations"] == config.num_iterations] or same
     num_slots = same[0]["num_slots"]
 
     sections = _picture(folder, num_slots)
-    for limit in dict.fromkeys(row["max_objects"] for row in whole):
-        part = [row for row in whole if row["max_objects"] == limit]
+    for limit in dict.fromkeys(row["max_objects"] for row in overall):
+        part = [row for row in overall if row["max_objects"] == limit]
         theirs = [
             row
             for row in references
@@ -109,7 +106,7 @@ def _newest_evaluation(workdir: pathlib.Path) -> tuple[pathlib.Path, list[Row]]:
             f"--workdir={workdir}: not evaluated; run python -m sanorm_jax evaluate "
             f"--workdir={workdir}"
         )
-    return files[-1].parent, results.read(files[-1])
+    return files[-1].parent, json.loads(files[-1].read_text())
 
 
 def _features(workdir: pathlib.Path) -> str:
@@ -129,15 +126,16 @@ def _features(workdir: pathlib.Path) -> str:
 
 def _picture(folder: pathlib.Path, num_slots: int) -> list[html_page.Section]:
     pictures = sorted(folder.glob(f"*_slots_{num_slots}_*.png"))
+    if not pictures:
+        return []
     return [
         html_page.Section(
             "Held-out images",
             text="Images of the evaluated split, their true objects and the "
             "predictions of the model.",
-            figure=picture,
-            caption=f"With {num_slots} slots: {figures.read_description(picture)}",
+            figure=pictures[0],
+            caption=f"With {num_slots} slots: {figures.read_description(pictures[0])}",
         )
-        for picture in pictures[:1]
     ]
 
 
@@ -145,18 +143,28 @@ def _where(limit: Any) -> str:
     return "" if limit == "all" else f", at most {limit} objects"
 
 
-def _panels(part, groups) -> dict[str, dict[str, dict[int, list[float]]]]:
-    """Return the values by kind of measure, line of its panel, and number of slots."""
+def _plot(
+    part: Sequence[Row], groups, config, ylabel: str, references=None
+) -> Figure | None:
+    """Plot measures against the number of slots; None for a single number."""
+    if len({row["num_slots"] for row in part}) < 2 or not groups:
+        return None
     panels: dict[str, dict[str, dict[int, list[float]]]] = {}
     several = len({row["num_iterations"] for row in part}) > 1
-    for place, kinds in groups.items():
+    for group, kinds in groups.items():
         for kind, measure in kinds.items():
             lines = panels.setdefault(kind, {})
             for row in part:
-                name = f"{place}, {row['num_iterations']} iterations"
-                line = lines.setdefault(name if several else place, {})
+                name = f"{group}, {row['num_iterations']} iterations"
+                line = lines.setdefault(name if several else group, {})
                 line[row["num_slots"]] = [row[measure]]
-    return panels
+    return figures.sweep_plots(
+        panels,
+        xlabel="number of slots",
+        ylabel=ylabel,
+        references=references,
+        mark=("trained with", config.num_slots),
+    )
 
 
 def _slot_counts(part, limit, config) -> list[html_page.Section]:
@@ -164,26 +172,18 @@ def _slot_counts(part, limit, config) -> list[html_page.Section]:
     groups = measures.counts(part[0])
     if not groups:
         return []
-    figure = None
-    if len({row["num_slots"] for row in part}) > 1:
-        figure = figures.sweep_plots(
-            _panels(part, groups),
-            xlabel="number of slots",
-            ylabel="",
-            mark=("trained with", config.num_slots),
-        )
-    place, kinds = next(iter(groups.items()))
+    group, kinds = next(iter(groups.items()))
     return [
         html_page.Section(
             f"Over- and under-segmentation{_where(limit)}",
             text=measures.COUNTS_TEXT,
-            figure=figure,
+            figure=_plot(part, groups, config, ylabel=""),
             table=[
                 {"slots": row["num_slots"], "iterations": row["num_iterations"]}
                 | {kind: row[measure] for kind, measure in kinds.items()}
                 for row in part
             ],
-            table_caption=f"Of the {place}.",
+            table_caption=f"Of the {group}.",
         )
     ]
 
@@ -192,21 +192,14 @@ def _more_slots(
     part: Sequence[Row], limit: Any, references: Sequence[Row], config
 ) -> list[html_page.Section]:
     groups = measures.groups(part[0])
-    panels = _panels(part, groups)
-    known: dict[str, Mapping[str, Any]] = {
+    known = {
         kind: baselines.drawn(references, measure)
         for kinds in groups.values()
         for kind, measure in kinds.items()
     }
-    if len({row["num_slots"] for row in part}) < 2 or not panels:
+    figure = _plot(part, groups, config, ylabel="score", references=known)
+    if figure is None:
         return []
-    figure = figures.sweep_plots(
-        panels,
-        xlabel="number of slots",
-        ylabel="score",
-        references=known,
-        mark=("trained with", config.num_slots),
-    )
     title = f"More slots than in training{_where(limit)}"
     caption = f"On {part[0]['num_examples']} images of {part[0]['split']}."
     return [html_page.Section(title, figure=figure, caption=caption)]
@@ -218,9 +211,9 @@ def _line(row: Row, by: str) -> Row:
     line |= {"iterations": row["num_iterations"], "images": row["num_examples"]}
     if row.get("num_with_objects", row["num_examples"]) != row["num_examples"]:
         line["with objects"] = row["num_with_objects"]
-    for place, kinds in measures.groups(row).items():
+    for group, kinds in measures.groups(row).items():
         for kind, measure in kinds.items():
-            line[kind if place == measures.PROPERTIES else f"{kind} {place}"] = row[
+            line[kind if group == measures.PROPERTIES else f"{kind} {group}"] = row[
                 measure
             ]
     losses = (name for name in ("mse", "huber") if name in row)
@@ -283,9 +276,9 @@ def _training_scores(
     behind: dict[str, bands.Limits] = {}
     for line in workdir_lib.read_lines(workdir / writers.METRICS_FILE):
         values = writers.evaluation(line, setting)
-        for place, kinds in measures.groups(values).items():
+        for group, kinds in measures.groups(values).items():
             for kind, measure in kinds.items():
-                points = panels.setdefault(kind, {}).setdefault(place, {})
+                points = panels.setdefault(kind, {}).setdefault(group, {})
                 points[line["step"]] = [values[measure]]
                 behind.setdefault(kind, limits.get(measure, {}))
     if not panels:

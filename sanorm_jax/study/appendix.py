@@ -1,9 +1,11 @@
 """Appendix of a study's report: occupancy of slots, learning rates and runs."""
 
+from collections.abc import Collection, Mapping, Sequence
+
 from sanorm_jax.metrics import measures
 from sanorm_jax.study import charts, learning_rates, runner
 from sanorm_jax.study import jobs as jobs_lib
-from sanorm_jax.study.results import Row, cell, nearest, select
+from sanorm_jax.study.results import Row, by_variant, cell, nearest, select
 
 _OCCUPANCY = (
     "Distribution of the attention of the last iteration over the slots. Let `a[k, n]` "
@@ -14,56 +16,52 @@ _OCCUPANCY = (
 )
 
 
+def _by_slots(
+    rows: Sequence[Row], slots: Collection[int], columns: Mapping[str, str]
+) -> list[Row]:
+    """Return a table of the measures `columns`, by variant and number of slots."""
+    return [
+        {"variant": variant, "slots": k}
+        | {title: cell([row[m] for row in part]) for title, m in columns.items()}
+        for variant, mine in by_variant(rows).items()
+        for k in sorted(slots)
+        if (part := select(mine, num_slots=k))
+    ]
+
+
 def add_occupancy(page, study, jobs, data, rows, tag, where):
     """Add figures and a table of the occupancy of slots, if it was measured."""
     if "slot_entropy_attention" not in rows[0]:
         return
-    low, high = data.settings.min_objects, int(data.num_objects.max())
+    rows = data.on_all_images(rows)
     page.figure(
         charts.titled("Entropy of the slots' masses", where),
         f"slot_entropy_{tag}",
-        charts.entropy(rows, data, rows[0]),
+        charts.entropy(rows),
         "The dotted line is the entropy of equal masses.",
         text=_OCCUPANCY,
     )
     page.figure(
         charts.titled("Empty slots", where),
         f"empty_slots_{tag}",
-        charts.empty(rows, data, rows[0]),
+        charts.empty(rows),
         "Fraction of slots in which no token has its largest share.",
     )
-    slots = sorted({nearest(rows), max(study.evaluation.num_slots)})
+    slots = {nearest(rows), max(study.evaluation.num_slots)}
     page.figure(
         charts.titled("Mass of the slots", where),
         f"slot_mass_{tag}",
-        charts.masses(jobs, data, slots, data.within(low, high)),
+        charts.masses(jobs, data, sorted(slots)),
         "Slots of an image, sorted by mass; mean over images.",
     )
-    table = [
-        {"variant": measures.variant(name), "slots": k}
-        | {
-            title: cell([row[f"{measure}_attention"] for row in part])
-            for title, measure in (
-                ("entropy of masses", "slot_entropy"),
-                ("softness per token", "token_entropy"),
-                ("empty slots", "empty_slots"),
-            )
-        }
-        for name in dict.fromkeys(row["variant"] for row in rows)
-        for k in slots
-        if (
-            part := select(
-                rows,
-                variant=name,
-                num_slots=k,
-                min_objects=low,
-                max_objects=high,
-            )
-        )
-    ]
+    columns = {
+        "entropy of masses": "slot_entropy_attention",
+        "softness per token": "token_entropy_attention",
+        "empty slots": "empty_slots_attention",
+    }
     page.table(
         charts.titled("Occupancy", where),
-        table,
+        _by_slots(rows, slots, columns),
         "Softness per token is the entropy of a token's shares in the slots. Entropies "
         "are in nats.",
     )
@@ -74,29 +72,19 @@ def add_counts(page, data, rows, tag, where):
     groups = measures.counts(rows[0])
     if not groups or any(measures.counts(row) != groups for row in rows):
         return
-    least, most = data.settings.min_objects, int(data.num_objects.max())
-    place, kinds = next(iter(groups.items()))
+    group, kinds = next(iter(groups.items()))
     page.figure(
         charts.titled("Over- and under-segmentation", where),
         f"slot_count_{tag}",
-        charts.by_slots(rows, data, rows[0], kinds, least, most),
-        f"Of the {place}; docs/evaluation.md defines the measures.",
+        charts.by_slots(rows, data, kinds, data.min_objects, data.max_objects),
+        f"Of the {group}; docs/evaluation.md defines the measures.",
         text=measures.COUNTS_TEXT,
     )
-    whole = select(rows, min_objects=least, max_objects=most)
+    rows = data.on_all_images(rows)
     page.table(
         "",
-        [
-            {"variant": measures.variant(name), "slots": k}
-            | {
-                kind: cell([row[measure] for row in part])
-                for kind, measure in kinds.items()
-            }
-            for name in dict.fromkeys(row["variant"] for row in whole)
-            for k in sorted({row["num_slots"] for row in whole})
-            if (part := select(whole, variant=name, num_slots=k))
-        ],
-        f"Of the {place}, mean and standard deviation over seeds.",
+        _by_slots(rows, {row["num_slots"] for row in rows}, kinds),
+        f"Of the {group}, mean and standard deviation over seeds.",
     )
 
 
@@ -107,13 +95,11 @@ def add_rates(page, study, jobs):
     chosen = {job.name for job in learning_rates.chosen(jobs)}
     table: dict[tuple[str, str], Row] = {}
     for job in learning_rates.trial_jobs(jobs):
-        line = table.setdefault(
-            (job.train_setting, job.variant),
-            {
-                "variant": measures.variant(job.variant),
-                "setting": job.train_setting,
-            },
-        )
+        start = {
+            "variant": measures.variant(job.variant),
+            "setting": job.train_setting,
+        }
+        line = table.setdefault((job.train_setting, job.variant), start)
         line[f"loss at {job.learning_rate:g}"] = learning_rates.training_loss(job)
         if job.name in chosen:
             line["chosen"] = f"{job.learning_rate:g}"

@@ -13,14 +13,14 @@ from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.run.folder import writers
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
-from sanorm_jax.study.results import Data, Row, select
+from sanorm_jax.study.results import Data, Row, by_variant, select
 
 _SLOTS = "number of slots"
 
 
-def titled(title: str, where: str, several: bool = True) -> str:
-    """Return a title, followed by `where` if there are several such titles."""
-    return f"{title}: {where}" if where and several else title
+def titled(title: str, where: str) -> str:
+    """Return a title, followed by `where` unless empty."""
+    return f"{title}: {where}" if where else title
 
 
 def range_label(low: int, high: int) -> str:
@@ -34,29 +34,17 @@ def lines(rows: Sequence[Row], measure: str) -> dict[str, dict[int, list[float]]
     """Return the values of all seeds by variant and number of slots."""
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        name = measures.variant(row["variant"])
-        points = found.setdefault(name, {})
+        points = found.setdefault(measures.variant(row["variant"]), {})
         points.setdefault(row["num_slots"], []).append(row[measure])
     return found
 
 
 def by_slots(
-    rows: Sequence[Row],
-    data: Data,
-    train: Row,
-    kinds: Mapping[str, str],
-    low: int,
-    high: int,
+    rows: Sequence[Row], data: Data, kinds: Mapping[str, str], low: int, high: int
 ) -> Figure:
-    """Draw measures of the masks or the attention against the number of slots.
+    """Draw measures against the number of slots, a panel for each of `kinds`.
 
-    Args:
-      rows: Rows of one training setting.
-      data: Data that they were evaluated on.
-      train: Any row of the setting, for the number of slots in training.
-      kinds: Measures by the titles of their panels.
-      low: Minimum number of objects of the images that count.
-      high: Maximum number of objects.
+    `rows` are of one training setting. Images with `low` to `high` objects count.
     """
     part = select(rows, min_objects=low, max_objects=high)
     references = data.baseline_rows(low, high)
@@ -68,20 +56,18 @@ def by_slots(
             kind: baselines.drawn(references, measure)
             for kind, measure in kinds.items()
         },
-        mark=("trained with", train["train_slots"]),
+        mark=_trained_with(rows),
     )
 
 
-def ranges(rows: Sequence[Row], data: Data, train: Row) -> dict[str, tuple[int, int]]:
-    """Return the ranges of objects to draw, by title: as in training, and above.
+def _trained_with(rows: Sequence[Row]) -> tuple[str, int]:
+    return "trained with", rows[0]["train_slots"]
 
-    Args:
-      rows: Rows of one training setting.
-      data: Data that they were evaluated on.
-      train: Any row of the setting, for the number of objects in training.
-    """
-    low, high = data.settings.min_objects, int(data.num_objects.max())
-    trained = train["train_max_objects"]
+
+def ranges(rows: Sequence[Row], data: Data) -> dict[str, tuple[int, int]]:
+    """Return the ranges of objects to draw, by title: as in training, and above."""
+    low, high = data.min_objects, data.max_objects
+    trained = rows[0]["train_max_objects"]
     if trained != "all":
         parts = [(low, trained), (trained + 1, high)]
         if all(select(rows, min_objects=a, max_objects=b) for a, b in parts):
@@ -96,24 +82,20 @@ def ranges(rows: Sequence[Row], data: Data, train: Row) -> dict[str, tuple[int, 
 def grid(rows: Sequence[Row], data: Data, measure: str) -> Figure:
     """Draw heat maps of a measure, slots x maximum objects, per variant."""
     slots = sorted({row["num_slots"] for row in rows})
-    low = data.settings.min_objects
+    low = data.min_objects
     present = {(row["min_objects"], row["max_objects"]) for row in rows}
     limits = [n for n in data.settings.max_objects if (low, n) in present]
-    panels = {}
-    for name in dict.fromkeys(row["variant"] for row in rows):
-        title = measures.variant(name)
-        panels[title] = np.full((len(slots), len(limits)), np.nan)
-        for i, k in enumerate(slots):
-            for j, limit in enumerate(limits):
-                cell = select(
-                    rows,
-                    variant=name,
-                    num_slots=k,
-                    min_objects=low,
-                    max_objects=limit,
-                )
-                if cell:
-                    panels[title][i, j] = np.mean([row[measure] for row in cell])
+
+    def mean(part: Sequence[Row], **where) -> float:
+        values = [row[measure] for row in select(part, min_objects=low, **where)]
+        return float(np.mean(values)) if values else np.nan
+
+    panels = {
+        variant: np.array(
+            [[mean(mine, num_slots=k, max_objects=n) for n in limits] for k in slots]
+        )
+        for variant, mine in by_variant(rows).items()
+    }
     return figures.heat_maps(
         panels,
         rows=slots,
@@ -124,40 +106,34 @@ def grid(rows: Sequence[Row], data: Data, measure: str) -> Figure:
     )
 
 
-def entropy(rows: Sequence[Row], data: Data, train: Row) -> Figure:
+def entropy(rows: Sequence[Row]) -> Figure:
     """Draw the entropy of the slots' masses against the number of slots."""
-    part = _whole(rows, data)
-    even = {k: float(np.log(k)) for k in sorted({row["num_slots"] for row in part})}
-    return figures.sweep_plot(
-        lines(part, "slot_entropy_attention"),
+    even = {k: float(np.log(k)) for k in sorted({row["num_slots"] for row in rows})}
+    return figures.sweep_plots(
+        {"": lines(rows, "slot_entropy_attention")},
         xlabel=_SLOTS,
         ylabel="entropy of the slots' masses (nats)",
-        references={"equal masses": even},
-        mark=("trained with", train["train_slots"]),
+        references={"": {"equal masses": even}},
+        mark=_trained_with(rows),
     )
 
 
-def empty(rows: Sequence[Row], data: Data, train: Row) -> Figure:
+def empty(rows: Sequence[Row]) -> Figure:
     """Draw the share of slots without a token against the number of slots."""
-    return figures.sweep_plot(
-        lines(_whole(rows, data), "empty_slots_attention"),
+    return figures.sweep_plots(
+        {"": lines(rows, "empty_slots_attention")},
         xlabel=_SLOTS,
         ylabel="share of empty slots",
-        mark=("trained with", train["train_slots"]),
+        mark=_trained_with(rows),
     )
 
 
-def masses(
-    jobs: Sequence[Job], data: Data, slots: Sequence[int], part: np.ndarray
-) -> Figure:
+def masses(jobs: Sequence[Job], data: Data, slots: Sequence[int]) -> Figure:
     """Draw the mean mass of an image's slots, from the largest to the smallest.
 
-    Args:
-      jobs: Finished jobs of one training setting.
-      data: Data that they were evaluated on.
-      slots: Numbers of slots, one panel each.
-      part: Mask `[n]` of the examples that count.
+    `jobs` are of one training setting. Each number of slots has a panel.
     """
+    part = data.within(data.min_objects, data.max_objects)
     panels: dict[str, dict] = {}
     for k in slots:
         panel = panels.setdefault(f"{k} slots", {})
@@ -175,24 +151,10 @@ def masses(
     )
 
 
-def _whole(rows: Sequence[Row], data: Data) -> list[Row]:
-    return select(
-        rows,
-        min_objects=data.settings.min_objects,
-        max_objects=int(data.num_objects.max()),
-    )
-
-
 def read_samples(
     job: Job, data: Data, num_slots: int, indices: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return a job's predictions `[n, ...]` for the sample images, by name.
-
-    Args:
-      job: Job that predicted them.
-      data: Data of the images.
-      num_slots: Number of slots that they were evaluated with.
-      indices: Indices `[n]` of the images.
+    """Return a job's predictions `[n, ...]` for the sample images `[n]`, by name.
 
     Raises:
       UserError: The predictions are for other images.
@@ -210,13 +172,7 @@ def read_samples(
 def samples(jobs: Sequence[Job], data: Data, num_slots: int) -> tuple[Figure, str]:
     """Draw the same images under each variant, and return a caption.
 
-    Args:
-      jobs: Jobs of one seed, one for each variant.
-      data: Data of the images.
-      num_slots: Number of slots that they were evaluated with.
-
-    Raises:
-      UserError: The predictions are for other images.
+    `jobs` are of one seed, one for each variant.
     """
     examples, _ = jobs_lib.read_arrays(jobs[0].images_path(data.name))
     shown = examples.pop("index")
@@ -241,6 +197,6 @@ def training(jobs: Sequence[Job], measure: str) -> Figure | None:
                     points.setdefault(line["step"], []).append(value)
     if not found:
         return None
-    return figures.sweep_plot(
-        found, xlabel="training step", ylabel=measures.label(measure)
+    return figures.sweep_plots(
+        {"": found}, xlabel="training step", ylabel=measures.label(measure)
     )

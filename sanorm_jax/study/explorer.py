@@ -1,7 +1,7 @@
 """The interactive part of a study's page: any scene, variant and slots.
 
-The page holds each image once. Label maps are small PNG files whose pixels are indices
-of a palette, and the page colors them. Everything is read from files of the study.
+Label maps are small PNG files whose pixels are indices of a palette. The page colors
+them.
 """
 
 import base64
@@ -36,31 +36,20 @@ def create(
 ) -> dict[str, Any]:
     """Return the content of the interactive part for one dataset.
 
-    Args:
-      study: Config of the study.
-      jobs: Jobs with label maps.
-      data: Data that they were evaluated on.
-      rows: Rows of all jobs that the report shows.
-
     Returns:
-      `images`, PNG files in base64; and `content`, what the page's script reads. For
-      each training setting it has `models`, each with `labels` and `values` of the
-      scenes, `[slots][scenes]`, and the `curve` over all images and seeds, `[slots]`.
+      `images`, PNG files in base64; and `content` for the page's script. For each
+      training setting it has `models`, each with `labels` and `values` of the scenes,
+      `[slots][scenes]`, and the `curve` over all images and seeds, `[slots]`.
     """
     examples, _ = jobs_lib.read_arrays(jobs[0].images_path(data.name))
-    rows = select(
-        rows,
-        dataset=data.name,
-        min_objects=data.settings.min_objects,
-        max_objects=int(data.num_objects.max()),
-    )
+    rows = select(data.on_all_images(rows), dataset=data.name)
     kinds = _kinds(rows[0])
     slots = sorted(study.evaluation.num_slots)
     settings: dict[str, dict[str, Any]] = {}
     for job in jobs:
         mine = select(rows, train_setting=job.train_setting, variant=job.variant)
         model = {
-            "name": _variant(job),
+            "name": measures.variant(job.variant),
             "curve": [
                 np.mean([row[kinds["FG-ARI"]] for row in select(mine, num_slots=k)])
                 for k in slots
@@ -75,7 +64,7 @@ def create(
         "kinds": list(kinds),
         "num_images": rows[0]["num_examples"],
         "colors": [to_hex(color) for color in painting.palette(num_colors)],
-        "variants": list(dict.fromkeys(map(_variant, jobs))),
+        "variants": list(dict.fromkeys(measures.variant(j.variant) for j in jobs)),
         "settings": settings,
     }
     images = [
@@ -104,10 +93,6 @@ def can_show(study: ml_collections.ConfigDict, rows: Sequence[Row]) -> bool:
     return bool(study.evaluation.num_samples and _kinds(rows[0]))
 
 
-def _variant(job: Job) -> str:
-    return measures.variant(job.variant)
-
-
 def _kinds(row: Row) -> dict[str, str]:
     """Return the measures of the label maps, by their titles."""
     for kinds in measures.groups(row).values():
@@ -133,10 +118,10 @@ def _scene_results(job, data, slots, examples, names) -> dict[str, Any]:
     for num_slots in slots:
         table, _ = jobs_lib.read_arrays(job.table_path(data.name, num_slots))
         samples = charts.read_samples(job, data, num_slots, examples["index"])
-        place = np.searchsorted(table["index"], examples["index"])
+        positions = np.searchsorted(table["index"], examples["index"])
         labels, values = [], []
         for i, true, predicted in zip(
-            place, examples["segmentation"], samples["segmentation"], strict=True
+            positions, examples["segmentation"], samples["segmentation"], strict=True
         ):
             index = painting.matched_indices(true.astype(int), predicted, num_slots)
             labels.append(_labels(index[predicted]))

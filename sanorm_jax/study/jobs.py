@@ -46,15 +46,14 @@ class Job:
     """One run of a study, or the evaluation of that run with merging.
 
     Attributes:
+      index: Position in the list of the study's jobs.
       train_setting: Name in the study's `train_settings`.
       variant: Normalization of the slots' updates, or name of a mechanism.
-      seed: Seed of the run.
       learning_rate: Learning rate of the study's grid; None without a grid.
-      config: Config of the run.
-      workdir: Folder of the run.
       merges: Whether slots are merged in evaluation.
     """
 
+    index: int
     train_setting: str
     variant: str
     seed: int
@@ -111,15 +110,10 @@ def evaluation_config(
 def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]:
     """Return the jobs of a study; those of the first seed come first.
 
-    With a grid of learning rates, the report compares only the jobs that
-    `learning_rates.chosen` returns.
-
-    Args:
-      study: Config of the study. `base` is the config of a run. `mechanisms` and
-        `train_settings` are changes to it by name. `variants` are normalizations or
-        names of mechanisms. `learning_rates` is the grid for each variant; if empty,
-        the rate of `base` is used.
-      workdir: Folder of the study.
+    `study.base` is the config of a run. `mechanisms` and `train_settings` are changes
+    to it by name. `variants` are normalizations or names of mechanisms.
+    `learning_rates` is the grid for each variant; if empty, the rate of `base` is used.
+    With a grid, the report compares only the jobs that `learning_rates.chosen` returns.
 
     Raises:
       UserError: A field or value does not exist.
@@ -147,7 +141,8 @@ def create(study: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Job]
         if rate is not None:
             config.optimizer.learning_rate = rate
             folder += f"_rate_{rate:g}"
-        job = Job(setting, name, seed, rate, config, workdir / RUNS / folder)
+        path = workdir / RUNS / folder
+        job = Job(len(jobs), setting, name, seed, rate, config, path)
         if not evaluated_slots(job, study):
             raise UserError(
                 f"config.evaluation.num_slots: lacks {config.num_slots}, the only "
@@ -190,25 +185,24 @@ def is_finished(job: Job, study: ml_collections.ConfigDict) -> bool:
 
 def has_label_maps(job: Job, study: ml_collections.ConfigDict) -> bool:
     """Return whether a reportable job has all the label maps that it needs."""
-    return not _missing_samples(job, study)
+    return not any(
+        _missing_samples(job, name, study) for name in study.evaluation.datasets
+    )
 
 
 def is_reportable(job: Job, study: ml_collections.ConfigDict) -> bool:
     """Return whether a job is finished, except perhaps for its label maps."""
-    return (
-        is_trained(job)
-        and not _missing_tables(job, study)
-        and not _missing_samples(job, study, label_maps=False)
-        and not any(
-            _missing_data(job, name, study) for name in study.evaluation.datasets
-        )
+    return is_trained(job) and not any(
+        _missing_tables(job, name, study)
+        or _missing_samples(job, name, study, label_maps=False)
+        or _missing_data(job, name, study)
+        for name in study.evaluation.datasets
     )
 
 
 def is_trained(job: Job) -> bool:
     """Return whether a job's run has taken and evaluated all its steps."""
-    has_checkpoints = (job.workdir / workdir_lib.CHECKPOINTS).exists()
-    return has_checkpoints and training_run.is_finished(job.workdir, job.config)
+    return training_run.is_finished(job.workdir, job.config)
 
 
 def _expected_data(
@@ -256,35 +250,34 @@ def _is_made(path: pathlib.Path, expected: dict[str, Any]) -> bool:
     return all(settings.get(name) == value for name, value in expected.items())
 
 
-def _missing_tables(job: Job, study) -> list[tuple[str, int]]:
+def _missing_tables(job: Job, name: str, study) -> list[int]:
+    """Return the numbers of slots without a table for a dataset."""
+    expected = _expected(job, name, study)
     return [
-        (name, num_slots)
-        for name in study.evaluation.datasets
+        num_slots
         for num_slots in evaluated_slots(job, study)
-        if not _is_made(job.table_path(name, num_slots), _expected(job, name, study))
+        if not _is_made(job.table_path(name, num_slots), expected)
     ]
 
 
-def _missing_samples(job: Job, study, label_maps=True) -> list[tuple[str, int]]:
-    """Return where predictions for the sample images are missing.
+def _missing_samples(job: Job, name: str, study, label_maps=True) -> list[int]:
+    """Return the numbers of slots without predictions for a dataset's sample images.
 
     The first seed also needs label maps with each number of slots, which the page of
     the study shows on demand.
     """
     if not study.evaluation.num_samples:
         return []
-    expected: dict[str, Any] = {"num_samples": study.evaluation.num_samples}
+    expected = _expected(job, name, study)
+    expected["num_samples"] = study.evaluation.num_samples
     slots = set(study.evaluation.sample_slots)
     if label_maps and job.seed == min(study.seeds):
         expected["label_maps"] = True
         slots.update(study.evaluation.num_slots)
     return [
-        (name, num_slots)
-        for name in study.evaluation.datasets
+        num_slots
         for num_slots in sorted(filter(job.allows, slots))
-        if not _is_made(
-            job.samples_path(name, num_slots), _expected(job, name, study) | expected
-        )
+        if not _is_made(job.samples_path(name, num_slots), expected)
     ]
 
 
@@ -300,18 +293,10 @@ def _missing_data(job: Job, name: str, study) -> bool:
 
 
 def run(job: Job, study: ml_collections.ConfigDict, evaluate: bool = True) -> int:
-    """Do the remaining training and evaluation of a job.
-
-    Args:
-      job: Job to run.
-      study: Config of the study.
-      evaluate: Whether to evaluate the run; trials of learning rates are trained only.
+    """Do the remaining training and, if `evaluate`, evaluation of a job.
 
     Returns:
       The exit code: 0 if finished, 124 if stopped before the end.
-
-    Raises:
-      UserError: The input is invalid.
     """
     code = train.train(job.config, job.workdir)
     if code or not evaluate:
@@ -361,23 +346,14 @@ def _evaluate_data(job: Job, study, name: str, stop: preemption.Preemption):
 
 def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
     """Evaluate a job on one dataset, with each number of slots that is missing."""
-    tables = [slots for n, slots in _missing_tables(job, study) if n == name]
-    samples = [slots for n, slots in _missing_samples(job, study) if n == name]
+    tables = _missing_tables(job, name, study)
+    samples = _missing_samples(job, name, study)
     if not tables and not samples:
         return
     workdir_lib.check_writable(job.tables)
     config = evaluation_config(job.config, name, study)
     if job.merges:
-        threshold = thresholds.choose(
-            job.config,
-            job.workdir,
-            job.tables / "thresholds.json",
-            thresholds=study.merge_thresholds,
-            num_slots=max(study.evaluation.num_slots),
-            num_iterations=study.evaluation.num_iterations,
-            check=stop.check,
-        )
-        config.merge_threshold = threshold
+        config.merge_threshold = thresholds.choose(job, study, stop.check)
     devices = Devices(config.parallelism)
     opened = trained.open_run(
         job.workdir,
@@ -391,13 +367,8 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
     num_iterations = study.evaluation.num_iterations
     for num_slots in tables:
         started = time.time()
-        table = evaluator.run(
-            variables,
-            split,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
-            check=stop.check,
-        )
+        setting = trained.Setting(num_slots, num_iterations)
+        table = evaluator.run(variables, split, setting, check=stop.check)
         settings = _expected(job, name, study) | {
             "num_slots": num_slots,
             "merge_threshold": config.merge_threshold,
@@ -411,10 +382,8 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
     for num_slots in samples:
         stop.check()
         indices = _sample_indices(task, study, name, evaluator)
-        setting = {"num_slots": num_slots, "num_iterations": num_iterations}
-        predicted = evaluator.predict(
-            opened.variables, split, indices, ml_collections.ConfigDict(setting)
-        )
+        setting = trained.Setting(num_slots, num_iterations)
+        predicted = evaluator.predict(opened.variables, split, indices, setting)
         shown = predictions.choose(predicted, task.dataset.fields).prediction
         columns = {"index": indices, shown: predicted[shown]}
         small = np.min_scalar_type(num_slots - 1)

@@ -59,9 +59,9 @@ def chosen(jobs: Sequence[Job]) -> list[Job]:
 def ruled_out(jobs: Sequence[Job]) -> set[str]:
     """Return the names of the jobs whose variant uses another learning rate."""
     compared = chosen(jobs)
-    known = {_variant(job) for job in compared}
-    decided = {job.name for job in jobs if _variant(job) in known}
-    return decided - {job.name for job in compared}
+    decided = {_variant(job) for job in compared}
+    names = {job.name for job in compared}
+    return {j.name for j in jobs if _variant(j) in decided and j.name not in names}
 
 
 def _variant(job: Job) -> tuple[str, str]:

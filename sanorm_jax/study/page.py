@@ -45,11 +45,7 @@ def compare(jobs: Sequence[Job], study: ml_collections.ConfigDict) -> list[Job]:
 
 
 class Page:
-    """Sections of a page; each figure is also written as PNG and PDF.
-
-    Args:
-      directory: Folder of the figures.
-    """
+    """Sections of a page; each figure is also written to `directory` as PNG and PDF."""
 
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
@@ -75,15 +71,11 @@ def write(
 ) -> pathlib.Path:
     """Write `<workdir>/report/report.html`, figures, CSV and JSON of finished jobs.
 
-    Only files of the study are read, neither models nor data.
-
-    Args:
-      study: Config of the study.
-      jobs: All its jobs; the report names those that are not finished.
-      workdir: Folder of the study.
+    Only files of the study are read, neither models nor data. The report names the jobs
+    that are not finished.
 
     Returns:
-      The page.
+      The path of the page.
 
     Raises:
       UserError: No job is finished, a measure does not exist, or tables were made from
@@ -97,6 +89,7 @@ def write(
             f"--workdir={workdir}: no job of the study is done; run it without --report"
         )
     data = [Data(name, done[0], study) for name in study.evaluation.datasets]
+    several = len(study.train_settings) * len(data) > 1
     rows = results_lib.collect(study, done, data)
     for measure in study.measures:
         if measure not in rows[0]:
@@ -109,19 +102,20 @@ def write(
     page = Page(directory)
     for one in data:
         _add_explorer(page, study, done, one, rows, workdir)
-    for setting in dict.fromkeys(job.train_setting for job in done):
-        mine = [job for job in done if job.train_setting == setting]
+    by_setting: dict[str, list[Job]] = {}
+    for job in done:
+        by_setting.setdefault(job.train_setting, []).append(job)
+    for setting, mine in by_setting.items():
         for one in data:
             part = select(rows, train_setting=setting, dataset=one.name)
-            several = len(study.train_settings) * len(data) > 1
             where = f"{setting} on {one.name}" if several else ""
             _add_results(page, study, mine, one, part, where)
-    for setting in dict.fromkeys(job.train_setting for job in done):
-        mine = [job for job in done if job.train_setting == setting]
+    for setting, mine in by_setting.items():
         curve = charts.training(mine, study.measures[0])
         if curve:
+            where = setting if len(study.train_settings) > 1 else ""
             page.figure(
-                charts.titled("While training", setting, len(study.train_settings) > 1),
+                charts.titled("While training", where),
                 f"training_{setting}",
                 curve,
                 f"Under the settings of training, on its validation images. {SPREAD}",
@@ -137,10 +131,15 @@ def write(
     references = results_lib.baseline_rows(rows, data)
     results.write_results(directory, [*rows, *references], "results")
     results.write_results(directory, summary, "summary")
-    record = {"settings": settings, "versions": versions(done[0], study)}
-    record |= {"machine": machine(), "wall_time_s": runner.wall_time_s(workdir)}
-    record["jobs"] = {
-        job.name: {"finished": job in done} | jobs_lib.times(job, study) for job in jobs
+    record = {
+        "settings": settings,
+        "versions": _versions(done[0], study),
+        "machine": _machine(),
+        "wall_time_s": runner.wall_time_s(workdir),
+        "jobs": {
+            job.name: {"finished": job in done} | jobs_lib.times(job, study)
+            for job in jobs
+        },
     }
     files.write(directory / "study.json", files.to_json(record))
     path = html_page.write_report(
@@ -148,8 +147,7 @@ def write(
         study.title,
         page.sections,
         summary=_summary(study, compared, done, rows),
-        footer=f"{', '.join(f'{k} {v}' for k, v in versions(done[0], study).items())}. "
-        f"{machine()}.",
+        footer=footer(done[0], study),
     )
     logging.info("report: %s", path)
     return path
@@ -161,7 +159,7 @@ def _summary(study, jobs, done, rows) -> str:
     text = (
         f"{len(study.variants) + len(study.merged)} variants, "
         f"{len(study.seeds)} {'seed' if len(study.seeds) == 1 else 'seeds'}, "
-        f"{done[0].config.num_train_steps} steps each; segmentations are compared at "
+        f"{done[0].config.num_train_steps} steps each. Segmentations are compared at "
         f"{resolution} x {resolution} pixels."
     )
     return text + (f" Not done: {', '.join(missing)}." if missing else "")
@@ -171,7 +169,8 @@ def _add_explorer(page, study, jobs, data: Data, rows, workdir):
     """Add the interactive part for one dataset, or a line about what it needs."""
     if not explorer.can_show(study, rows):
         return
-    title = charts.titled("Explore", data.name, len(study.evaluation.datasets) > 1)
+    several = len(study.evaluation.datasets) > 1
+    title = charts.titled("Explore", data.name if several else "")
     shown = explorer.with_label_maps(study, jobs)
     if not shown:
         text = (
@@ -184,7 +183,7 @@ def _add_explorer(page, study, jobs, data: Data, rows, workdir):
         html_page.Section(
             title,
             text="A segment has the color of the object that it is matched with; "
-            "other colors are segments left over. White outlines are true objects. "
+            "other colors are unmatched segments. White outlines are true objects. "
             f"The models are those of seed {shown[0].seed}.",
             explorer=explorer.create(study, shown, data, rows),
         )
@@ -196,24 +195,22 @@ def _gains(rows: Sequence[Row], measure: str) -> list[Row]:
 
     A variant with one number of slots has no line.
     """
-    trained = rows[0]["train_slots"]
-    slots = sorted({row["num_slots"] for row in rows})
-    near = min(slots, key=lambda k: abs(k - trained))
+    near = results_lib.nearest(rows)
+    maximum = max(row["num_slots"] for row in rows)
     table = []
-    for name in dict.fromkeys(row["variant"] for row in rows):
-        mine = select(rows, variant=name)
-        at = {
-            k: {r["seed"]: r[measure] for r in select(mine, num_slots=k)}
-            for k in (near, slots[-1])
-        }
-        if not all(at.values()):
+    for variant, mine in results_lib.by_variant(rows).items():
+        before, after = (
+            {row["seed"]: row[measure] for row in select(mine, num_slots=k)}
+            for k in (near, maximum)
+        )
+        if not before or not after:
             continue
-        change = [at[slots[-1]][seed] - at[near][seed] for seed in at[near]]
+        change = [after[seed] - before[seed] for seed in before]
         table.append(
             {
-                "variant": measures.variant(name),
-                f"{near} slots": results_lib.cell(list(at[near].values())),
-                f"{slots[-1]} slots": results_lib.cell(list(at[slots[-1]].values())),
+                "variant": variant,
+                f"{near} slots": results_lib.cell(list(before.values())),
+                f"{maximum} slots": results_lib.cell(list(after.values())),
                 "change": results_lib.cell(change),
             }
         )
@@ -224,30 +221,29 @@ def _add_results(page, study, jobs, data: Data, rows, where):
     tag = f"{jobs[0].train_setting}_{data.name}"
     first = study.measures[0]
     trained = rows[0]["train_slots"]
-    low, high = data.settings.min_objects, int(data.num_objects.max())
-    whole = select(rows, min_objects=low, max_objects=high)
-    size, count = rows[0]["resolution"], whole[0]["num_examples"]
+    all_images = data.on_all_images(rows)
+    size, count = rows[0]["resolution"], all_images[0]["num_examples"]
     images = (
         f"{count} images of {data.settings.split} with "
-        f"{charts.range_label(low, high)}, {size} x {size} pixels, "
-        f"{study.evaluation.num_iterations} iterations"
+        f"{charts.range_label(data.min_objects, data.max_objects)}, {size} x {size} "
+        f"pixels, {study.evaluation.num_iterations} iterations"
     )
     page.table(
         charts.titled("More slots than in training", where),
-        _gains(whole, first),
+        _gains(all_images, first),
         f"{measures.label(first)}, mean and standard deviation over seeds; changes are "
         f"paired by seed. {images}.",
     )
     caption = f" {baselines.DESCRIPTION}" if data.methods else ""
-    for title, (low, high) in charts.ranges(rows, data, rows[0]).items():
-        for place, kinds in measures.groups(study.measures).items():
+    for title, (low, high) in charts.ranges(rows, data).items():
+        for group, kinds in measures.groups(study.measures).items():
             part = select(rows, min_objects=low, max_objects=high)
             page.figure(
-                charts.titled(f"{title}: {place}", where),
-                f"{place.replace(' ', '_')}_{low}_{high}_{tag}",
-                charts.by_slots(rows, data, rows[0], kinds, low, high),
+                charts.titled(f"{title}: {group}", where),
+                f"{group.replace(' ', '_')}_{low}_{high}_{tag}",
+                charts.by_slots(rows, data, kinds, low, high),
                 f"{part[0]['num_examples']} images, {size} x {size} pixels. {SPREAD}"
-                f"{caption if place != measures.PROPERTIES else ''}",
+                f"{caption if group != measures.PROPERTIES else ''}",
             )
             for measure in kinds.values():
                 page.table(
@@ -277,18 +273,13 @@ def _add_results(page, study, jobs, data: Data, rows, where):
 def slots_table(study, rows: Sequence[Row], data: Data, measure: str) -> list[Row]:
     """Return the measure at `study.table_slots`, by variant and baseline.
 
-    Args:
-      study: Config of the study.
-      rows: Rows of one training setting and one range of numbers of objects.
-      data: Data that they were evaluated on.
-      measure: Name of the measure.
+    `rows` are of one training setting and one range of numbers of objects.
     """
     table = []
-    for name in dict.fromkeys(row["variant"] for row in rows):
-        line: Row = {"variant": measures.variant(name)}
+    for variant, mine in results_lib.by_variant(rows).items():
+        line: Row = {"variant": variant}
         for k in study.table_slots:
-            cell = select(rows, variant=name, num_slots=k)
-            if cell:
+            if cell := select(mine, num_slots=k):
                 line[f"{k} slots"] = results_lib.cell([row[measure] for row in cell])
         table.append(line)
     references = data.baseline_rows(rows[0]["min_objects"], rows[0]["max_objects"])
@@ -303,23 +294,17 @@ def slots_table(study, rows: Sequence[Row], data: Data, measure: str) -> list[Ro
 
 
 def _by_objects(rows: Sequence[Row], measure: str) -> list[Row]:
-    part = [
-        row
-        for row in select(rows, num_slots=results_lib.nearest(rows))
-        if row["min_objects"] == row["max_objects"]
-    ]
-    table: dict[int, Row] = {}
-    for row in part:
-        n = row["max_objects"]
-        line = table.setdefault(n, {"objects": n, "images": row["num_examples"]})
-        line.setdefault(measures.variant(row["variant"]), []).append(row[measure])
-    return [
-        {
-            k: results_lib.cell(v) if isinstance(v, list) else v
-            for k, v in table[n].items()
-        }
-        for n in sorted(table)
-    ]
+    rows = select(rows, num_slots=results_lib.nearest(rows))
+    table = []
+    for n in sorted({r["max_objects"] for r in rows}):
+        part = select(rows, min_objects=n, max_objects=n)
+        if not part:
+            continue
+        line = {"objects": n, "images": part[0]["num_examples"]}
+        for variant, mine in results_lib.by_variant(part).items():
+            line[variant] = results_lib.cell([row[measure] for row in mine])
+        table.append(line)
+    return table
 
 
 def add_samples(page, study, jobs, data, name, where):
@@ -341,13 +326,18 @@ def add_samples(page, study, jobs, data, name, where):
         )
 
 
-def versions(job: Job, study: ml_collections.ConfigDict) -> dict[str, Any]:
+def _versions(job: Job, study: ml_collections.ConfigDict) -> dict[str, Any]:
     """Return the versions and the device that a job was evaluated with."""
     name = next(iter(study.evaluation.datasets))
     path = job.table_path(name, jobs_lib.evaluated_slots(job, study)[0])
     return jobs_lib.read_arrays(path)[1]["versions"]
 
 
-def machine() -> str:
-    """Return a description of this machine."""
+def _machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def footer(job: Job, study: ml_collections.ConfigDict) -> str:
+    """Return the versions that a job was evaluated with, and this machine."""
+    versions = (f"{k} {v}" for k, v in _versions(job, study).items())
+    return f"{', '.join(versions)}. {_machine()}."

@@ -26,13 +26,11 @@ def write(
 ) -> pathlib.Path:
     """Write `<workdir>/report.html` for the finished runs, and figures as PNG and PDF.
 
-    Args:
-      paper: Config with `title` and `studies` by name. Each study has a `question`.
-      jobs: Jobs of each study, by its name.
-      workdir: Folder of the paper; each study has a folder in it.
+    The studies and their jobs are by name. Each study has a `question`, and a folder of
+    its name in `workdir`.
 
     Returns:
-      The page.
+      The path of the page.
 
     Raises:
       UserError: No job of any study is finished.
@@ -53,8 +51,7 @@ def write(
         )
         if done:
             sections += _study(name, study, done, workdir)
-            versions = page.versions(done[0], study)
-            footer = ", ".join(f"{k} {v}" for k, v in versions.items())
+            footer = page.footer(done[0], study)
         else:
             sections.append(html_page.Section(study.title, text="No run is done yet."))
     if not footer:
@@ -73,12 +70,11 @@ def write(
         sections,
         summary="Slot Attention with more slots and more objects than in training, "
         "under different normalizations of its updates.",
-        footer=f"{footer}. {page.machine()}.",
+        footer=footer,
     )
 
 
 def _study(name, study, done, workdir) -> list[html_page.Section]:
-    """Return the sections of a study."""
     shown = page.Page(workdir / FIGURES)
     data = [Data(dataset, done[0], study) for dataset in study.evaluation.datasets]
     rows = results_lib.collect(study, done, data)
@@ -91,13 +87,13 @@ def _study(name, study, done, workdir) -> list[html_page.Section]:
             tag = f"{name}_{setting}_{one.name}"
             title = charts.titled(study.title, where)
             shown.sections.append(html_page.Section(title, text=study.question))
-            place, kinds = next(iter(measures.groups(study.measures).items()))
-            for objects, (low, high) in charts.ranges(part, one, part[0]).items():
+            group, kinds = next(iter(measures.groups(study.measures).items()))
+            for objects, (low, high) in charts.ranges(part, one).items():
                 shown.figure(
                     "",
                     f"{tag}_{low}_{high}",
-                    charts.by_slots(part, one, part[0], kinds, low, high),
-                    f"{objects}, {place}. {page.SPREAD}",
+                    charts.by_slots(part, one, kinds, low, high),
+                    f"{objects}, {group}. {page.SPREAD}",
                 )
             page.add_samples(shown, study, mine, one, f"{tag}_samples_{{}}", title)
             _add_tables(shown, study, one, part)
@@ -109,8 +105,8 @@ def _study(name, study, done, workdir) -> list[html_page.Section]:
 
 
 def _add_tables(shown, study, data, rows):
-    low, high = data.settings.min_objects, rows[0]["train_max_objects"]
-    high = int(data.num_objects.max()) if high == "all" else high
+    low, high = data.min_objects, rows[0]["train_max_objects"]
+    high = data.max_objects if high == "all" else high
     part = select(rows, min_objects=low, max_objects=high)
     seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in part}))
     for kinds in measures.groups(study.measures).values():

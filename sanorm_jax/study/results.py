@@ -13,6 +13,7 @@ import numpy as np
 
 from sanorm_jax import baselines, metrics, trained
 from sanorm_jax.core.errors import UserError
+from sanorm_jax.metrics import measures
 from sanorm_jax.run.folder.results import MODEL
 from sanorm_jax.study import jobs as jobs_lib
 from sanorm_jax.study.jobs import Job
@@ -20,19 +21,19 @@ from sanorm_jax.study.jobs import Job
 Row = dict[str, Any]
 # Columns that identify a mean over seeds.
 VARIANT = ("train_setting", "variant")
-PLACE = ("dataset", "num_slots", "min_objects", "max_objects")
+SETTING = ("dataset", "num_slots", "min_objects", "max_objects")
 
 
 class Data:
     """One of the study's evaluations: its images and their baselines.
 
     Attributes:
-      name: Name of the evaluation.
       settings: Settings of the evaluation in the study's config.
       task: Task of one of the jobs, which summarizes tables.
-      fingerprints: Fingerprints of the data.
       indices: Indices `[n]` of the examples in their split.
       num_objects: Number of objects of each example, `[n]`.
+      min_objects: Minimum number of objects of the evaluation.
+      max_objects: Maximum number of objects of the examples.
       methods: Baselines, as `baselines.available` returned them.
     """
 
@@ -45,10 +46,12 @@ class Data:
         self.fingerprints = settings["fingerprints"]
         self.indices = columns.pop("index")
         self.num_objects = columns["num_objects"]
+        self.min_objects: int = self.settings.min_objects
+        self.max_objects = int(self.num_objects.max())
         self.methods: list[baselines.Baseline] = [
             (method, num_slots) for method, num_slots in settings["methods"]
         ]
-        self._place = {
+        self._setting = {
             "dataset": name,
             "split": settings["split"],
             "resolution": settings["resolution"],
@@ -57,10 +60,9 @@ class Data:
     def ranges(self, max_trained: int) -> list[tuple[int, int]]:
         """Return the ranges (minimum, maximum) of objects that have rows.
 
-        Args:
-          max_trained: Maximum number of objects in training; 0 if not limited.
+        `max_trained` is the maximum number of objects in training; 0 if not limited.
         """
-        low, high = self.settings.min_objects, int(self.num_objects.max())
+        low, high = self.min_objects, self.max_objects
         ranges = [(low, limit) for limit in self.settings.max_objects]
         ranges += [(low, high), (low, max_trained), (max_trained + 1, high)]
         ranges += [(n, n) for n in np.unique(self.num_objects).tolist()]
@@ -74,6 +76,10 @@ class Data:
         """Return which examples have `low` to `high` objects, bool `[n]`."""
         return (self.num_objects >= low) & (self.num_objects <= high)
 
+    def on_all_images(self, rows: Iterable[Row]) -> list[Row]:
+        """Return the rows that average over all examples with `min_objects`."""
+        return select(rows, min_objects=self.min_objects, max_objects=self.max_objects)
+
     def baseline_rows(self, low: int, high: int) -> list[Row]:
         """Return a row for each baseline, on images with `low` to `high` objects."""
         part = self.within(low, high)
@@ -82,9 +88,8 @@ class Data:
             columns = baselines.columns_of(self._columns, i)
             columns = {name: values[part] for name, values in columns.items()}
             scalars = metrics.count(columns) | baselines.summarize(columns)
-            scalars.pop("num_objects")
             where = {"num_slots": num_slots, "min_objects": low, "max_objects": high}
-            rows.append({"method": method} | self._place | where | scalars)
+            rows.append({"method": method} | self._setting | where | scalars)
         return rows
 
 
@@ -92,12 +97,13 @@ def collect(
     study: ml_collections.ConfigDict, jobs: Sequence[Job], data: Sequence[Data]
 ) -> list[Row]:
     """Return a row for each table and range of objects of finished jobs."""
-    rows = []
-    for job in jobs:
-        for one in data:
-            for num_slots in jobs_lib.evaluated_slots(job, study):
-                rows += _table_rows(job, one, num_slots)
-    return rows
+    return [
+        row
+        for job in jobs
+        for one in data
+        for num_slots in jobs_lib.evaluated_slots(job, study)
+        for row in _table_rows(job, one, num_slots)
+    ]
 
 
 def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
@@ -114,7 +120,6 @@ def _table_rows(job: Job, data: Data, num_slots: int) -> Iterable[Row]:
         part = data.within(low, high)
         mine = {name: values[part] for name, values in columns.items()}
         scalars = metrics.count(mine) | data.task.summarize(mine)
-        scalars.pop("num_objects", None)
         yield {
             "method": MODEL,
             "train_setting": job.train_setting,
@@ -151,24 +156,32 @@ def select(rows: Iterable[Row], **where) -> list[Row]:
     return [r for r in rows if all(r[name] == value for name, value in where.items())]
 
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+def by_variant(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each variant, by its name in reports."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(measures.variant(row["variant"]), []).append(row)
+    return found
+
+
+def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and the sample standard deviation (NaN for a single value)."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return float(np.mean(values)), spread
 
 
-def summarize(rows: Sequence[Row], measures: Sequence[str]) -> list[Row]:
-    """Return mean and standard deviation over seeds of every variant and setting."""
+def summarize(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """Return mean and deviation of measures over seeds, by variant and setting."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[n] for n in (*VARIANT, *PLACE)), []).append(row)
+        groups.setdefault(tuple(row[n] for n in (*VARIANT, *SETTING)), []).append(row)
     summary = []
     for key, group in groups.items():
-        line = dict(zip((*VARIANT, *PLACE), key, strict=True))
+        line = dict(zip((*VARIANT, *SETTING), key, strict=True))
         line |= {name: group[0][name] for name in ("resolution", "num_examples")}
         line["num_seeds"] = len(group)
-        for measure in measures:
-            mean, spread = mean_and_spread([row[measure] for row in group])
+        for measure in names:
+            mean, spread = _mean_and_spread([row[measure] for row in group])
             line |= {f"{measure}_mean": mean, f"{measure}_std": spread}
         summary.append(line)
     return summary
@@ -176,7 +189,7 @@ def summarize(rows: Sequence[Row], measures: Sequence[str]) -> list[Row]:
 
 def cell(values: Sequence[float]) -> str:
     """Return mean and standard deviation as text for a table."""
-    mean, spread = mean_and_spread(values)
+    mean, spread = _mean_and_spread(values)
     return f"{mean:.3f}" if math.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
 
 

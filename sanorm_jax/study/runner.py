@@ -1,6 +1,5 @@
 """Processes that run the jobs of a study on this machine."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -21,17 +20,14 @@ from sanorm_jax.study.jobs import Job
 LOG_FILE = "log.txt"
 SESSIONS_FILE = "sessions.json"
 _POLL_S = 0.2
-_NOTE_S = 10.0
+_WRITE_EVERY_S = 10.0
 
 
 def num_processes(wanted: int) -> int:
     """Return the number of jobs that run at once: one per core, or one on a GPU.
 
     Small models do not keep several cores busy, so processes with one core each take
-    more steps in total.
-
-    Args:
-      wanted: Requested number; 0 for the default.
+    more steps in total. `wanted` replaces the default unless 0.
     """
     if wanted:
         return wanted
@@ -52,15 +48,13 @@ class _Running:
     started: float
 
 
-def _start(
-    job: Job, index: int, workdir: pathlib.Path, core: int | None, is_trial: bool
-):
+def _start(job: Job, workdir: pathlib.Path, core: int | None, is_trial: bool):
     command = [
         sys.executable,
         "-m",
         "sanorm_jax.study",
         f"--workdir={workdir}",
-        f"--job={index}",
+        f"--job={job.index}",
         "--end_with_stdin",
         *(("--trial",) if is_trial else ()),
     ]
@@ -81,31 +75,20 @@ def _start(
 
 
 def run(
-    jobs: Sequence[tuple[int, Job]],
+    jobs: Sequence[Job],
     workdir: pathlib.Path,
     processes: int,
     stop: preemption.Preemption,
     trials: bool = False,
 ) -> dict[str, int]:
-    """Run jobs until all have ended or a stop is requested.
+    """Run jobs of a study until all have ended or a stop is requested.
 
-    Args:
-      jobs: Jobs with their numbers in the study.
-      workdir: Folder of the study, with its config.
-      processes: Number of jobs at once. Several jobs are pinned to one core each, if
-        there are enough cores.
-      stop: Source of stop requests. On a request, every job saves and ends.
-      trials: Whether the jobs are trials of learning rates, which only train.
+    Several jobs at once (`processes`) are pinned to one core each, if there are enough
+    cores. On a request to stop, every job saves and ends. Trials only train.
 
     Returns:
       The exit code of each job that was started, by name.
     """
-    title = "trials of learning rates" if trials else f"study {workdir}"
-    with progress.Progress(title, len(jobs), "runs") as bar:
-        return _run(jobs, workdir, processes, stop, trials, bar)
-
-
-def _run(jobs, workdir, processes, stop, trials, bar) -> dict[str, int]:
     cores = sorted(os.sched_getaffinity(0))
     free: list[int | None] = [None] * processes
     if 1 < processes <= len(cores):
@@ -113,43 +96,38 @@ def _run(jobs, workdir, processes, stop, trials, bar) -> dict[str, int]:
     waiting, running, codes = list(jobs), [], {}
     session = _Session(workdir)
     signalled = False
-    while waiting or running:
-        if stop.requested() and not signalled:
-            # Signal only once: a second signal would kill a job before it has saved.
-            waiting, signalled = [], True
-            for one in running:
-                with contextlib.suppress(ProcessLookupError):
+    outcomes = {0: "finished", preemption.EXIT_CODE: "stopped"}
+    title = "trials of learning rates" if trials else f"study {workdir}"
+    with progress.Progress(title, len(jobs), "runs") as bar:
+        while waiting or running:
+            if stop.requested() and not signalled:
+                # Signal only once: a second signal would kill a job before it has
+                # saved.
+                waiting, signalled = [], True
+                for one in running:
                     one.process.send_signal(signal.SIGTERM)
-        while waiting and free:
-            index, job = waiting.pop(0)
-            running.append(_start(job, index, workdir, free.pop(0), trials))
-            logging.info("started: %s (%d waiting)", job.name, len(waiting))
-        time.sleep(_POLL_S)
-        for one in [one for one in running if one.process.poll() is not None]:
-            running.remove(one)
-            free.append(one.core)
-            codes[one.job.name] = code = one.process.returncode
-            one.process.stdin.close()
-            logging.info(
-                "%s: %s after %.0f s; %d running, %d waiting",
-                one.job.name,
-                _describe(code),
-                time.time() - one.started,
-                len(running),
-                len(waiting),
-            )
-            bar.advance(1)
-        session.note()
-    session.note(now=True)
+            while waiting and free:
+                job = waiting.pop(0)
+                running.append(_start(job, workdir, free.pop(0), trials))
+                logging.info("started: %s (%d waiting)", job.name, len(waiting))
+            time.sleep(_POLL_S)
+            for one in [one for one in running if one.process.poll() is not None]:
+                running.remove(one)
+                free.append(one.core)
+                codes[one.job.name] = code = one.process.returncode
+                one.process.stdin.close()
+                logging.info(
+                    "%s: %s after %.0f s; %d running, %d waiting",
+                    one.job.name,
+                    outcomes.get(code, f"failed with exit code {code}"),
+                    time.time() - one.started,
+                    len(running),
+                    len(waiting),
+                )
+                bar.advance(1)
+            session.write()
+    session.write(now=True)
     return codes
-
-
-def _describe(code: int) -> str:
-    if code == 0:
-        return "finished"
-    if code == preemption.EXIT_CODE:
-        return "stopped"
-    return f"failed with exit code {code}"
 
 
 def last_words(job: Job) -> str:
@@ -167,15 +145,14 @@ class _Session:
     def __init__(self, workdir: pathlib.Path):
         self._path = workdir / SESSIONS_FILE
         self._before = _read_sessions(self._path)
-        self._started = self._noted = time.time()
+        self._started = self._written = time.time()
 
-    def note(self, now: bool = False):
-        """Write the seconds so far, at most every 10 seconds unless `now`."""
-        if now or time.time() - self._noted >= _NOTE_S:
-            self._noted = time.time()
-            this = {"started": self._started, "seconds": self._noted - self._started}
-            text = files.to_json([*self._before, this])
-            files.write(self._path, text)
+    def write(self, now: bool = False):
+        """Write the seconds so far, at most every `_WRITE_EVERY_S` unless `now`."""
+        if now or time.time() - self._written >= _WRITE_EVERY_S:
+            self._written = time.time()
+            this = {"started": self._started, "seconds": self._written - self._started}
+            files.write(self._path, files.to_json([*self._before, this]))
 
 
 def _read_sessions(path: pathlib.Path) -> list[dict[str, float]]:

@@ -10,7 +10,6 @@ from absl import logging
 
 from sanorm_jax import tasks
 from sanorm_jax.core import files
-from sanorm_jax.core.errors import UserError
 from sanorm_jax.run.distribution import preemption
 from sanorm_jax.run.folder import workdir as workdir_lib
 from sanorm_jax.study import jobs as jobs_lib
@@ -21,19 +20,11 @@ CONFIG_FILE = "study.json"
 
 
 def record(study: ml_collections.ConfigDict, workdir: pathlib.Path):
-    """Write the config of a study to its folder, for its jobs.
-
-    Raises:
-      UserError: The folder is not writable.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        text = files.to_json(workdir_lib.config_to_dict(study))
-        files.write(workdir / CONFIG_FILE, text)
-    except OSError as error:
-        raise UserError(
-            f"--workdir={workdir}: not writable ({error.strerror}); choose another"
-        ) from None
+    """Write the config of a study to its folder, for its jobs."""
+    workdir_lib.check_writable(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    text = files.to_json(workdir_lib.config_to_dict(study))
+    files.write(workdir / CONFIG_FILE, text)
 
 
 def check_data(study: ml_collections.ConfigDict, jobs: Sequence[Job]):
@@ -59,11 +50,6 @@ def run(
 ) -> int:
     """Run the trials of learning rates, then all unfinished jobs.
 
-    Args:
-      study: Config of the study, as written by `record`.
-      jobs: All jobs of the study.
-      workdir: Folder of the study.
-
     Returns:
       The exit code: 0; 1 if a job failed (its error is on standard error); 124 if
       stopped before the end.
@@ -82,11 +68,11 @@ def run(
             logging.info(
                 "%d trials of learning rates, %d at once", len(trials), processes
             )
-            codes |= runner.run(_numbered(trials, jobs), workdir, processes, stop, True)
+            codes |= runner.run(trials, workdir, processes, stop, trials=True)
         compared = learning_rates.chosen(jobs)
         left = [job for job in compared if not jobs_lib.is_finished(job, study)]
         logging.info("%d of %d jobs to do", len(left), len(compared))
-        codes |= runner.run(_numbered(left, jobs), workdir, processes, stop)
+        codes |= runner.run(left, workdir, processes, stop)
         stopped = stop.requested() is not None
     failed = [
         job for job in jobs if codes.get(job.name, 0) not in (0, preemption.EXIT_CODE)
@@ -96,8 +82,3 @@ def run(
     if stopped or preemption.EXIT_CODE in codes.values():
         return preemption.EXIT_CODE
     return 1 if failed else 0
-
-
-def _numbered(some: Sequence[Job], jobs: Sequence[Job]) -> list[tuple[int, Job]]:
-    names = {job.name for job in some}
-    return [(i, job) for i, job in enumerate(jobs) if job.name in names]

@@ -31,16 +31,10 @@ exec bash {requeue} srun {python} -m sanorm_jax.study --workdir={workdir} \\
 def write(
     study: ml_collections.ConfigDict, workdir: pathlib.Path, num_jobs: int
 ) -> pathlib.Path:
-    """Write `<workdir>/study.sbatch` for all jobs of a study.
+    """Write `<workdir>/study.sbatch` for all jobs of a study, and return its path.
 
-    Args:
-      study: Config of the study; `slurm_options` are options of sbatch, such as
-        `--time=24:00:00`.
-      workdir: Folder of the study with its config, for the tasks.
-      num_jobs: Number of tasks. Tasks of finished jobs exit immediately.
-
-    Returns:
-      The path of the file.
+    `study.slurm_options` are options of sbatch, such as `--time=24:00:00`. Tasks of
+    finished jobs exit immediately.
     """
     workdir = workdir.absolute()
     text = _SCRIPT.format(

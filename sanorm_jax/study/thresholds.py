@@ -7,9 +7,8 @@ not use the images of the report.
 """
 
 import json
-import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
@@ -17,72 +16,59 @@ from sanorm_jax import evaluate, tasks, trained
 from sanorm_jax.core import files
 from sanorm_jax.run.distribution.devices import Devices
 
+if TYPE_CHECKING:
+    from sanorm_jax.study.jobs import Job
+
 MEASURES = ("fg_ari_masks_refined", "ari_masks_refined")
 SPLIT = "train"
 NUM_EXAMPLES = 240
 
 
 def choose(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    path: pathlib.Path,
-    *,
-    thresholds: Sequence[float],
-    num_slots: int,
-    num_iterations: int,
-    check: Callable[[], None],
+    job: "Job", study: ml_collections.ConfigDict, check: Callable[[], None]
 ) -> float:
-    """Return the threshold for a run, and write the scores of all thresholds.
+    """Return the threshold for a job, and write the scores of all thresholds.
 
-    Args:
-      config: Config of the run.
-      workdir: Folder of the run.
-      path: JSON file of the scores; with the same settings, it is read instead.
-      thresholds: Cosine distances to choose from.
-      num_slots: Number of slots to merge.
-      num_iterations: Number of iterations of Slot Attention.
-      check: Function called between batches; may raise to stop.
+    With the same settings, the file is read instead. `check` is called between batches
+    and may raise to stop.
     """
+    path = job.tables / "thresholds.json"
+    setting = trained.Setting(
+        max(study.evaluation.num_slots), study.evaluation.num_iterations
+    )
     settings: dict[str, Any] = {
         "measures": list(MEASURES),
         "split": SPLIT,
         "num_examples": NUM_EXAMPLES,
-        "step": config.num_train_steps,
-        "thresholds": list(thresholds),
-        "num_slots": num_slots,
-        "num_iterations": num_iterations,
+        "step": job.config.num_train_steps,
+        "thresholds": list(study.merge_thresholds),
+        **setting._asdict(),
     }
     if path.exists():
         found = json.loads(path.read_text())
         if found["settings"] == settings:
             return found["chosen"]
-    config = ml_collections.ConfigDict(config.to_dict())
+    config = ml_collections.ConfigDict(job.config.to_dict())
     config.evaluation_min_objects = config.min_objects
     config.evaluation_max_objects = config.max_objects
     config.num_validation_examples = NUM_EXAMPLES
     config.init_from = ""
     dataset = tasks.open_dataset(config)
     run = trained.open_run(
-        workdir, config.num_train_steps, config=config, dataset=dataset
+        job.workdir, config.num_train_steps, config=config, dataset=dataset
     )
     devices = Devices(config.parallelism)
     variables = devices.put_state(run.variables)
     scores = []
-    for threshold in thresholds:
+    for threshold in study.merge_thresholds:
         config.merge_threshold = threshold
         # The task reads the threshold while it is traced, so each needs its own.
         task = tasks.create(config.copy_and_resolve_references(), dataset)
-        table = evaluate.Evaluator(task, devices).run(
-            variables,
-            SPLIT,
-            num_slots=num_slots,
-            num_iterations=num_iterations,
-            check=check,
-        )
-        columns = table.columns()
+        evaluator = evaluate.Evaluator(task, devices)
+        columns = evaluator.run(variables, SPLIT, setting, check=check).columns()
         scores.append([float(columns[name].mean()) for name in MEASURES])
     means = [sum(values) / len(values) for values in scores]
-    chosen = thresholds[means.index(max(means))]
+    chosen = study.merge_thresholds[means.index(max(means))]
     content = {"settings": settings, "scores": scores, "chosen": chosen}
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, files.to_json(content))

@@ -1,8 +1,9 @@
 """Interface between a task and the training and evaluation loops."""
 
 import abc
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -27,39 +28,26 @@ def slot_noise(rng: jax.Array, ids: jax.Array, num_slots: int, slot_dim: int):
     """Return standard normal noise `[B, K, D]`, a function of each example's id.
 
     The initial slots of an example therefore do not depend on the batch size or on the
-    number of devices.
-
-    Args:
-      rng: Key of the step or the evaluation.
-      ids: Rows of the examples in the global batch, or indices in their split, `[B]`.
-      num_slots: Number of slots K.
-      slot_dim: Dimension D of a slot.
+    number of devices. `ids` `[B]` are rows in the global batch, or indices in the
+    split.
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(rng, i))(ids)
     return jax.vmap(lambda key: jax.random.normal(key, (num_slots, slot_dim)))(keys)
 
 
-class Description(Protocol):
-    """Properties of a dataset that a task needs before it reads an example."""
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """The attributes of a `pipeline.Dataset` that a task needs without its data."""
 
-    @property
-    def fields(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
-        """Shape and dtype of each field, by name."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Settings of the source store, such as `image_size`."""
+    fields: Mapping[str, tuple[tuple[int, ...], str]]
+    settings: Mapping[str, Any]
 
 
 class Task(abc.ABC):
     """Model, loss, evaluation and inputs of an experiment.
 
-    Args:
-      config: Config of the experiment.
-      dataset: Source of the examples.
-      axis_name: Name of the `pmap` axis in training; None for one device.
-
     Attributes:
+      axis_name: Name of the `pmap` axis in training; None for one device.
       model: Flax module, set by the subclass.
       input_field: Input field of the model, `features` or `image`.
       train_fields: Fields of a training batch.
@@ -141,7 +129,8 @@ class Task(abc.ABC):
           num_slots: Number of slots K.
           num_iterations: Number of iterations of Slot Attention.
         """
-        noise = slot_noise(rng, batch["index"], num_slots, self.slot_dim)
+        slot_dim = self.model.slot_attention.slot_dim
+        noise = slot_noise(rng, batch["index"], num_slots, slot_dim)
         with jax.default_matmul_precision(self.config.matmul_precision):
             out = self.model.apply(
                 variables,
@@ -168,12 +157,13 @@ class Task(abc.ABC):
         Args:
           params: Parameters of the model.
           batch_stats: Running statistics; empty without batch norm.
-          inputs: Inputs of the model, `[B, ...]`.
+          inputs: Inputs `[B, ...]`.
           ids: Rows of the examples in the global batch, `[B]` int32.
           rng: Key of the step.
         """
         num_slots = self.config.num_slots
-        options = {"noise": slot_noise(rng, ids, num_slots, self.slot_dim)}
+        slot_dim = self.model.slot_attention.slot_dim
+        options = {"noise": slot_noise(rng, ids, num_slots, slot_dim)}
         if self.model.slot_attention.adaptive:
             keep_rng = jax.random.fold_in(rng, 1)
             options["keep_noise"] = slot_noise(keep_rng, ids, num_slots, 1)[..., 0]
@@ -195,10 +185,6 @@ class Task(abc.ABC):
 
         The penalty is the expected number of kept slots times `config.keep_penalty`
         (AdaSlot, Fan et al., CVPR 2024). For other models, it is 0.
-
-        Args:
-          out: Outputs of the model.
-          step: Number of the step.
         """
         if "keep_probability" not in out:
             return 0.0, {}
@@ -209,11 +195,6 @@ class Task(abc.ABC):
             "keep_penalty": weight,
         }
         return weight * kept, scalars
-
-    @property
-    def slot_dim(self) -> int:
-        """Dimension D of a slot."""
-        return self.model.slot_attention.slot_dim
 
     def slot_attention(self) -> SlotAttention:
         """Return the Slot Attention module of the config."""
@@ -283,15 +264,11 @@ class Task(abc.ABC):
         )
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return the scalars of a split from the measures of its examples.
-
-        Args:
-          columns: Results of `evaluate` for all examples, `[examples, ...]`.
-        """
+        """Return the scalars of a split from `evaluate` of its examples, `[n, ...]`."""
         return {
             name: metrics.mean(name, values)
             for name, values in columns.items()
-            if values.ndim == 1
+            if values.ndim == 1 and name != "num_objects"
         }
 
 

@@ -22,10 +22,7 @@ def slot_diversity(masks: jax.Array) -> jax.Array:
     The index is `1 - sum_k share[k]^2`, where `share[k]` is the mean of slot k's mask
     (Simpson, "Measurement of Diversity", Nature 1949). It is the probability that two
     random tokens belong to different slots: 0 if one slot covers the image, `1 - 1 / K`
-    if all K slots have equal shares.
-
-    Args:
-      masks: Decoder masks `[B, K, N]`, which sum to 1 over the slots.
+    if all K slots have equal shares. Masks are `[B, K, N]` and sum to 1 over the slots.
     """
     return 1 - jnp.square(masks.mean(axis=2)).sum(axis=1)
 

@@ -19,13 +19,9 @@ AUGMENTATIONS = ("flip", "rotate_90")
 def augment(images: jax.Array, rng: jax.Array, ids: jax.Array, names) -> jax.Array:
     """Return images `[B, H, W, 3]`, each flipped or rotated at random.
 
-    Args:
-      images: Images `[B, H, W, 3]`. They must be square for rotation.
-      rng: Key of the step.
-      ids: Rows of the examples in the global batch, `[B]`. They make the augmentation
-        independent of the number of devices.
-      names: Augmentations among `flip` (left to right, with probability 1/2) and
-        `rotate_90` (by a random multiple of 90 degrees).
+    `flip` is left to right with probability 1/2, and `rotate_90` by a random multiple
+    of 90 degrees, for square images. `ids` `[B]` are rows of the global batch, so the
+    result does not depend on the number of devices.
     """
 
     def one(image, i):

@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from sanorm_jax import evaluate, tasks, train
+from sanorm_jax import baselines, evaluate, tasks, train
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.metrics import baselines, segmentation
+from sanorm_jax.metrics import segmentation
 from sanorm_jax.report import run_report, status
 from sanorm_jax.run.distribution.devices import Devices
 from tests import tiny

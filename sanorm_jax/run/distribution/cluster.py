@@ -140,11 +140,8 @@ def num_gpus() -> int:
 def find_local_devices(given: Sequence[str] | None = None) -> list[int] | None:
     """Return the visible GPUs that this process uses; None for all.
 
-    Several Slurm tasks on a node split its GPUs in the order of `SLURM_LOCALID`, unless
-    the scheduler has already split them.
-
-    Args:
-      given: Indices of devices; by default `JAX_LOCAL_DEVICE_IDS`, or Slurm's.
+    `given` defaults to `JAX_LOCAL_DEVICE_IDS`. Several Slurm tasks on a node split its
+    GPUs in the order of `SLURM_LOCALID`, unless the scheduler has already split them.
 
     Raises:
       UserError: There are no such devices, or the tasks cannot split the GPUs evenly.
@@ -213,12 +210,6 @@ def joined_hosts(
     If a process dies, the others exit within `HEARTBEAT_TIMEOUT_S`: with code 1 if one
     of their operations fails, otherwise aborted by JAX. The exit code is never 0 or
     that of a preempted run.
-
-    Args:
-      coordinator_address: Host and port of process 0.
-      num_processes: Number of processes of the run.
-      process_id: Index of this process.
-      local_device_ids: Indices of the visible GPUs that this process uses.
 
     Raises:
       UserError: There are no such devices, only some arguments are set, the port is in

@@ -4,10 +4,9 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
-import numpy as np
 from jax._src import distributed  # JAX's key-value store has no public API.
 from jax.experimental import multihost_utils
 
@@ -16,8 +15,6 @@ from sanorm_jax.run.distribution.preemption import Preempted
 
 # Maximum time that hosts wait for one that compiles, saves or draws.
 PATIENCE_S = 3600
-
-_T = TypeVar("_T")
 
 # Shared by all instances, because every process sends all messages in the same order.
 _message_numbers = itertools.count()
@@ -65,7 +62,7 @@ class Hosts:
         for message in failed.values():
             raise raised or Preempted(message["error"])
 
-    def on_main(self, function: Callable[[], _T]) -> _T:
+    def on_main(self, function: Callable[[], Any]) -> Any:
         """Call `function` on the main host; return its JSON result on all hosts."""
         value = None
         with self.agree():
@@ -74,11 +71,7 @@ class Hosts:
         return value if self.count == 1 else self._exchange(value)[0]
 
     def check_same(self, options: Mapping[str, Any]):
-        """Raise `UserError` on every host if the options of the hosts differ.
-
-        Args:
-          options: JSON values by name of the option.
-        """
+        """Raise `UserError` on every host if the JSON values of the hosts differ."""
         if self.count == 1:
             return
         hosts = self._exchange(dict(options))
@@ -118,42 +111,13 @@ class Hosts:
 
     def gather(self, tree: Any) -> Any:
         """Concatenate the arrays `[b, ...]` of all hosts to `[B, ...]`."""
-        if self.count == 1:
-            return tree
-        leaves, structure = jax.tree.flatten(tree)
-        # Rows as bytes, so that one exchange transfers all leaves.
-        rows = [_to_bytes(leaf).reshape(len(leaf), -1) for leaf in leaves]
-        ends = np.cumsum([row.shape[1] for row in rows])[:-1]
-        joined = multihost_utils.process_allgather(np.concatenate(rows, 1), tiled=True)
-        leaves = [
-            _from_bytes(part, leaf.dtype, (len(joined), *leaf.shape[1:]))
-            for part, leaf in zip(np.split(joined, ends, 1), leaves, strict=True)
-        ]
-        return jax.tree.unflatten(structure, leaves)
+        return multihost_utils.process_allgather(tree, tiled=True)
 
     def broadcast(self, tree: Any) -> Any:
         """Return the main host's tree of arrays on all hosts, bitwise equal.
 
-        Args:
-          tree: Arrays with the same shapes on all hosts.
+        The shapes must be the same on all hosts.
         """
-        if self.count == 1:
-            return tree
-        leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
-        # As bytes, because the broadcast is a sum, which would turn -0.0 into 0.0.
-        sent = np.concatenate([_to_bytes(leaf) for leaf in leaves])
-        received = multihost_utils.broadcast_one_to_all(sent)
-        ends = np.cumsum([leaf.nbytes for leaf in leaves])[:-1]
-        leaves = [
-            _from_bytes(part, leaf.dtype, leaf.shape)
-            for part, leaf in zip(np.split(received, ends), leaves, strict=True)
-        ]
-        return jax.tree.unflatten(structure, leaves)
-
-
-def _to_bytes(array: np.ndarray) -> np.ndarray:
-    return np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
-
-
-def _from_bytes(data: np.ndarray, dtype: np.dtype, shape: tuple) -> np.ndarray:
-    return np.frombuffer(data.tobytes(), dtype).reshape(shape)
+        # JAX's broadcast is a sum, which would turn -0.0 into 0.0.
+        stacked = multihost_utils.process_allgather(tree)
+        return jax.tree.map(lambda x: x[0], stacked)

@@ -23,12 +23,9 @@ class Preemption:
     """Context manager that turns signals and the time limit into requests to stop.
 
     SIGTERM, SIGUSR1 and SIGINT request a stop. A second SIGINT exits immediately. The
-    time limit counts from the start of the process, so it includes imports and
-    compilation. A process that is still busy at the limit exits with code 124 and keeps
-    its last checkpoint.
-
-    Args:
-      time_limit_h: Hours that this process may run; 0 for no limit.
+    time limit (0 for none) counts from the start of the process, so it includes imports
+    and compilation. A process that is still busy at the limit exits with code 124 and
+    keeps its last checkpoint.
     """
 
     def __init__(self, time_limit_h: float):

@@ -36,10 +36,6 @@ def _open(directory: pathlib.Path, **options) -> ocp.CheckpointManager:
 class Checkpoints:
     """Writer of the checkpoints of a run; `restore` reads them.
 
-    Args:
-      workdir: Folder of the run; checkpoints go to `checkpoints/` in it.
-      num_checkpoints: Number of checkpoints to keep.
-
     Attributes:
       last_save_s: Seconds that the last save took.
     """
@@ -59,15 +55,10 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, meta: dict[str, Any], *, wait=False) -> bool:
-        """Save in the background; return False and log the reason if that fails.
+        """Save arrays and JSON values; return False and log the reason on failure.
 
-        A failure, such as a full disk, leaves earlier checkpoints intact.
-
-        Args:
-          step: Number of training steps taken.
-          state: Tree of arrays on the host or on one device.
-          meta: Values for JSON, such as wall time and data fingerprints.
-          wait: Whether to wait until the checkpoint is on disk.
+        A failure, such as a full disk, leaves earlier checkpoints intact. Unless
+        `wait`, the checkpoint is written in the background.
         """
         started = time.time()
         self._wait()
@@ -139,33 +130,28 @@ def restore(
     if not directory.exists():
         return None
     with contextlib.closing(_open(directory, read_only=True)) as manager:
-        return _newest(manager, directory, template, step, part)
-
-
-def _newest(manager, directory, template, step, part):
-    steps = sorted(manager.all_steps(), reverse=True)
-    if step is not None:
-        if step not in steps:
-            raise UserError(
-                f"{directory}: no checkpoint of step {step}; there are "
-                f"{list_some(steps) or 'none'}"
-            )
-        steps = [step]
-    reason = ""
-    for candidate in steps:
-        try:
-            return _read(manager, candidate, template, part)
-        except UserError:
-            raise
-        except Exception as error:  # Orbax raises various errors.
-            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            logging.error(
-                "checkpoint of step %d is damaged (%s); trying the previous one",
-                candidate,
-                reason,
-            )
-    if not steps:
-        return None
+        steps = sorted(manager.all_steps(), reverse=True)
+        if step is not None:
+            if step not in steps:
+                raise UserError(
+                    f"{directory}: no checkpoint of step {step}; there are "
+                    f"{list_some(steps) or 'none'}"
+                )
+            steps = [step]
+        if not steps:
+            return None
+        for candidate in steps:
+            try:
+                return _read(manager, candidate, template, part)
+            except UserError:
+                raise
+            except Exception as error:  # Orbax raises various errors.
+                reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+                logging.error(
+                    "checkpoint of step %d is damaged (%s); trying the previous one",
+                    candidate,
+                    reason,
+                )
     raise UserError(
         f"{directory}: no checkpoint can be read, of steps "
         f"{list_some(steps[::-1])} ({reason}); restore them "

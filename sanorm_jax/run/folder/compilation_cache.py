@@ -19,10 +19,6 @@ def enable(config: ml_collections.ConfigDict, workdir: pathlib.Path):
 
     Nothing changes if `config.compilation_cache` is off or `JAX_COMPILATION_CACHE_DIR`
     is set. If the folder is not writable, a warning is logged.
-
-    Args:
-      config: Config of the experiment.
-      workdir: Folder of the run.
     """
     if not config.compilation_cache or jax.config.jax_compilation_cache_dir:
         return

@@ -43,10 +43,7 @@ def _params_first(names: Iterable[str]) -> list[str]:
 def compare(saved: Description, template: Any, where: str):
     """Raise `UserError` if the model has other parameters than the checkpoint.
 
-    Args:
-      saved: Description of the checkpoint.
-      template: Tree of the model's arrays or their shapes.
-      where: File or folder of the checkpoint.
+    `template` is the tree of the model's arrays or their shapes.
     """
     present = {name: list(np.shape(leaf)) for name, leaf in leaves(template)}
     reasons = []
@@ -69,13 +66,7 @@ def compare(saved: Description, template: Any, where: str):
 
 
 def compare_dtypes(saved: Description, template: Any, where: str):
-    """Raise `UserError` if the model has other dtypes than the checkpoint.
-
-    Args:
-      saved: Description of the checkpoint.
-      template: Tree of the model's arrays.
-      where: Folder of the checkpoint.
-    """
+    """Raise `UserError` if the model has other dtypes than the checkpoint."""
     present = {name: str(leaf.dtype) for name, leaf in leaves(template)}
     differing = [
         f"{name} is {saved[name]['dtype']} instead of {present[name]}"

@@ -29,12 +29,6 @@ def merge(
 
     A row replaces an earlier row with the same setting. Earlier rows of another config
     or other data are dropped.
-
-    Args:
-      directory: Folder of the results.
-      rows: Rows to add.
-      config: Config of the experiment.
-      fingerprints: Fingerprints of the data.
     """
     made_with = {
         "config": workdir_lib.fixed_fields(config),
@@ -43,7 +37,7 @@ def merge(
     results, record = directory / "results.json", directory / "made_with.json"
     # Two evaluations may finish at the same time.
     with filelock.FileLock(directory / ".merge"):
-        earlier = read(results) if results.exists() else []
+        earlier = json.loads(results.read_text()) if results.exists() else []
         if earlier and not (
             record.exists() and json.loads(record.read_text()) == made_with
         ):
@@ -54,11 +48,6 @@ def merge(
         merged = {_setting(row): row for row in (*earlier, *rows)}
         files.write(record, files.to_json(made_with))
         return write_results(directory, [merged[key] for key in sorted(merged)])
-
-
-def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Return the rows of a `results.json`."""
-    return json.loads(path.read_text())
 
 
 def _setting(row: dict[str, Any]) -> tuple:

@@ -30,17 +30,11 @@ class TrainingRun:
     """A run during training, opened by `open_run`.
 
     Attributes:
-      config: Config of the experiment.
-      workdir: Folder of the run.
-      devices: Devices that train.
-      task: Task to train.
-      preemption: Source of requests to stop.
       step: Step that the run starts from.
       state: `TrainState` on the devices.
       writer: Writer of scalars and figures; None except on the main host.
       checkpoints: Checkpoints of the run; None except on the main host.
       wall_time_before_s: Seconds of training in earlier starts.
-      started: Time of this start.
     """
 
     config: ml_collections.ConfigDict
@@ -61,12 +55,7 @@ class TrainingRun:
         return self.wall_time_before_s + time.time() - self.started
 
     def is_due(self, every: str, step: int) -> bool:
-        """Return whether `step` is the last one or a multiple of a config field.
-
-        Args:
-          every: Name of the field, such as `log_every_steps`.
-          step: Number of steps taken.
-        """
+        """Return whether `step` is the last, or a multiple of the field `every`."""
         return step % self.config[every] == 0 or step == self.config.num_train_steps
 
     def save(self, step: int, *, wait: bool = False):
@@ -104,13 +93,8 @@ def open_run(
 ) -> Iterator[TrainingRun]:
     """Resume the run in `workdir`, or start one, from `config.init_from` if set.
 
-    Args:
-      config: Config of the experiment.
-      workdir: Folder of the run, created if missing and locked while the run is open.
-      devices: Devices that train.
-      task: Task to train.
-      new_state: Function that returns the initial `TrainState` on the host.
-      preemption: Source of requests to stop.
+    `workdir` is created if missing and locked while the run is open. `new_state`
+    returns the initial `TrainState` on the host.
 
     Raises:
       UserError: The folder is locked, belongs to another config or other data, or none
@@ -122,7 +106,12 @@ def open_run(
         with devices.hosts.agree():
             if devices.hosts.is_main:
                 state = _open_folder(run, state, stack)
-        _describe(state)
+        from clu import parameter_overview  # This imports TensorFlow.
+
+        # Each parameter goes to the log file.
+        parameter_overview.log_parameter_overview(state.params)
+        count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        logging.info("the model has %s parameters", f"{count:,}")
         state = devices.hosts.broadcast(state)
         run.step = int(state.step)
         if run.step:
@@ -137,7 +126,7 @@ def _open_folder(run: TrainingRun, state: Any, stack: contextlib.ExitStack) -> A
     """Lock the folder, open its outputs and return the state to start from."""
     config, path, dataset = run.config, run.workdir, run.task.dataset
     stack.enter_context(workdir_lib.claim(path, config))
-    stack.enter_context(console.LogFile(path))
+    stack.enter_context(console.log_to(path))
     run.checkpoints = Checkpoints(path, num_checkpoints=config.num_checkpoints)
     stack.callback(run.checkpoints.close)
     if restored := restore(path, state):
@@ -163,15 +152,6 @@ def _open_folder(run: TrainingRun, state: Any, stack: contextlib.ExitStack) -> A
     run.writer = writers.Writer(path, step, config)
     stack.callback(run.writer.close)
     return state
-
-
-def _describe(state: Any):
-    """Log the number of parameters, and each parameter to the log file."""
-    from clu import parameter_overview  # This imports TensorFlow.
-
-    parameter_overview.log_parameter_overview(state.params)
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    logging.info("the model has %s parameters", f"{count:,}")
 
 
 def is_evaluated(

@@ -42,10 +42,6 @@ class WandbWriter:
     environment variables apply. Errors are logged and training continues, because
     `metrics.jsonl` is the primary record.
 
-    Args:
-      workdir: Folder of the run, also for wandb's files.
-      config: Config of the experiment, also sent to wandb.
-
     Raises:
       UserError: wandb is not installed or does not start.
     """

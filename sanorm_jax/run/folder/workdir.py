@@ -1,11 +1,12 @@
 """Folder of a run: its config, its lock and its JSON-lines files."""
 
+import contextlib
 import fcntl
 import json
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 import ml_collections
@@ -14,7 +15,6 @@ from absl import logging
 from sanorm_jax.configs import common
 from sanorm_jax.core import files, published
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.core.locks import LocksUnsupportedError, try_lock
 
 CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.json"
@@ -124,54 +124,55 @@ def saved_steps(workdir: pathlib.Path) -> list[int]:
     return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
 
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> IO:
-    """Lock `workdir` for this process and record the config.
+@contextlib.contextmanager
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Iterator[None]:
+    """Lock `workdir` during the context, and record the config.
 
-    Args:
-      workdir: Folder of the run, created if missing.
-      config: Config of the experiment.
-
-    Returns:
-      The lock file, which holds the lock until it is closed. If the file system does
-      not support locks, a warning is logged.
+    The folder is created if it is missing. If the file system does not support locks, a
+    warning is logged.
 
     Raises:
       UserError: The folder is not writable, locked by another process, or belongs to
         another config.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("a+")
-    except OSError as error:
-        raise UserError(
-            f"--workdir={workdir}: not writable ({error.strerror}); choose another"
-        ) from None
-    try:
-        if not _lock(lock, workdir):
-            raise UserError(
-                f"--workdir={workdir}: in use by another training process; stop it, or "
-                "choose another --workdir"
+    check_writable(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("a+") as lock:
+        try:
+            if not _try_lock(lock, fcntl.LOCK_EX):
+                raise UserError(
+                    f"--workdir={workdir}: in use by another training process; stop "
+                    "it, or choose another --workdir"
+                )
+        except OSError as error:
+            logging.warning(
+                "--workdir=%s: the file system does not support locks (%s); do not "
+                "start a second training there",
+                workdir,
+                error.strerror,
             )
         check_config(workdir, config)
-    except UserError:
-        lock.close()
-        raise
-    text = json.dumps(config_to_dict(config), indent=2, sort_keys=True) + "\n"
-    files.write(workdir / CONFIG_FILE, text)
-    return lock
+        write_config(workdir, config_to_dict(config))
+        yield
 
 
-def _lock(file: IO, workdir: pathlib.Path) -> bool:
+def _try_lock(file: IO, kind: int) -> bool:
+    """Return whether a file could be locked until it is closed.
+
+    Raises:
+      OSError: The file system does not support locks, such as Lustre without `flock`.
+    """
     try:
-        return try_lock(file)
-    except LocksUnsupportedError as error:
-        logging.warning(
-            "--workdir=%s: the file system does not support locks (%s); do not start a "
-            "second training there",
-            workdir,
-            error.strerror,
-        )
-        return True
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the latter on NFS
+        return False
+    return True
+
+
+def write_config(workdir: pathlib.Path, config: Mapping[str, Any]):
+    """Write the config of a run, as `config_to_dict` returns it."""
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    files.write(workdir / CONFIG_FILE, text)
 
 
 def record_start(workdir: pathlib.Path, step: int):
@@ -212,7 +213,7 @@ def is_locked(workdir: pathlib.Path) -> bool | None:
     try:
         # A shared lock needs no write access to another user's file.
         with (workdir / ".lock").open() as lock:
-            return not try_lock(lock, fcntl.LOCK_SH)
+            return not _try_lock(lock, fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
     except OSError:

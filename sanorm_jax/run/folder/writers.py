@@ -51,10 +51,7 @@ class JsonLinesWriter:
 class Writer:
     """Writer of scalars to all outputs, and of images to all but `metrics.jsonl`.
 
-    Args:
-      workdir: Folder of the run.
-      step: Step that the run resumes from. Later entries are removed.
-      config: Config of the experiment.
+    Entries after `step`, from which the run resumes, are removed.
 
     Raises:
       UserError: `config.wandb` is set and wandb does not start.

@@ -19,12 +19,9 @@ from sanorm_jax.tasks.base import Task
 
 
 def load_variables(task: Task, workdir: pathlib.Path, step: int | None = None):
-    """Return `(variables, step)` of a checkpoint, as host arrays.
+    """Return `(variables, step)` of a run or a published model, as host arrays.
 
-    Args:
-      task: Task whose model the variables are for.
-      workdir: Folder of the run or of a published model.
-      step: Checkpoint to load; the newest if None.
+    `step` is the checkpoint to load; the newest if None.
 
     Raises:
       UserError: There is no such checkpoint, or it is of another model.
@@ -55,12 +52,12 @@ def _load_published(task: Task, folder: pathlib.Path, step: int | None):
 
 
 def load(path: pathlib.Path, task: Task) -> dict[str, Any]:
-    """Return the model's variables from a run's folder or a `.safetensors` file.
+    """Return the variables of the task's model from a run or a `.safetensors` file.
 
     Args:
       path: Folder of a run, of which the newest checkpoint is read, name of a published
         model, or output file of `python -m feature_extraction.convert_checkpoint`.
-      task: Task whose model the variables are for.
+      task: Task of the model.
 
     Raises:
       UserError: The path is missing, unreadable or of another model.

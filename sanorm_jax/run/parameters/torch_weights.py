@@ -45,12 +45,7 @@ class _Entry:
 
 @dataclasses.dataclass(frozen=True)
 class _Buffer:
-    """A constant that PyTorch stores and Flax computes.
-
-    Attributes:
-      torch_name: Name in the PyTorch state.
-      value: Function that computes the constant from the Flax variables by path.
-    """
+    """A constant that PyTorch stores and Flax computes, from its variables by path."""
 
     torch_name: str
     value: Callable[[Mapping[Path, np.ndarray]], np.ndarray]
@@ -59,10 +54,7 @@ class _Buffer:
 def to_flax(model: nn.Module, tensors: Mapping[str, Any]) -> dict:
     """Return Flax variables from the PyTorch state of the same model.
 
-    Args:
-      model: Flax module with the options of the PyTorch model.
-      tensors: Arrays by PyTorch name. The frozen encoder in a DINOSAUR checkpoint
-        (`encoder.*`) is ignored.
+    The frozen encoder in a DINOSAUR checkpoint (`encoder.*`) is ignored.
 
     Returns:
       `{"params": ..., "batch_stats": ...}`, the latter only if the model has any.
@@ -101,11 +93,8 @@ def to_torch(
 ) -> dict[str, np.ndarray]:
     """Return the PyTorch state from Flax variables of the same model.
 
-    Args:
-      model: Flax module with the options of the PyTorch model.
-      variables: `{"params": ..., "batch_stats": ...}`. Either may be missing, and
-        gradients may replace parameters.
-      buffers: Whether to include the constants that PyTorch stores.
+    `params` or `batch_stats` may be missing, and gradients may replace parameters.
+    `buffers` are the constants that PyTorch stores.
 
     Raises:
       UserError: Variables are missing or unknown.

@@ -23,7 +23,7 @@ def say(text, path):
     logging.getLogger("absl").handle(record)
 
 def work():
-    with console.LogFile(console.pathlib.Path(sys.argv[1])):
+    with console.log_to(console.pathlib.Path(sys.argv[1])):
         say("one of ours", progress.__file__)
         say("one of orbax", "/site-packages/orbax/checkpoint.py")
         absl_logging.get_absl_logger().handle(

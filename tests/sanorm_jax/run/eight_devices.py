@@ -17,6 +17,7 @@ from sanorm_jax.data import pipeline
 from sanorm_jax.evaluate import Evaluator
 from sanorm_jax.run.distribution.devices import Devices
 from sanorm_jax.train_step import create_state, make_train_step
+from sanorm_jax.trained import Setting
 from tests import tiny
 
 STEPS = 3
@@ -67,7 +68,7 @@ def run(config, devices: Devices) -> dict[str, np.ndarray]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(devices.get_state(state)):
         result[jax.tree_util.keystr(path)] = np.asarray(leaf)
     evaluator = Evaluator(task, devices)
-    table = evaluator.run(state.variables, "validation", num_slots=5, num_iterations=2)
+    table = evaluator.run(state.variables, "validation", Setting(5, 2))
     result |= {"index": table.index} | table.columns()
     indices = evaluator.select("validation")
     table = evaluator.run_baselines("validation", num_slots=[3], indices=indices)

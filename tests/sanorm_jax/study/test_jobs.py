@@ -146,15 +146,12 @@ def test_mechanisms_and_merging_are_variants(data_dir, tmp_path):
     assert any(abs(row["ari_masks_refined"]) > 1e-3 for row in apart)
 
 
-def test_a_threshold_is_chosen_on_training_images(study, tmp_path):
+def test_a_threshold_is_chosen_on_training_images(study, data_dir):
     _, (job, _), _ = study
-    arguments = {"num_slots": 5, "num_iterations": 2, "check": lambda: None}
-    path = tmp_path / "thresholds.json"
     grid = (2.0, 0.01, 0.0)
-    chosen = thresholds.choose(
-        job.config, job.workdir, path, thresholds=grid, **arguments
-    )
-    found = json.loads(path.read_text())
+    config = study_config(data_dir, merge_thresholds=grid)
+    chosen = thresholds.choose(job, config, lambda: None)
+    found = json.loads((job.tables / "thresholds.json").read_text())
     assert found["settings"]["split"] == "train"
     _, ari = found["scores"][0]
     assert ari == pytest.approx(0)  # a single segment

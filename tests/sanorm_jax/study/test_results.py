@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from sanorm_jax import tasks
+from sanorm_jax import baselines, tasks
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data import pipeline
-from sanorm_jax.metrics import baselines, segmentation
+from sanorm_jax.metrics import segmentation
 from sanorm_jax.study import jobs, page, results
 from tests.sanorm_jax.study.conftest import study_config
 

@@ -6,7 +6,7 @@
         --encoder=vit_base_patch16_224.dino
     python -m feature_extraction.extract --dataset=voc \
         --encoder=vit_base_patch16_224.dino
-    python -m sanorm_jax.study --config=configs/study_photographs.py --submit
+    python -m sanorm_jax.study --config=configs/study_natural_images.py --submit
 
 Trains the model of `configs/dinosaur_coco.py` on COCO with 7 slots and four
 normalizations. Evaluates on COCO and VOC with 4 to 20 slots and reports scores by the
