@@ -25,11 +25,6 @@ def feature_root(data_dir: pathlib.Path, name: str, encoder: str) -> pathlib.Pat
     return pathlib.Path(data_dir) / f"{name}-{encoder.replace('/', '_')}"
 
 
-def create_manifest(root: pathlib.Path, manifest: Mapping[str, Any]):
-    """Write the first manifest of a store, unless another job has written it."""
-    files.create(root / MANIFEST, files.to_json(manifest))
-
-
 def comes_before_manifest(path: pathlib.Path) -> bool:
     """Return whether a job may write this file before the manifest exists."""
     temporary = (f".{MANIFEST}.", f".{PROJECTION}.")
