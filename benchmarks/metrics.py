@@ -84,11 +84,6 @@ def main():
     sizes = {"num_true": num_labels, "num_predicted": num_labels}
     pairs = list(zip(true[:num_plain], predicted[:num_plain], strict=True))
     ari, overlap = segmentation.adjusted_rand_index, segmentation.mean_best_overlap
-    fg = true[:num_plain] > 0
-
-    def sklearn_fg_ari(pair, mask):
-        return adjusted_rand_score(pair[0][mask], pair[1][mask])
-
     implementations = {
         "ARI": (
             ari,
@@ -97,7 +92,7 @@ def main():
         ),
         "FG-ARI": (
             functools.partial(ari, ignore_background=True),
-            lambda: [sklearn_fg_ari(x, m) for x, m in zip(pairs, fg, strict=True)],
+            lambda: [plain.fg_ari(t, p) for t, p in pairs],
             lambda: [pairs_ari(t[t > 0], p[t > 0], **sizes) for t, p in pairs],
         ),
         "mBO": (

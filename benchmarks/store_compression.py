@@ -9,9 +9,7 @@ pretrained. All codecs write the array of a store with one chunk per frame. Need
 PyTorch and timm without `--store`.
 """
 
-import copy
 import pathlib
-import sys
 import tempfile
 import time
 from typing import Any
@@ -50,12 +48,8 @@ CODECS = {
 }
 
 
-def random_features(model: str, count: int) -> tuple[np.ndarray, float, float]:
-    """Encode rendered scenes by a ViT with random weights.
-
-    Returns:
-      Float16 features `[count, N, D]`, and the elapsed and CPU seconds of encoding.
-    """
+def random_features(model: str, count: int) -> np.ndarray:
+    """Return float16 features `[count, N, D]` of a ViT with random weights."""
     import timm
     import torch
 
@@ -69,22 +63,16 @@ def random_features(model: str, count: int) -> tuple[np.ndarray, float, float]:
         path = pathlib.Path(folder) / "weights.pt"
         torch.save(timm.create_model(model, num_classes=0).state_dict(), path)
         encoder = VitEncoder(model, Options(weights=path, batch_size=4))
-    clock, cpu = time.perf_counter(), time.process_time()
-    features = encoder(images)
-    return features, time.perf_counter() - clock, time.process_time() - cpu
+    return encoder(images)
 
 
 def measure(features: np.ndarray, codec: dict[str, Any] | None, reads: int):
     """Return the size on disk as a share of the features', and CPU seconds per byte.
 
-    Args:
-      features: Features `[n, N, D]`.
-      codec: Codec of the inner chunks; none if None.
-      reads: Number of reads, of which the minimum counts.
+    The features are `[n, N, D]`. Of several reads, the minimum counts.
     """
-    metadata = copy.deepcopy(
-        arrays.metadata(features.shape[1:], "float16", len(features), len(features))
-    )
+    count, *shape = features.shape
+    metadata = arrays.metadata(shape, "float16", count, per_shard=count)
     if codec is not None:
         inner = metadata["codecs"][0]["configuration"]["codecs"]
         inner.insert(1, codec)
@@ -112,11 +100,7 @@ def main():
         some = store.available(split)[: _FRAMES.value]
         features, what = store.read(split, "features", some), str(_STORE.value)
     else:
-        features, clock, cpu = random_features(_MODEL.value, _FRAMES.value)
-        clock, cpu = clock / len(features), cpu / len(features)
-        sys.stdout.write(
-            f"encoded in {clock:.2f} s per frame, {cpu:.2f} s of CPU time\n"
-        )
+        features = random_features(_MODEL.value, _FRAMES.value)
         what = f"{_MODEL.value}, random weights, rendered scenes"
     table = tables.make(
         f"{what}: {list(features.shape)} float16",

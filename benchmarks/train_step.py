@@ -32,7 +32,6 @@ from benchmarks import tables, torch_models
 from benchmarks import train_step_cases as cases
 from benchmarks.train_step_cases import Case
 from sanorm_jax.core import commands
-from sanorm_jax.run.parameters import torch_weights
 
 _CASES = flags.DEFINE_enum("cases", "paper", list(cases.CASES), "Cases to time.")
 _TASKS = flags.DEFINE_list("tasks", [c.task for c in cases.PAPER], "Models to time.")
@@ -47,11 +46,7 @@ STREAM_BYTES = 2**28
 
 def make_sides(case: Case):
     """Return both steps, with the same weights and inputs."""
-    torch_model = torch_models.make(case)
-    weights = {k: v.numpy().copy() for k, v in torch_model.state_dict().items()}
-    model = cases.make_model(case)
-    inputs = cases.make_inputs(case, model.slot_attention.slot_dim)
-    params = torch_weights.to_flax(model, weights)["params"]
+    torch_model, model, params, inputs = torch_models.make_both(case)
     ours = cases.our_step(model, params, inputs)
     theirs = torch_models.training_step(case, torch_model, inputs)
     return ours, lambda: theirs().item()

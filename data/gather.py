@@ -72,11 +72,8 @@ class Buffers:
 def can_gather(codecs: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bool:
     """Return whether `Gatherer` supports an array of a store.
 
-    It reads uncompressed arrays with one example per chunk.
-
-    Args:
-      codecs: Codecs of the array; `arrays.metadata` lists the possible ones.
-      shape: Shape of an example.
+    It reads uncompressed arrays with one example per chunk. `arrays.metadata` has the
+    possible codecs.
     """
     sharding = codecs[0]["configuration"]
     inner = [codec["name"] for codec in sharding["codecs"]]
@@ -86,11 +83,7 @@ def can_gather(codecs: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> boo
 class Gatherer:
     """Reader of one array's examples, in any order and several at once.
 
-    Args:
-      shard_file: Function that maps a shard number to its file.
-      shape: Shape of an example.
-      dtype: Dtype of the array.
-      examples_per_shard: Number of examples per file; the last file may hold fewer.
+    `shard_file` maps the number of a shard to its file.
     """
 
     def __init__(

@@ -34,9 +34,7 @@ def comes_before_manifest(path: pathlib.Path) -> bool:
 def projection_damage(path: pathlib.Path, sha256: str | None) -> str | None:
     """Return an error message about the file of a projection, or None.
 
-    Args:
-      path: File of the projection.
-      sha256: Expected SHA-256; not checked if None.
+    If `sha256` is None, any content is accepted.
     """
     try:
         found = files.sha256(path)

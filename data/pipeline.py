@@ -93,12 +93,7 @@ class Dataset:
 def open_dataset(
     data_dir: str | pathlib.Path, name: str, encoder: str | None = None
 ) -> Dataset:
-    """Open `<data_dir>/<name>`, joined with the features of `encoder` unless None.
-
-    Args:
-      data_dir: Folder of the stores.
-      name: Name of the source store.
-      encoder: Encoder of the features in `<data_dir>/<name>-<encoder>`; None for none.
+    """Open `<data_dir>/<name>`, joined with `<data_dir>/<name>-<encoder>` unless None.
 
     Raises:
       UserError: A store is missing, incomplete or of another version, or the
@@ -263,12 +258,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yield the training batches of `num_steps` steps, starting at `start_step`.
 
-    Args:
-      dataset: Dataset to read.
-      *args: Positional arguments of `train_reader`.
-      start_step: Index of the first step; earlier batches are not read.
-      num_steps: Number of batches to yield.
-      **options: Keyword arguments of `train_reader`.
+    The other arguments are those of `train_reader`. Earlier batches are not read.
 
     Raises:
       UserError: The store is damaged or missing, or lacks a field.

@@ -49,14 +49,7 @@ _NUM_WORKERS = flags.DEFINE_integer(
 def _by_split(
     option: str, values: list[str] | None, pattern: str, form: str
 ) -> dict[str, tuple[int, ...]] | None:
-    """Parse the values `split:numbers` of an option.
-
-    Args:
-      option: Name of the option.
-      values: Values of the option; None if unset.
-      pattern: Regular expression of the numbers, with a group each.
-      form: Description of a value for the error.
-    """
+    """Parse the values of an option, each a split and numbers that match `pattern`."""
     if values is None:
         return None
     numbers = {}

@@ -93,12 +93,8 @@ def save(target: pathlib.Path, state: Tensors, metadata: Mapping[str, str]):
 def find_state(path: pathlib.Path, content: Any) -> dict[str, torch.Tensor]:
     """Return the state dict of the model in the content of a file.
 
-    Args:
-      path: Path of the file, for errors.
-      content: State dict, or checkpoint with one under a usual name.
-
-    Returns:
-      Tensors by name, without the prefixes of wrappers.
+    The content is a state dict, or a checkpoint with one under a usual name. The
+    prefixes of wrappers are removed.
 
     Raises:
       UserError: The content has no state dict.
@@ -136,12 +132,8 @@ def convert(
 ):
     """Write the tensors of a file to a safetensors file atomically.
 
-    The metadata also contain `source` and `source_sha256`.
-
-    Args:
-      path: File to convert.
-      target: New safetensors file.
-      read: Function that returns the tensors and metadata of `path`.
+    `read` returns the tensors and metadata of the file. The metadata written also
+    contain `source` and `source_sha256`.
 
     Raises:
       UserError: The target exists or is not writable, or `read` raised it.

@@ -17,7 +17,6 @@ from benchmarks import torch_models
 from benchmarks import train_step_cases as cases
 from benchmarks.gpu.tables import SIDES
 from benchmarks.train_step_cases import Case
-from sanorm_jax.run.parameters import torch_weights
 
 # Relative tolerance of the first losses; TF32 has 10 mantissa bits.
 TOLERANCES = {"float32": 2e-3, "bfloat16": 2e-2}
@@ -59,13 +58,10 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     """
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True  # as in XLA
-    torch_model = torch_models.make(case)
-    weights = {k: v.numpy().copy() for k, v in torch_model.state_dict().items()}
-    model = cases.make_model(case)
-    inputs = cases.make_inputs(case, model.slot_attention.slot_dim)
+    torch_model, model, params, inputs = torch_models.make_both(case)
     result: dict[str, Any] = {"case": dataclasses.asdict(case), "name": str(case)}
     makers = {
-        "ours": lambda: _ours(case, model, weights, inputs, result),
+        "ours": lambda: _ours(model, params, inputs, result),
         "eager": lambda: _theirs(case, copy.deepcopy(torch_model), inputs, False),
         "compile": lambda: _theirs(case, copy.deepcopy(torch_model), inputs, True),
     }
@@ -97,8 +93,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     return result
 
 
-def _ours(case, model, weights, inputs, result) -> Side:
-    params = torch_weights.to_flax(model, weights)["params"]
+def _ours(model, params, inputs, result) -> Side:
     ours = cases.our_step(model, params, inputs)
     result["flops"], result["bytes"] = ours.flops, ours.bytes_accessed
     first_loss = ours.run()

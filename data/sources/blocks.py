@@ -63,14 +63,6 @@ def render(
 ) -> Example:
     """Render a scene of tetrominoes, numbered in order of placement.
 
-    Args:
-      seed: Seed of the dataset.
-      split: Name of the split.
-      index: Index of the example in its split.
-      min_objects: Minimum number of tetrominoes.
-      max_objects: Maximum number of tetrominoes.
-      num_rows: Rows of the per-object columns.
-
     Returns:
       The fields of `tetrominoes.fields(num_rows)`. `shape` is an index into `SHAPES`;
       `pixel_coords` is `(x, y, 0)` of the centre of the bounding box, in pixels.

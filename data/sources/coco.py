@@ -30,14 +30,7 @@ _HINT = "the folder that holds annotations/, train2017/ and val2017/"
 def _read_split(
     path: pathlib.Path, folder: pathlib.Path, split: str, count: int | None
 ) -> tuple[natural_images.Split, dict[int, str]]:
-    """Return the first images of a split, and the names of the classes by id.
-
-    Args:
-      path: File of the annotations.
-      folder: Folder of the images.
-      split: Name of the split.
-      count: Number of images; all if None.
-    """
+    """Return the first `count` images (None: all), and the class names by id."""
     logging.info("reading %s", path)
     text = read_bytes(path, f"pass {_HINT} as --source")
     try:
@@ -196,11 +189,7 @@ def _one_of(known: Container[int], value: Any) -> int:
 
 
 def segmentation(value: Any, image: Mapping[str, Any]) -> list | dict[str, Any]:
-    """Return the polygons or the uncompressed run lengths of a mask.
-
-    Args:
-      value: Polygons, or run lengths in either encoding.
-      image: Record with the `width` and `height` of the image.
+    """Return the polygons or, from either encoding, the run lengths of a mask.
 
     Raises:
       ValueError: The mask is malformed or of another size.

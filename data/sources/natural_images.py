@@ -41,13 +41,8 @@ def middle(labels: np.ndarray, size: int) -> np.ndarray:
 def read_image(path: pathlib.Path, width: int, height: int) -> Image.Image:
     """Return an image in the orientation of its labels.
 
-    Labels usually refer to the stored pixels. The EXIF orientation is applied only if
-    the stored pixels do not have the size of the labels and the rotated ones do.
-
-    Args:
-      path: File of the image.
-      width: Width of the labels.
-      height: Height of the labels.
+    Labels, of the given size, usually refer to the stored pixels. The EXIF orientation
+    is applied only if the stored pixels do not have that size and the rotated ones do.
 
     Raises:
       SourceError: The image is missing, corrupt or of another size.

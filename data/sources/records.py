@@ -215,16 +215,10 @@ def source(
     settings: dict[str, Any],
     **rest,
 ) -> Source:
-    """Return the source of a TFRecord file.
+    """Return the source of a TFRecord file, with other attributes `rest`.
 
-    Args:
-      options: Command-line options; `source` and `splits` override the defaults.
-      features: Features of a record.
-      splits: Published number of examples by split.
-      convert: Function that converts the values of a record to an example. It raises
-        ValueError if they are out of range.
-      settings: Settings of the dataset.
-      **rest: Other attributes of `Source`.
+    `splits` has the published sizes. `convert` converts the values of a record to an
+    example, and raises ValueError if they are out of range.
     """
     path = _find(options)
     splits = dict(options.splits or splits)

@@ -16,11 +16,8 @@ def settings(
 ) -> dict[str, Any]:
     """Return `seed`, `min_objects`, `max_objects` and, if set, `objects` by split.
 
-    Args:
-      options: Command-line options.
-      splits: Default number of examples by split.
-      default: Default minimum and maximum number of objects.
-      limit: Maximum number of objects that fit in a scene.
+    Without options, the splits are those of `splits`, and scenes have at least
+    `default[0]` and at most `default[1]` objects. No scene can have more than `limit`.
 
     Raises:
       UserError: An option is out of range.

@@ -270,16 +270,9 @@ def render(
     max_objects: int,
     num_rows: int | None = None,
 ) -> Example:
-    """Render a scene.
+    """Render a scene in which every object is visible.
 
-    Args:
-      seed: Seed of the dataset.
-      split: Name of the split.
-      index: Index of the example in its split.
-      size: Side of the image in pixels.
-      min_objects: Minimum number of objects. Every object is visible.
-      max_objects: Maximum number of objects.
-      num_rows: Rows of the per-object columns; `max_objects` if None.
+    The per-object columns have `num_rows` rows, or `max_objects` if None.
 
     Returns:
       The fields of `base.object_fields`: positions in world units,
