@@ -23,14 +23,10 @@ from sanorm_jax.metrics import average_precision, segmentation
 from tests.sanorm_jax.metrics import plain
 
 NUM_IMAGES = flags.DEFINE_integer("num_images", 10_000, "Images to score.", 1)
-SIDE = flags.DEFINE_integer("side", 224, "Side of the segmentations, in pixels.", 1)
-NUM_SLOTS = flags.DEFINE_integer("num_slots", 11, "Predicted segments and objects.", 1)
-BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 50, "Images per batch on the device.", 1
-)
-NUM_PLAIN = flags.DEFINE_integer(
-    "num_plain", 100, "Images that the loop and scikit-learn score.", 1
-)
+SIDE = 224
+NUM_SLOTS = 11  # predicted segments, and objects
+BATCH_SIZE = 50
+NUM_PLAIN = 100  # images that the loop and scikit-learn score
 
 
 def make_segmentations(count: int, side: int, num_labels: int):
@@ -75,13 +71,12 @@ def timed(function):
 
 def main():
     """Print the table."""
-    count, batch_size = NUM_IMAGES.value, min(BATCH_SIZE.value, NUM_IMAGES.value)
-    num_labels = NUM_SLOTS.value
-    num_plain = min(NUM_PLAIN.value, count)
+    count, batch_size = NUM_IMAGES.value, min(BATCH_SIZE, NUM_IMAGES.value)
+    num_plain = min(NUM_PLAIN, count)
     # The same images in each batch, because 10,000 would fill 8 GB.
     num_distinct = max(batch_size, num_plain)
-    true, predicted = make_segmentations(num_distinct, SIDE.value, num_labels)
-    sizes = {"num_true": num_labels, "num_predicted": num_labels}
+    true, predicted = make_segmentations(num_distinct, SIDE, NUM_SLOTS)
+    sizes = {"num_true": NUM_SLOTS, "num_predicted": NUM_SLOTS}
     pairs = list(zip(true[:num_plain], predicted[:num_plain], strict=True))
     ari, overlap = segmentation.adjusted_rand_index, segmentation.mean_best_overlap
     implementations = {
@@ -107,7 +102,7 @@ def main():
         ),
     }
     table = tables.make(
-        f"{count:,} images of {SIDE.value} x {SIDE.value} pixels, {num_labels} labels; "
+        f"{count:,} images of {SIDE} x {SIDE} pixels, {NUM_SLOTS} labels; "
         f"{jax.devices()[0].device_kind}; scikit-learn {sklearn.__version__}",
         *("metric", "ours s", "compile s", "scikit-learn s", "loop s"),
         *("x scikit-learn", "x loop", "largest difference"),
@@ -131,7 +126,7 @@ def main():
         compile_s = first - seconds / len(results)
         add(table, name, seconds, compile_s, library_s, loop_s * scale, difference)
 
-    split = make_properties(count, NUM_SLOTS.value)
+    split = make_properties(count, NUM_SLOTS)
     ours, seconds = timed(lambda: average_precision.average_precision(*split))
     thresholds = average_precision.THRESHOLDS
     expected, loop_s = timed(

@@ -29,10 +29,9 @@ _STORE = commands.define_path(
     "store", None, "Folder of a store of features; its first split is used."
 )
 _FRAMES = flags.DEFINE_integer("frames", 16, "Number of frames.", 1)
-_READS = flags.DEFINE_integer("reads", 5, "Timed reads; the minimum counts.", 1)
-_MODEL = flags.DEFINE_string(
-    "model", "vit_base_patch8_224", "timm ViT without --store."
-)
+
+MODEL = "vit_base_patch8_224"
+NUM_READS = 5
 
 
 def _blosc(shuffle: str) -> dict[str, Any]:
@@ -48,7 +47,7 @@ CODECS = {
 }
 
 
-def random_features(model: str, count: int) -> np.ndarray:
+def random_features(count: int) -> np.ndarray:
     """Return float16 features `[count, N, D]` of a ViT with random weights."""
     import timm
     import torch
@@ -61,12 +60,12 @@ def random_features(model: str, count: int) -> np.ndarray:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "weights.pt"
-        torch.save(timm.create_model(model, num_classes=0).state_dict(), path)
-        encoder = VitEncoder(model, Options(weights=path, batch_size=4))
+        torch.save(timm.create_model(MODEL, num_classes=0).state_dict(), path)
+        encoder = VitEncoder(MODEL, Options(weights=path, batch_size=4))
     return encoder(images)
 
 
-def measure(features: np.ndarray, codec: dict[str, Any] | None, reads: int):
+def measure(features: np.ndarray, codec: dict[str, Any] | None):
     """Return the size on disk as a share of the features', and CPU seconds per byte.
 
     The features are `[n, N, D]`. Of several reads, the minimum counts.
@@ -83,7 +82,7 @@ def measure(features: np.ndarray, codec: dict[str, Any] | None, reads: int):
         files = [path for path in pathlib.Path(folder).rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
         seconds = []
-        for _ in range(reads):
+        for _ in range(NUM_READS):
             start = time.process_time()
             found = array.read().result()
             seconds.append(time.process_time() - start)
@@ -100,14 +99,14 @@ def main():
         some = store.available(split)[: _FRAMES.value]
         features, what = store.read(split, "features", some), str(_STORE.value)
     else:
-        features = random_features(_MODEL.value, _FRAMES.value)
-        what = f"{_MODEL.value}, random weights, rendered scenes"
+        features = random_features(_FRAMES.value)
+        what = f"{MODEL}, random weights, rendered scenes"
     table = tables.make(
         f"{what}: {list(features.shape)} float16",
         *("codec", "bytes of the array", "read by tensorstore, CPU s/GB"),
     )
     for name, codec in CODECS.items():
-        ratio, cost = measure(features, codec, _READS.value)
+        ratio, cost = measure(features, codec)
         table.add_row(name, f"{ratio:.1%}", f"{cost * 1e9:.2f}")
     tables.show(table)
 

@@ -60,12 +60,10 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
 
 def difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Return the differences of two manifests in one line; empty if they agree."""
-    parts = []
-    for key in ("dataset", "source", "settings", "fields", "splits"):
-        old, new = recorded.get(key), given.get(key)
-        if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
-            old, new = {key: old}, {key: new}
-        parts += files.differences(old, new)
+    old, new = ({"dataset": manifest["dataset"]} for manifest in (recorded, given))
+    parts = files.differences(old, new)
+    for key in ("source", "settings", "fields", "splits"):
+        parts += files.differences(recorded[key], given[key])
     return "; ".join(parts)
 
 

@@ -93,7 +93,7 @@ class Dataset:
 def open_dataset(
     data_dir: str | pathlib.Path, name: str, encoder: str | None = None
 ) -> Dataset:
-    """Open `<data_dir>/<name>`, joined with `<data_dir>/<name>-<encoder>` unless None.
+    """Open `<data_dir>/<name>`, joined with the features of `encoder` if not None.
 
     Raises:
       UserError: A store is missing, incomplete or of another version, or the

@@ -93,6 +93,14 @@ class Options:
                     f"--{name}: not used by --dataset={self.dataset}; remove it"
                 )
 
+    def required_source(self, hint: str) -> pathlib.Path:
+        """Return `source`; raise `UserError` that suggests `hint` if it is not set."""
+        if self.source is None:
+            raise UserError(
+                f"--source: required for --dataset={self.dataset}; pass {hint}"
+            )
+        return self.source
+
     def check_image_size(self, default: int, low: int, high: int) -> int:
         """Return the side of the images; raise `UserError` if it is out of range."""
         size = default if self.image_size is None else self.image_size

@@ -135,12 +135,10 @@ def build(options: Options) -> Source:
     """
     options.reject()
     size = options.check_image_size(128, 16, _CROP)
-    if options.source is None:
-        raise UserError(
-            "--source: required for --dataset=clevr; pass CLEVR_v1.0.zip or its folder "
-            "(https://cs.stanford.edu/people/jcjohns/clevr)"
-        )
-    root = _root(options.source)
+    source = options.required_source(
+        "CLEVR_v1.0.zip or its folder (https://cs.stanford.edu/people/jcjohns/clevr)"
+    )
+    root = _root(source)
     options.check_splits(dict.fromkeys(_FOLDERS))
     splits = options.splits or _FOLDERS
     scenes = {name: _read_scenes(root, _FOLDERS[name]) for name in splits}

@@ -258,17 +258,13 @@ def build(options: Options) -> Source:
     because COCO's ids have gaps.
     """
     size = natural_images.check_options(options, _FOLDERS)
-    if options.source is None:
-        raise UserError(
-            f"--source: required for --dataset=coco; pass {_HINT} "
-            "(https://cocodataset.org)"
-        )
-    if not options.source.is_dir():
-        raise UserError(f"--source={options.source}: not a folder; pass {_HINT}")
+    source = options.required_source(f"{_HINT} (https://cocodataset.org)")
+    if not source.is_dir():
+        raise UserError(f"--source={source}: not a folder; pass {_HINT}")
     splits, categories = {}, None
     for name, count in (options.splits or dict.fromkeys(_FOLDERS)).items():
-        folder = options.source / _FOLDERS[name]
-        path = options.source / "annotations" / f"instances_{folder.name}.json"
+        folder = source / _FOLDERS[name]
+        path = source / "annotations" / f"instances_{folder.name}.json"
         splits[name], found = _read_split(path, folder, name, count)
         if categories not in (None, found):
             raise SourceError(

@@ -36,9 +36,7 @@ def build(options: Options) -> Source:
     manifest's `source` records the relative paths in the order of the examples.
     """
     options.reject("splits")
-    folder = options.source
-    if folder is None:
-        raise UserError("--source: required for --dataset=images; pass a folder")
+    folder = options.required_source("a folder")
     if not folder.is_dir():
         raise UserError(f"--source={folder}: not a folder; pass a folder of images")
     size = options.check_image_size(224, 16, 4096)

@@ -17,7 +17,6 @@ from absl import logging
 from PIL import Image
 
 from sanorm_jax.core import progress
-from sanorm_jax.core.errors import UserError
 
 from . import files, natural_images
 from .base import Options, Source, SourceError, read_bytes
@@ -205,12 +204,11 @@ def _read_split(
 def build(options: Options) -> Source:
     """Return the source of the folder `--source`."""
     size = natural_images.check_options(options, _LISTS)
-    if options.source is None:
-        raise UserError(
-            "--source: required for --dataset=voc; pass the folder VOCdevkit of VOC "
-            "2012 (http://host.robots.ox.ac.uk/pascal/VOC/voc2012)"
-        )
-    voc, sbd = _folders(options.source)
+    source = options.required_source(
+        "the folder VOCdevkit of VOC 2012 "
+        "(http://host.robots.ox.ac.uk/pascal/VOC/voc2012)"
+    )
+    voc, sbd = _folders(source)
     wanted = options.splits or dict.fromkeys(_LISTS)
     return natural_images.source(
         options,
