@@ -29,37 +29,37 @@ BATCH_SIZE = 50
 NUM_PLAIN = 100  # images that the loop and scikit-learn score
 
 
-def make_segmentations(count: int, side: int, num_labels: int):
-    """Return label maps `[count, side, side]` of discs, and noisy shifted copies."""
+def make_segmentations(count: int):
+    """Return label maps `[count, SIDE, SIDE]` of discs, and noisy shifted copies."""
     rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:side, :side].astype(np.float32) / side
-    true = np.zeros((count, side, side), np.int32)
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float32) / SIDE
+    true = np.zeros((count, SIDE, SIDE), np.int32)
     for labels in true:
-        for label in range(1, num_labels):
+        for label in range(1, NUM_SLOTS):
             y, x, r = rng.random(3)
             labels[(rows - y) ** 2 + (columns - x) ** 2 < (0.05 + 0.1 * r) ** 2] = label
-    predicted = np.roll(true, side // 32, (1, 2))
+    predicted = np.roll(true, SIDE // 32, (1, 2))
     noise = rng.random(true.shape, np.float32) < 0.1
-    predicted[noise] = rng.integers(0, num_labels, noise.sum())
+    predicted[noise] = rng.integers(0, NUM_SLOTS, noise.sum())
     return true, predicted
 
 
-def make_properties(count: int, num_slots: int):
-    """Return similar predictions and targets, `[count, num_slots, 19]`."""
+def make_properties(count: int):
+    """Return similar predictions and targets, `[count, NUM_SLOTS, 19]`."""
     rng = np.random.default_rng(0)
-    targets = np.zeros((count, num_slots, 19), np.float32)
+    targets = np.zeros((count, NUM_SLOTS, 19), np.float32)
     start = 0
     for size in (3, 2, 2, 8):
-        kinds = rng.integers(0, size, (count, num_slots))
+        kinds = rng.integers(0, size, (count, NUM_SLOTS))
         targets[..., start : start + size] = np.eye(size)[kinds]
         start += size
-    targets[..., 15:18] = rng.random((count, num_slots, 3))
-    targets[..., 18] = np.arange(num_slots) < rng.integers(3, num_slots, (count, 1))
+    targets[..., 15:18] = rng.random((count, NUM_SLOTS, 3))
+    targets[..., 18] = np.arange(NUM_SLOTS) < rng.integers(3, NUM_SLOTS, (count, 1))
     targets *= targets[..., 18:]
     noise = rng.normal(size=targets.shape) * 0.3
     noise[..., 15:18] *= 0.1
     predictions = targets + noise.astype(np.float32)
-    return predictions[:, rng.permutation(num_slots)], targets
+    return predictions[:, rng.permutation(NUM_SLOTS)], targets
 
 
 def timed(function):
@@ -75,7 +75,7 @@ def main():
     num_plain = min(NUM_PLAIN, count)
     # The same images in each batch, because 10,000 would fill 8 GB.
     num_distinct = max(batch_size, num_plain)
-    true, predicted = make_segmentations(num_distinct, SIDE, NUM_SLOTS)
+    true, predicted = make_segmentations(num_distinct)
     sizes = {"num_true": NUM_SLOTS, "num_predicted": NUM_SLOTS}
     pairs = list(zip(true[:num_plain], predicted[:num_plain], strict=True))
     ari, overlap = segmentation.adjusted_rand_index, segmentation.mean_best_overlap
@@ -126,7 +126,7 @@ def main():
         compile_s = first - seconds / len(results)
         add(table, name, seconds, compile_s, library_s, loop_s * scale, difference)
 
-    split = make_properties(count, NUM_SLOTS)
+    split = make_properties(count)
     ours, seconds = timed(lambda: average_precision.average_precision(*split))
     thresholds = average_precision.THRESHOLDS
     expected, loop_s = timed(

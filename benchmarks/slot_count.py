@@ -8,7 +8,7 @@ machine affects all variants alike.
 
 import pathlib
 import time
-from typing import NamedTuple
+import types
 
 import jax
 import numpy as np
@@ -27,20 +27,14 @@ _REPEATS = flags.DEFINE_integer("repeats", 30, "Timed steps per variant.", 1)
 _TOKENS, _COMPONENTS = 256, 96
 
 
-class _Data(NamedTuple):
-    """Fields and settings of the study's features."""
-
-    fields: dict
-    settings: dict
-
-
 def make_step(config):
     """Return a function that takes one training step and returns its loss."""
     fields = {
         "features": ((_TOKENS, _COMPONENTS), "float32"),
         "segmentation": ((128, 128), "uint8"),
     }
-    task = tasks.create(config, _Data(fields, {"image_size": 128}))
+    data = types.SimpleNamespace(fields=fields, settings={"image_size": 128})
+    task = tasks.create(config, data)
     tx, schedule = optimizers.create(config.optimizer)
     state = train_step.create_state(task, tx, seed=0)
     shape = (config.batch_size, _TOKENS, _COMPONENTS)

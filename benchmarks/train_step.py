@@ -41,14 +41,6 @@ MATMUL_SIZE = 2048
 STREAM_BYTES = 2**28
 
 
-def make_sides(case: Case):
-    """Return both steps, with the same weights and inputs."""
-    torch_model, model, params, inputs = torch_models.make_both(case)
-    ours = cases.our_step(model, params, inputs)
-    theirs = torch_models.training_step(case, torch_model, inputs)
-    return ours, lambda: theirs().item()
-
-
 def machine_rates() -> dict[str, Callable[[], float]]:
     """Return functions of one matrix product and of one pass over memory."""
     matrix = jnp.ones((MATMUL_SIZE, MATMUL_SIZE))
@@ -83,8 +75,10 @@ def measure(case: Case, repeats: int) -> dict[str, float]:
     Raises:
       RuntimeError: The losses of the two sides differ.
     """
-    ours, theirs = make_sides(case)
-    sides = {"ours": ours.run, "torch": theirs}
+    torch_model, model, params, inputs = torch_models.make_both(case)
+    ours = cases.our_step(model, params, inputs)
+    theirs = torch_models.training_step(case, torch_model, inputs)
+    sides = {"ours": lambda: float(ours.step()), "torch": lambda: float(theirs())}
     # The first step is a warm-up.
     check_losses(case, [run() for run in sides.values()], 1e-4)
     everything = sides | machine_rates()

@@ -155,10 +155,6 @@ class OurStep:
     bytes_accessed: float
     compile_s: float
 
-    def run(self) -> float:
-        """Run a step and return its loss."""
-        return float(self.step())
-
 
 def our_step(
     model: nn.Module, params: Any, inputs, loss: Callable[..., jax.Array] = _loss

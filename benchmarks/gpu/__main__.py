@@ -22,9 +22,10 @@ import time
 from typing import Any
 
 from absl import flags
-from rich.console import Console
 
-from benchmarks.gpu import parts, tables
+from benchmarks.gpu import parts
+from benchmarks.gpu.tables import make
+from benchmarks.tables import show
 from sanorm_jax.core import commands, files
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.tasks.base import MATMUL_PRECISIONS
@@ -123,8 +124,7 @@ def main() -> int:
     if unknown:
         raise UserError(f"--parts: no {unknown[0]}; choose from {', '.join(PARTS)}")
     results = run(_PARTS.value, time.monotonic() + 60 * _MINUTES.value)
-    for table in tables.make(results):
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
+    show(*make(results))
     return int(any("error" in found for found in results.values()))
 
 
