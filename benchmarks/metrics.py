@@ -23,47 +23,43 @@ from sanorm_jax.metrics import average_precision, segmentation
 from tests.sanorm_jax.metrics import plain
 
 NUM_IMAGES = flags.DEFINE_integer("num_images", 10_000, "Images to score.", 1)
-SIDE = flags.DEFINE_integer("side", 224, "Side of the segmentations, in pixels.", 1)
-NUM_SLOTS = flags.DEFINE_integer("num_slots", 11, "Predicted segments and objects.", 1)
-BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 50, "Images per batch on the device.", 1
-)
-NUM_PLAIN = flags.DEFINE_integer(
-    "num_plain", 100, "Images that the loop and scikit-learn score.", 1
-)
+SIDE = 224
+NUM_SLOTS = 11  # predicted segments, and objects
+BATCH_SIZE = 50
+NUM_PLAIN = 100  # images that the loop and scikit-learn score
 
 
-def make_segmentations(count: int, side: int, num_labels: int):
-    """Return label maps `[count, side, side]` of discs, and noisy shifted copies."""
+def make_segmentations(count: int):
+    """Return label maps `[count, SIDE, SIDE]` of discs, and noisy shifted copies."""
     rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:side, :side].astype(np.float32) / side
-    true = np.zeros((count, side, side), np.int32)
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float32) / SIDE
+    true = np.zeros((count, SIDE, SIDE), np.int32)
     for labels in true:
-        for label in range(1, num_labels):
+        for label in range(1, NUM_SLOTS):
             y, x, r = rng.random(3)
             labels[(rows - y) ** 2 + (columns - x) ** 2 < (0.05 + 0.1 * r) ** 2] = label
-    predicted = np.roll(true, side // 32, (1, 2))
+    predicted = np.roll(true, SIDE // 32, (1, 2))
     noise = rng.random(true.shape, np.float32) < 0.1
-    predicted[noise] = rng.integers(0, num_labels, noise.sum())
+    predicted[noise] = rng.integers(0, NUM_SLOTS, noise.sum())
     return true, predicted
 
 
-def make_properties(count: int, num_slots: int):
-    """Return similar predictions and targets, `[count, num_slots, 19]`."""
+def make_properties(count: int):
+    """Return similar predictions and targets, `[count, NUM_SLOTS, 19]`."""
     rng = np.random.default_rng(0)
-    targets = np.zeros((count, num_slots, 19), np.float32)
+    targets = np.zeros((count, NUM_SLOTS, 19), np.float32)
     start = 0
     for size in (3, 2, 2, 8):
-        kinds = rng.integers(0, size, (count, num_slots))
+        kinds = rng.integers(0, size, (count, NUM_SLOTS))
         targets[..., start : start + size] = np.eye(size)[kinds]
         start += size
-    targets[..., 15:18] = rng.random((count, num_slots, 3))
-    targets[..., 18] = np.arange(num_slots) < rng.integers(3, num_slots, (count, 1))
+    targets[..., 15:18] = rng.random((count, NUM_SLOTS, 3))
+    targets[..., 18] = np.arange(NUM_SLOTS) < rng.integers(3, NUM_SLOTS, (count, 1))
     targets *= targets[..., 18:]
     noise = rng.normal(size=targets.shape) * 0.3
     noise[..., 15:18] *= 0.1
     predictions = targets + noise.astype(np.float32)
-    return predictions[:, rng.permutation(num_slots)], targets
+    return predictions[:, rng.permutation(NUM_SLOTS)], targets
 
 
 def timed(function):
@@ -75,20 +71,14 @@ def timed(function):
 
 def main():
     """Print the table."""
-    count, batch_size = NUM_IMAGES.value, min(BATCH_SIZE.value, NUM_IMAGES.value)
-    num_labels = NUM_SLOTS.value
-    num_plain = min(NUM_PLAIN.value, count)
+    count, batch_size = NUM_IMAGES.value, min(BATCH_SIZE, NUM_IMAGES.value)
+    num_plain = min(NUM_PLAIN, count)
     # The same images in each batch, because 10,000 would fill 8 GB.
     num_distinct = max(batch_size, num_plain)
-    true, predicted = make_segmentations(num_distinct, SIDE.value, num_labels)
-    sizes = {"num_true": num_labels, "num_predicted": num_labels}
+    true, predicted = make_segmentations(num_distinct)
+    sizes = {"num_true": NUM_SLOTS, "num_predicted": NUM_SLOTS}
     pairs = list(zip(true[:num_plain], predicted[:num_plain], strict=True))
     ari, overlap = segmentation.adjusted_rand_index, segmentation.mean_best_overlap
-    fg = true[:num_plain] > 0
-
-    def sklearn_fg_ari(pair, mask):
-        return adjusted_rand_score(pair[0][mask], pair[1][mask])
-
     implementations = {
         "ARI": (
             ari,
@@ -97,7 +87,7 @@ def main():
         ),
         "FG-ARI": (
             functools.partial(ari, ignore_background=True),
-            lambda: [sklearn_fg_ari(x, m) for x, m in zip(pairs, fg, strict=True)],
+            lambda: [plain.fg_ari(t, p) for t, p in pairs],
             lambda: [pairs_ari(t[t > 0], p[t > 0], **sizes) for t, p in pairs],
         ),
         "mBO": (
@@ -112,7 +102,7 @@ def main():
         ),
     }
     table = tables.make(
-        f"{count:,} images of {SIDE.value} x {SIDE.value} pixels, {num_labels} labels; "
+        f"{count:,} images of {SIDE} x {SIDE} pixels, {NUM_SLOTS} labels; "
         f"{jax.devices()[0].device_kind}; scikit-learn {sklearn.__version__}",
         *("metric", "ours s", "compile s", "scikit-learn s", "loop s"),
         *("x scikit-learn", "x loop", "largest difference"),
@@ -136,7 +126,7 @@ def main():
         compile_s = first - seconds / len(results)
         add(table, name, seconds, compile_s, library_s, loop_s * scale, difference)
 
-    split = make_properties(count, NUM_SLOTS.value)
+    split = make_properties(count)
     ours, seconds = timed(lambda: average_precision.average_precision(*split))
     thresholds = average_precision.THRESHOLDS
     expected, loop_s = timed(

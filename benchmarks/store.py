@@ -30,6 +30,7 @@ from collections.abc import Callable
 import h5py
 import jax
 import numpy as np
+import tensorstore
 from absl import flags
 
 from benchmarks import tables
@@ -44,9 +45,9 @@ _FOLDER = commands.define_path(
 _GIGABYTES = flags.DEFINE_float("gigabytes", 2.0, "Size of each format.", 0.1)
 _BATCHES = flags.DEFINE_integer("batches", 20, "Batches per turn.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns per reader.", 1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Frames per batch.", 1)
 _COLD = flags.DEFINE_bool("cold", False, "Drop cached pages before each turn.")
 
+BATCH_SIZE = 64
 SHAPE = (784, 768)
 FRAMES_PER_VIDEO = 24
 _ENCODER = "random"
@@ -152,8 +153,6 @@ def _store(folder: pathlib.Path) -> _Reader:
 
 
 def _tensorstore(folder: pathlib.Path) -> _Reader:
-    import tensorstore
-
     path = folder / f"random-{_ENCODER}/train/features"
     array = tensorstore.open(
         arrays.spec(path), read=True, context=arrays.context()
@@ -177,7 +176,7 @@ def _h5py(folder: pathlib.Path) -> _Reader:
 
 
 def _memory_map(folder: pathlib.Path) -> _Reader:
-    buffer = np.empty((_BATCH_SIZE.value, *SHAPE), np.float16)
+    buffer = np.empty((BATCH_SIZE, *SHAPE), np.float16)
 
     def open_map():
         return np.memmap(folder / "features.bin", "float16", "r").reshape(-1, *SHAPE)
@@ -225,7 +224,7 @@ def measure(folder: pathlib.Path) -> dict[str, Result]:
     results = {name: Result() for name in READERS}
     rng = np.random.default_rng(1)
     readers = {name: make(folder) for name, make in READERS.items()}
-    shape = (_BATCHES.value, _BATCH_SIZE.value)
+    shape = (_BATCHES.value, BATCH_SIZE)
     for turn in range(-1, _ROUNDS.value):
         examples = rng.integers(0, count, shape)
         for name, read in readers.items():
@@ -253,7 +252,7 @@ def main():
         folder = pathlib.Path(name)
         write(folder, num_videos)
         results = measure(folder)
-    batch = _BATCH_SIZE.value * bytes_per_video / FRAMES_PER_VIDEO
+    batch = BATCH_SIZE * bytes_per_video / FRAMES_PER_VIDEO
     ceiling = np.median(results["memory map"].rates)
     table = tables.make(
         f"{'cold' if _COLD.value else 'warm'}, batches of {batch / 1e6:.0f} MB "

@@ -9,9 +9,7 @@ pretrained. All codecs write the array of a store with one chunk per frame. Need
 PyTorch and timm without `--store`.
 """
 
-import copy
 import pathlib
-import sys
 import tempfile
 import time
 from typing import Any
@@ -31,10 +29,9 @@ _STORE = commands.define_path(
     "store", None, "Folder of a store of features; its first split is used."
 )
 _FRAMES = flags.DEFINE_integer("frames", 16, "Number of frames.", 1)
-_READS = flags.DEFINE_integer("reads", 5, "Timed reads; the minimum counts.", 1)
-_MODEL = flags.DEFINE_string(
-    "model", "vit_base_patch8_224", "timm ViT without --store."
-)
+
+MODEL = "vit_base_patch8_224"
+NUM_READS = 5
 
 
 def _blosc(shuffle: str) -> dict[str, Any]:
@@ -50,12 +47,8 @@ CODECS = {
 }
 
 
-def random_features(model: str, count: int) -> tuple[np.ndarray, float, float]:
-    """Encode rendered scenes by a ViT with random weights.
-
-    Returns:
-      Float16 features `[count, N, D]`, and the elapsed and CPU seconds of encoding.
-    """
+def random_features(count: int) -> np.ndarray:
+    """Return float16 features `[count, N, D]` of a ViT with random weights."""
     import timm
     import torch
 
@@ -67,24 +60,18 @@ def random_features(model: str, count: int) -> tuple[np.ndarray, float, float]:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "weights.pt"
-        torch.save(timm.create_model(model, num_classes=0).state_dict(), path)
-        encoder = VitEncoder(model, Options(weights=path, batch_size=4))
-    clock, cpu = time.perf_counter(), time.process_time()
-    features = encoder(images)
-    return features, time.perf_counter() - clock, time.process_time() - cpu
+        torch.save(timm.create_model(MODEL, num_classes=0).state_dict(), path)
+        encoder = VitEncoder(MODEL, Options(weights=path, batch_size=4))
+    return encoder(images)
 
 
-def measure(features: np.ndarray, codec: dict[str, Any] | None, reads: int):
+def measure(features: np.ndarray, codec: dict[str, Any] | None):
     """Return the size on disk as a share of the features', and CPU seconds per byte.
 
-    Args:
-      features: Features `[n, N, D]`.
-      codec: Codec of the inner chunks; none if None.
-      reads: Number of reads, of which the minimum counts.
+    The features are `[n, N, D]`. Of several reads, the minimum counts.
     """
-    metadata = copy.deepcopy(
-        arrays.metadata(features.shape[1:], "float16", len(features), len(features))
-    )
+    count, *shape = features.shape
+    metadata = arrays.metadata(shape, "float16", count, per_shard=count)
     if codec is not None:
         inner = metadata["codecs"][0]["configuration"]["codecs"]
         inner.insert(1, codec)
@@ -95,7 +82,7 @@ def measure(features: np.ndarray, codec: dict[str, Any] | None, reads: int):
         files = [path for path in pathlib.Path(folder).rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
         seconds = []
-        for _ in range(reads):
+        for _ in range(NUM_READS):
             start = time.process_time()
             found = array.read().result()
             seconds.append(time.process_time() - start)
@@ -112,18 +99,14 @@ def main():
         some = store.available(split)[: _FRAMES.value]
         features, what = store.read(split, "features", some), str(_STORE.value)
     else:
-        features, clock, cpu = random_features(_MODEL.value, _FRAMES.value)
-        clock, cpu = clock / len(features), cpu / len(features)
-        sys.stdout.write(
-            f"encoded in {clock:.2f} s per frame, {cpu:.2f} s of CPU time\n"
-        )
-        what = f"{_MODEL.value}, random weights, rendered scenes"
+        features = random_features(_FRAMES.value)
+        what = f"{MODEL}, random weights, rendered scenes"
     table = tables.make(
         f"{what}: {list(features.shape)} float16",
         *("codec", "bytes of the array", "read by tensorstore, CPU s/GB"),
     )
     for name, codec in CODECS.items():
-        ratio, cost = measure(features, codec, _READS.value)
+        ratio, cost = measure(features, codec)
         table.add_row(name, f"{ratio:.1%}", f"{cost * 1e9:.2f}")
     tables.show(table)
 

@@ -16,4 +16,4 @@ def make(title: str | None, *columns: str) -> Table:
 def show(*tables: Table):
     """Print tables, wide enough for all columns."""
     for table in tables:
-        Console(width=120, highlight=False).print(table)
+        Console(width=160, highlight=False).print(table)

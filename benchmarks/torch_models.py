@@ -13,7 +13,13 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torch.nn import functional
 
+from benchmarks import train_step_cases as cases
 from benchmarks.train_step_cases import LEARNING_RATE, Case
+from sanorm_jax.run.parameters import torch_weights
+
+
+def _mlp(fan_in, hidden, out):
+    return nn.Sequential(nn.Linear(fan_in, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
 class SlotAttention(nn.Module):
@@ -28,9 +34,7 @@ class SlotAttention(nn.Module):
         self.to_k = nn.Linear(input_dim, slot_dim, bias=False)
         self.to_v = nn.Linear(input_dim, slot_dim, bias=False)
         self.gru = nn.GRUCell(slot_dim, slot_dim)
-        self.mlp = nn.Sequential(
-            nn.Linear(slot_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, slot_dim)
-        )
+        self.mlp = _mlp(slot_dim, hidden_dim, slot_dim)
         self.norm_input = nn.LayerNorm(input_dim)
         self.norm_slots = nn.LayerNorm(slot_dim)
         self.norm_pre_ff = nn.LayerNorm(slot_dim)
@@ -77,10 +81,6 @@ def _encoder(channels, strides):
     for fan_in, stride in zip([3] + [channels] * 3, strides, strict=True):
         layers += [nn.Conv2d(fan_in, channels, 5, stride, padding=2), nn.ReLU()]
     return nn.Sequential(*layers)
-
-
-def _mlp(fan_in, hidden, out):
-    return nn.Sequential(nn.Linear(fan_in, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
 class Autoencoder(nn.Module):
@@ -207,17 +207,23 @@ def make(case: Case) -> nn.Module:
     return SetPredictor(case.image_size)
 
 
+def make_both(case: Case):
+    """Return the model, the Flax model, its parameters (equal weights), and inputs."""
+    torch_model = make(case)
+    weights = {k: v.numpy().copy() for k, v in torch_model.state_dict().items()}
+    model = cases.make_model(case)
+    inputs = cases.make_inputs(case, model.slot_attention.slot_dim)
+    params = torch_weights.to_flax(model, weights)["params"]
+    return torch_model, model, params, inputs
+
+
 def training_step(
     case: Case, model: nn.Module, inputs, device: str = "cpu", compiled: bool = False
 ) -> Callable[[], torch.Tensor]:
-    """Return a function that runs a step and returns its loss.
+    """Return a function that runs a step, with `torch.compile` if `compiled`.
 
-    Args:
-      case: Case of the model.
-      model: Model of `make`.
-      inputs: Inputs of `train_step_cases.make_inputs`.
-      device: Device of the step.
-      compiled: Whether to use `torch.compile`.
+    The function returns the loss. The inputs are those of
+    `train_step_cases.make_inputs`.
     """
     model = model.to(device)
     if case.task != "dinosaur":

@@ -14,7 +14,6 @@ other distort elapsed time. Needs PyTorch.
 """
 
 import ctypes
-import dataclasses
 import gc
 import os
 import pathlib
@@ -32,29 +31,14 @@ from benchmarks import tables, torch_models
 from benchmarks import train_step_cases as cases
 from benchmarks.train_step_cases import Case
 from sanorm_jax.core import commands
-from sanorm_jax.run.parameters import torch_weights
 
 _CASES = flags.DEFINE_enum("cases", "paper", list(cases.CASES), "Cases to time.")
 _TASKS = flags.DEFINE_list("tasks", [c.task for c in cases.PAPER], "Models to time.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed steps per side.", 1)
-_REMAT = flags.DEFINE_bool("remat", False, "DINOSAUR with remat.")
-_TORCH = flags.DEFINE_bool("torch", True, "Time PyTorch as well.")
 _CPU_TIME = flags.DEFINE_bool("cpu_time", False, "Report CPU time, not elapsed time.")
 
 MATMUL_SIZE = 2048
 STREAM_BYTES = 2**28
-
-
-def make_sides(case: Case):
-    """Return both steps, with the same weights and inputs."""
-    torch_model = torch_models.make(case)
-    weights = {k: v.numpy().copy() for k, v in torch_model.state_dict().items()}
-    model = cases.make_model(case)
-    inputs = cases.make_inputs(case, model.slot_attention.slot_dim)
-    params = torch_weights.to_flax(model, weights)["params"]
-    ours = cases.our_step(model, params, inputs)
-    theirs = torch_models.training_step(case, torch_model, inputs)
-    return ours, lambda: theirs().item()
 
 
 def machine_rates() -> dict[str, Callable[[], float]]:
@@ -85,14 +69,16 @@ def _status_gb(field: str) -> float:
     return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024 / 1e9
 
 
-def measure(case: Case, repeats: int, with_torch: bool) -> dict[str, float]:
+def measure(case: Case, repeats: int) -> dict[str, float]:
     """Return median seconds, peak memory in GB, counts, and seconds to compile.
 
     Raises:
       RuntimeError: The losses of the two sides differ.
     """
-    ours, theirs = make_sides(case)
-    sides = {"ours": ours.run} | ({"torch": theirs} if with_torch else {})
+    torch_model, model, params, inputs = torch_models.make_both(case)
+    ours = cases.our_step(model, params, inputs)
+    theirs = torch_models.training_step(case, torch_model, inputs)
+    sides = {"ours": lambda: float(ours.step()), "torch": lambda: float(theirs())}
     # The first step is a warm-up.
     check_losses(case, [run() for run in sides.values()], 1e-4)
     everything = sides | machine_rates()
@@ -124,10 +110,13 @@ def check_losses(case: Case, losses: list[float], tolerance: float):
 
 def times_row(case: Case, m: dict[str, float]) -> list[str]:
     """Return a row of the table of times."""
-    theirs = m.get("torch", np.nan)
-    row = [str(case), f"{m['ours']:.3f}", f"{theirs:.3f}", f"{theirs / m['ours']:.2f}"]
-    keys = ("ours_gb", "torch_gb", "compile")
-    return row + [f"{m.get(key, np.nan):.2f}" for key in keys]
+    return [
+        str(case),
+        f"{m['ours']:.3f}",
+        f"{m['torch']:.3f}",
+        f"{m['torch'] / m['ours']:.2f}",
+        *(f"{m[key]:.2f}" for key in ("ours_gb", "torch_gb", "compile")),
+    ]
 
 
 def bounds_row(case: Case, m: dict[str, float]) -> list[str]:
@@ -161,9 +150,7 @@ def main():
     )
     for case in cases.CASES[_CASES.value]:
         if case.task in _TASKS.value:
-            remat = _REMAT.value and case.task == "dinosaur"
-            case = dataclasses.replace(case, remat=remat)
-            m = measure(case, _REPEATS.value, _TORCH.value)
+            m = measure(case, _REPEATS.value)
             times.add_row(*times_row(case, m))
             bounds.add_row(*bounds_row(case, m))
     tables.show(times, bounds)

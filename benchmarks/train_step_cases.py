@@ -118,11 +118,9 @@ def lower_step(
 ) -> jax.stages.Lowered:
     """Return the lowered step `(state, *inputs) -> (state, loss)`.
 
-    Args:
-      model: Model of `make_model`.
-      state: Parameters and state of the optimizer `TX`, or their shapes.
-      inputs: Inputs of `make_inputs`, or their shapes.
-      loss: Function of the model's outputs, the input and the targets.
+    The state is the parameters and the state of `TX`. Shapes of the state and of the
+    inputs (`make_inputs`) suffice. The loss is a function of the model's outputs, the
+    input and the targets.
     """
 
     def step(state, x, noise, *targets):
@@ -156,10 +154,6 @@ class OurStep:
     flops: float
     bytes_accessed: float
     compile_s: float
-
-    def run(self) -> float:
-        """Run a step and return its loss."""
-        return float(self.step())
 
 
 def our_step(

@@ -20,21 +20,24 @@ def get_config() -> ml_collections.ConfigDict:
     config.data_dir = config_dict.FieldReference("datasets")
     config.studies = ml_collections.ConfigDict()
     studies = {
-        "dinosaur": study_shapes,
-        "property_prediction": study_properties,
-        "object_discovery": study_blocks,
+        "dinosaur": (
+            study_shapes,
+            "DINOSAUR on ViT features: trained with 7 slots on 3 to 6 objects, does it "
+            "over-segment with more slots?",
+        ),
+        "property_prediction": (
+            study_properties,
+            "Property prediction from ViT features: trained with 7 slots on up to 6 "
+            "objects, does it predict the same objects with up to 14?",
+        ),
+        "object_discovery": (
+            study_blocks,
+            "An autoencoder of images: trained with 4 slots on three tetrominoes, does "
+            "it find them, and more of them, with up to 11 slots?",
+        ),
     }
-    questions = {
-        "dinosaur": "DINOSAUR on ViT features: trained with 7 slots on 3 to 6 objects, "
-        "does it over-segment with more slots?",
-        "property_prediction": "Property prediction from ViT features: trained with 7 "
-        "slots on up to 6 objects, does it predict the same objects with up to 14?",
-        "object_discovery": "An autoencoder of images: trained with 4 slots on three "
-        "tetrominoes, does it find them, and more of them, with up to 11 slots?",
-    }
-    for name, module in studies.items():
+    for name, (module, question) in studies.items():
         study = module.get_config()
-        question = questions[name]
         study.title = question.partition(":")[0]
         study.question = question
         study.seeds = config.get_ref("seeds")

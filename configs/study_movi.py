@@ -40,13 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
         "max_objects": (12, 14, 16, 18, 20, 23),
     }
     config.evaluation.sample_slots = (7, 11, 24)
-    config.measures = (
-        "fg_ari_masks_refined",
-        "ari_masks_refined",
-        "fg_ari_attention_refined",
-        "ari_attention_refined",
-        "mbo_masks_refined",
-        "mbo_class_masks_refined",
-    )
+    config.measures = common.measures("fg_ari", "ari", suffix="_refined")
+    config.measures += ("mbo_masks_refined", "mbo_class_masks_refined")
     config.table_slots = (7, 11, 20, 24)
     return config

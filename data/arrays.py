@@ -38,17 +38,10 @@ def spec(path: pathlib.Path) -> dict[str, Any]:
 def metadata(
     shape: Sequence[int], dtype: str, count: int, per_shard: int
 ) -> dict[str, Any]:
-    """Return the Zarr metadata of a field.
+    """Return the Zarr metadata of a field with `count` examples of the given shape.
 
-    Args:
-      shape: Shape of an example.
-      dtype: Dtype of the field.
-      count: Number of examples.
-      per_shard: Number of examples per shard file.
-
-    Returns:
-      The `shape`, `data_type`, `chunk_grid` and `codecs` of `zarr.json`, and the
-      `fill_value` of float fields.
+    They are the `shape`, `data_type`, `chunk_grid` and `codecs` of `zarr.json`, and the
+    `fill_value` of float fields.
     """
     kind = np.dtype(dtype)
     size = kind.itemsize * int(np.prod(shape, dtype=np.int64))
@@ -85,12 +78,8 @@ def write_groups(
 ):
     """Write the Zarr group metadata of a store and its splits, for other readers.
 
-    Existing files are kept, and a read-only store is left unchanged.
-
-    Args:
-      root: Folder of the store.
-      splits: Names of the splits.
-      attributes: JSON attributes of the store's group.
+    The attributes are those of the store's group. Existing files are kept, and a
+    read-only store is left unchanged.
     """
     group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
     groups = {root / split: group for split in splits if (root / split).is_dir()}

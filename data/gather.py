@@ -16,19 +16,12 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import crc32c
 import numpy as np
-
-try:
-    import crc32c
-except ImportError:  # `Store` then reads with TensorStore only.
-    crc32c = None
 
 # Enough concurrent requests to keep a network file system busy.
 _THREADS = 16
 _CRC_BYTES = 4
-
-_BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
-_CRC = {"name": "crc32c"}
 
 
 class DamageError(Exception):
@@ -77,27 +70,20 @@ class Buffers:
 
 
 def can_gather(codecs: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bool:
-    """Return whether `Gatherer` supports these codecs, with one example per chunk."""
-    if crc32c is None or len(codecs) != 1 or codecs[0]["name"] != "sharding_indexed":
-        return False
+    """Return whether `Gatherer` supports an array of a store.
+
+    It reads uncompressed arrays with one example per chunk. `arrays.metadata` has the
+    possible codecs.
+    """
     sharding = codecs[0]["configuration"]
-    inner = [dict(_BYTES, **codec) for codec in sharding["codecs"][:1]]
-    return (
-        sharding["chunk_shape"] == [1, *shape]
-        and inner + list(sharding["codecs"][1:]) == [_BYTES, _CRC]
-        and sharding["index_codecs"] == [_BYTES, _CRC]
-        and sharding.get("index_location", "end") == "end"
-    )
+    inner = [codec["name"] for codec in sharding["codecs"]]
+    return inner == ["bytes", "crc32c"] and sharding["chunk_shape"] == [1, *shape]
 
 
 class Gatherer:
     """Reader of one array's examples, in any order and several at once.
 
-    Args:
-      shard_file: Function that maps a shard number to its file.
-      shape: Shape of an example.
-      dtype: Dtype of the array.
-      examples_per_shard: Number of examples per file; the last file may hold fewer.
+    `shard_file` maps the number of a shard to its file.
     """
 
     def __init__(

@@ -25,11 +25,6 @@ def feature_root(data_dir: pathlib.Path, name: str, encoder: str) -> pathlib.Pat
     return pathlib.Path(data_dir) / f"{name}-{encoder.replace('/', '_')}"
 
 
-def create_manifest(root: pathlib.Path, manifest: Mapping[str, Any]):
-    """Write the first manifest of a store, unless another job has written it."""
-    files.create(root / MANIFEST, files.to_json(manifest))
-
-
 def comes_before_manifest(path: pathlib.Path) -> bool:
     """Return whether a job may write this file before the manifest exists."""
     temporary = (f".{MANIFEST}.", f".{PROJECTION}.")
@@ -39,9 +34,7 @@ def comes_before_manifest(path: pathlib.Path) -> bool:
 def projection_damage(path: pathlib.Path, sha256: str | None) -> str | None:
     """Return an error message about the file of a projection, or None.
 
-    Args:
-      path: File of the projection.
-      sha256: Expected SHA-256; not checked if None.
+    If `sha256` is None, any content is accepted.
     """
     try:
         found = files.sha256(path)
@@ -67,12 +60,10 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
 
 def difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Return the differences of two manifests in one line; empty if they agree."""
-    parts = []
-    for key in ("dataset", "source", "settings", "fields", "splits"):
-        old, new = recorded.get(key), given.get(key)
-        if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
-            old, new = {key: old}, {key: new}
-        parts += files.differences(old, new)
+    old, new = ({"dataset": manifest["dataset"]} for manifest in (recorded, given))
+    parts = files.differences(old, new)
+    for key in ("source", "settings", "fields", "splits"):
+        parts += files.differences(recorded[key], given[key])
     return "; ".join(parts)
 
 

@@ -93,12 +93,7 @@ class Dataset:
 def open_dataset(
     data_dir: str | pathlib.Path, name: str, encoder: str | None = None
 ) -> Dataset:
-    """Open `<data_dir>/<name>`, joined with the features of `encoder` unless None.
-
-    Args:
-      data_dir: Folder of the stores.
-      name: Name of the source store.
-      encoder: Encoder of the features in `<data_dir>/<name>-<encoder>`; None for none.
+    """Open `<data_dir>/<name>`, joined with the features of `encoder` if not None.
 
     Raises:
       UserError: A store is missing, incomplete or of another version, or the
@@ -106,16 +101,9 @@ def open_dataset(
     """
     data_dir = pathlib.Path(data_dir)
     source = Store.open(data_dir / name)
-    stores = [source]
-    if encoder is not None:
-        root = feature_root(data_dir, name, encoder)
-        features = Store.open(root)
-        _check_features(features, source, encoder)
-        stores.append(features)
-    return Dataset(*stores)
-
-
-def _check_features(features: Store, source: Store, encoder: str):
+    if encoder is None:
+        return Dataset(source)
+    features = Store.open(feature_root(data_dir, name, encoder))
     if features.settings.get("source_fingerprint") != source.fingerprint:
         raise UserError(
             f"{features.root}: not extracted from the current {source.root}; remove it "
@@ -126,6 +114,7 @@ def _check_features(features: Store, source: Store, encoder: str):
             f"{features.root}: holds features of {features.settings.get('encoder')}, "
             f"not of {encoder}; rename the folder back"
         )
+    return Dataset(source, features)
 
 
 def select(
@@ -165,12 +154,8 @@ def select(
     indices = np.arange(dataset.num_examples(split))
     if min_objects is not None or max_objects is not None:
         counts = dataset.read(split, "num_objects", indices)
-        keep = np.ones(len(indices), bool)
-        if min_objects is not None:
-            keep &= counts >= min_objects
-        if max_objects is not None:
-            keep &= counts <= max_objects
-        indices = indices[keep]
+        at_least, at_most = min_objects or 0, max_objects or np.inf
+        indices = indices[(counts >= at_least) & (counts <= at_most)]
     if num_sequences is not None:
         videos = indices
         if "video" in dataset.fields:
@@ -194,32 +179,29 @@ def _draw(values: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(rng.choice(values, count, replace=False))
 
 
-def _permutation(seed: int, count: int, epoch: int) -> np.ndarray:
-    # Counter-based: the order of an epoch does not depend on earlier epochs.
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+def _order(indices: np.ndarray, seed: int) -> Callable[[int, int], np.ndarray]:
+    """Return `read(start, count)`, a part of the infinite stream of examples.
 
-
-class _Order:
-    """The infinite stream of examples: one random permutation per epoch.
-
-    Position p of the stream belongs to epoch p // len(indices).
+    The stream has one random permutation per epoch: position p of it belongs to epoch
+    p // len(indices).
     """
+    n = len(indices)
 
-    def __init__(self, indices: np.ndarray, seed: int):
-        self._indices = indices
-        # Concurrent batches span at most two epochs. `lru_cache` is thread-safe.
-        self._permutation = functools.lru_cache(maxsize=2)(
-            functools.partial(_permutation, seed, len(indices))
-        )
+    # Concurrent batches span at most two epochs. `lru_cache` is thread-safe.
+    @functools.lru_cache(maxsize=2)
+    def permutation(epoch: int) -> np.ndarray:
+        # Counter-based: the order of an epoch does not depend on earlier epochs.
+        return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
 
-    def __call__(self, start: int, count: int) -> np.ndarray:
+    def read(start: int, count: int) -> np.ndarray:
         positions = np.arange(start, start + count)
-        n = len(self._indices)
         chosen = np.empty(count, np.int64)
         for epoch in np.unique(positions // n).tolist():
             in_epoch = positions // n == epoch
-            chosen[in_epoch] = self._permutation(epoch)[positions[in_epoch] % n]
-        return self._indices[chosen]
+            chosen[in_epoch] = permutation(epoch)[positions[in_epoch] % n]
+        return indices[chosen]
+
+    return read
 
 
 def _host_rows(batch_size: int, host_index: int, num_hosts: int) -> range:
@@ -261,7 +243,7 @@ def train_reader(
     """
     rows = _host_rows(batch_size, host_index, num_hosts)
     position = np.arange(rows.start, rows.stop, dtype=np.int32)
-    order = _Order(indices, seed)
+    order = _order(indices, seed)
 
     def read(step: int) -> Batch:
         chosen = order(step * batch_size + rows.start, len(rows))
@@ -276,12 +258,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yield the training batches of `num_steps` steps, starting at `start_step`.
 
-    Args:
-      dataset: Dataset to read.
-      *args: Positional arguments of `train_reader`.
-      start_step: Index of the first step; earlier batches are not read.
-      num_steps: Number of batches to yield.
-      **options: Keyword arguments of `train_reader`.
+    The other arguments are those of `train_reader`. Earlier batches are not read.
 
     Raises:
       UserError: The store is damaged or missing, or lacks a field.

@@ -3,9 +3,12 @@
 Options that begin with "Scenes:" apply to the datasets shapes, blocks and tabletop.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
+import functools
 import importlib
+import itertools
 import multiprocessing
 import os
 import pathlib
@@ -13,7 +16,7 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
@@ -23,6 +26,7 @@ from sanorm_jax.core import commands, console, progress, run_data
 from sanorm_jax.core.errors import UserError
 
 from . import sources
+from .sources import files
 from .sources.base import Example, Options, Source, SourceError
 from .store import StoreWriter
 
@@ -42,46 +46,32 @@ _NUM_WORKERS = flags.DEFINE_integer(
 )
 
 
-def _split_sizes(values: list[str] | None) -> dict[str, int] | None:
+def _by_split(
+    option: str, values: list[str] | None, pattern: str, form: str
+) -> dict[str, tuple[int, ...]] | None:
+    """Parse the values of an option, each a split and numbers that match `pattern`."""
     if values is None:
         return None
-    sizes = {}
+    numbers = {}
     for value in values:
-        name, _, count = value.partition(":")
-        if not name or not count.isdigit() or int(count) <= 0:
-            raise UserError(f"--splits={value}: not name:count; write it like train:20")
-        if name in sizes:
-            raise UserError(f"--splits={value}: {name} is given twice; remove one")
-        sizes[name] = int(count)
-    return sizes
-
-
-def _object_ranges(values: list[str] | None) -> dict[str, tuple[int, int]] | None:
-    if values is None:
-        return None
-    ranges = {}
-    for value in values:
-        found = re.fullmatch(r"(\w+):(\d+)-(\d+)", value)
+        found = re.fullmatch(rf"(\w+):{pattern}", value)
         if not found:
-            raise UserError(
-                f"--objects={value}: not split:minimum-maximum; write it like train:3-6"
-            )
-        if found[1] in ranges:
-            raise UserError(f"--objects={value}: {found[1]} given twice; remove one")
-        ranges[found[1]] = int(found[2]), int(found[3])
-    return ranges
+            raise UserError(f"--{option}={value}: not {form}")
+        split, *rest = found.groups()
+        if split in numbers:
+            raise UserError(f"--{option}={value}: {split} is given twice; remove one")
+        numbers[split] = tuple(map(int, rest))
+    return numbers
 
 
-def _batches(examples: Iterable[Example], sizes: Iterable[int]) -> Iterator[Example]:
-    """Yield examples stacked into shards of `sizes`."""
-    examples = iter(examples)
-    for size in sizes:
-        rows = [example for _, example in zip(range(size), examples, strict=False)]
-        if len(rows) < size:
-            raise UserError(
-                "--source: fewer examples than expected; ask for fewer with --splits"
-            )
-        yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+def _stack(examples: Iterator[Example], count: int) -> Example:
+    """Return the columns of the next examples."""
+    rows = list(itertools.islice(examples, count))
+    if len(rows) < count:
+        raise UserError(
+            "--source: fewer examples than expected; ask for fewer with --splits"
+        )
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _start_worker():
@@ -97,34 +87,33 @@ def _exit_with_parent():
 
 def _render_shard(source: Source, split: str, start: int, stop: int) -> Example:
     examples = (source.example(split, i) for i in range(start, stop))
-    return next(_batches(examples, [stop - start]))
+    return _stack(examples, stop - start)
 
 
-def _write_parallel(source, writer, advance, num_workers):
+def _render(source, writer, jobs, num_workers, write):
     """Render shards in several processes, with a bounded queue for the writer."""
     # Spawned, not forked: a fork would copy the locks of TensorStore's threads.
     context = multiprocessing.get_context("spawn")
-    jobs = [
-        (split, shard)
-        for split in writer.splits
-        for shard in writer.missing_shards(split)
-    ]
     pool = concurrent.futures.ProcessPoolExecutor(
-        min(num_workers, max(len(jobs), 1)),
-        mp_context=context,
-        initializer=_start_worker,
+        min(num_workers, len(jobs)), mp_context=context, initializer=_start_worker
     )
-    waiting = {}
+    waiting = collections.deque()
+
+    def write_next():
+        job, future = waiting.popleft()
+        write(*job, future.result())
+
     try:
-        for split, shard in jobs:
+        for job in jobs:
             if len(waiting) >= 2 * num_workers:
-                _collect(waiting, writer, advance)
+                write_next()
+            split, _ = job
             future = pool.submit(
-                _render_shard, source, split, *writer.shard_range(split, shard)
+                _render_shard, source, split, *writer.shard_range(*job)
             )
-            waiting[future] = (split, shard)
+            waiting.append((job, future))
         while waiting:
-            _collect(waiting, writer, advance)
+            write_next()
     except BrokenProcessPool:
         raise UserError(
             f"{writer.root}: a worker process was killed, perhaps out of memory; run "
@@ -134,35 +123,28 @@ def _write_parallel(source, writer, advance, num_workers):
         pool.shutdown(cancel_futures=True)
 
 
-def _count(columns: Example) -> int:
-    return len(next(iter(columns.values())))
+def _load(source, writer, jobs, write):
+    """Load the examples of shards in several threads."""
+    for split, shard in jobs:
+        start, stop = writer.shard_range(split, shard)
+        load = functools.partial(source.load, split)
+        examples = files.load_all(load, range(start, stop))
+        write(split, shard, _stack(examples, stop - start))
 
 
-def _collect(waiting, writer, advance):
-    done, _ = concurrent.futures.wait(
-        waiting, return_when=concurrent.futures.FIRST_COMPLETED
-    )
-    for future in done:
-        split, shard = waiting.pop(future)
-        columns = future.result()
-        writer.write_shard(split, shard, columns)
-        advance(_count(columns))
-
-
-def _write_in_order(source, writer, advance):
+def _stream(source, writer, write):
     """Stream each split from its first to its last missing shard."""
     for split in writer.splits:
         missing = writer.missing_shards(split)
         if not missing:
             continue
-        shards = range(missing[0], missing[-1] + 1)
-        ranges = [writer.shard_range(split, shard) for shard in shards]
-        examples = source.examples(split, ranges[0][0])
-        columns = _batches(examples, [stop - start for start, stop in ranges])
-        for shard, rows in zip(shards, columns, strict=True):
+        first, _ = writer.shard_range(split, missing[0])
+        examples = source.examples(split, first)
+        for shard in range(missing[0], missing[-1] + 1):
+            start, stop = writer.shard_range(split, shard)
+            columns = _stack(examples, stop - start)
             if shard in missing:
-                writer.write_shard(split, shard, rows)
-                advance(_count(rows))
+                write(split, shard, columns)
 
 
 def prepare(
@@ -202,7 +184,7 @@ def prepare(
     is_new = not root.exists()
     writer = StoreWriter.create(
         root,
-        dataset=source.dataset,
+        dataset=dataset,
         source=source.source,
         settings=source.settings,
         fields=source.fields,
@@ -212,29 +194,32 @@ def prepare(
     if writer.finish():
         logging.info("already complete: %s", root)
         return root
-    if source.begin:
-        try:
-            source.begin()
-        except UserError:
-            if is_new:
-                shutil.rmtree(root)
-            raise
-    missing = sum(
-        stop - start
-        for split in writer.splits
-        for shard in writer.missing_shards(split)
-        for start, stop in [writer.shard_range(split, shard)]
-    )
+    jobs = [(s, i) for s in writer.splits for i in writer.missing_shards(s)]
+    ranges = [writer.shard_range(*job) for job in jobs]
+    total = sum(stop - start for start, stop in ranges)
+
+    def write(split, shard, columns):
+        writer.write_shard(split, shard, columns)
+        start, stop = writer.shard_range(split, shard)
+        bar.advance(stop - start)
+
     try:
-        with progress.Progress(f"writing {root}", missing, "examples") as bar:
-            if source.example is not None:
-                workers = num_workers or os.cpu_count()
-                _write_parallel(source, writer, bar.advance, workers)
+        if source.begin:
+            source.begin()
+        with progress.Progress(f"writing {root}", total, "examples") as bar:
+            if source.example:
+                _render(source, writer, jobs, num_workers or os.cpu_count(), write)
+            elif source.load:
+                _load(source, writer, jobs, write)
             else:
-                _write_in_order(source, writer, bar.advance)
-    except SourceError:
-        # A damaged source never yields a complete store, so remove the partial one.
-        if is_new and not (source.file_an_example and _has_shards(writer)):
+                _stream(source, writer, write)
+    except UserError as error:
+        # A damaged source never yields a complete store, so remove the partial one,
+        # except for shards made from intact files of their own.
+        kept = source.file_an_example or not isinstance(error, SourceError)
+        num_shards = sum(map(writer.num_shards, writer.splits))
+        num_missing = sum(len(writer.missing_shards(s)) for s in writer.splits)
+        if is_new and not (kept and num_missing < num_shards):
             shutil.rmtree(root)
         raise
     writer.finish()
@@ -242,18 +227,22 @@ def prepare(
     return root
 
 
-def _has_shards(writer: StoreWriter) -> bool:
-    """Return whether any shard is finished and would be expensive to lose."""
-    return any(
-        len(writer.missing_shards(split)) < writer.num_shards(split)
-        for split in writer.splits
-    )
-
-
 def _prepare() -> int:
+    sizes = _by_split(
+        "splits",
+        _SPLITS.value,
+        r"0*([1-9]\d*)",
+        "name:count; write it like train:20",
+    )
+    objects = _by_split(
+        "objects",
+        _OBJECTS.value,
+        r"(\d+)-(\d+)",
+        "split:minimum-maximum; write it like train:3-6",
+    )
     options = _OPTIONS(
-        splits=_split_sizes(_SPLITS.value),
-        objects=_object_ranges(_OBJECTS.value),
+        splits=sizes and {name: count for name, (count,) in sizes.items()},
+        objects=objects,
         data_dir=_DATA_DIR.value,
     )
     if _LIKE.value is not None:

@@ -13,7 +13,7 @@ shard files are therefore the record of finished work.
 
 import json
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,6 @@ from .manifest import (
     MANIFEST,
     VERSION,
     comes_before_manifest,
-    create_manifest,
     difference,
     fingerprint,
     read_manifest,
@@ -165,7 +164,8 @@ class StoreWriter(_Layout):
                 )
             try:
                 root.mkdir(parents=True, exist_ok=True)
-                create_manifest(root, given | {"complete": False})
+                content = files.to_json(given | {"complete": False})
+                files.create(root / MANIFEST, content)
             except OSError as error:
                 raise UserError(
                     f"{root}: not writable ({error.strerror}); choose another "
@@ -236,23 +236,10 @@ class StoreWriter(_Layout):
 
 
 class Store(_Layout):
-    """Reader of a store's examples, created by `Store.open`.
+    """Reader of a store's examples, created by `Store.open`."""
 
-    Args:
-      root: Folder of the store.
-      manifest: Manifest of the store.
-      splits: Splits to expose; all if None.
-    """
-
-    def __init__(
-        self,
-        root: pathlib.Path,
-        manifest: dict[str, Any],
-        splits: Collection[str] | None = None,
-    ):
+    def __init__(self, root: pathlib.Path, manifest: dict[str, Any]):
         super().__init__(root, manifest)
-        if splits is not None:
-            self.splits = {s: n for s, n in self.splits.items() if s in splits}
         self._context = arrays.context()
         self._arrays: dict[tuple[str, str], ts.TensorStore] = {}
         self._gatherers: dict[tuple[str, str], gather.Gatherer | None] = {}

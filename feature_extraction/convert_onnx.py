@@ -126,7 +126,8 @@ class _Graph:
           Stored tensors `[n, width]`, sorted by n.
         """
         after, reached, roots = self._users.get(bias, [])[:1], [], []
-        for _ in range(30):  # Shapes, transposition and the class token lie between.
+        # Shapes, transposition and the class token lie between.
+        while after and not roots:
             following = []
             for node in after:
                 if node.op_type == "Shape":
@@ -138,8 +139,6 @@ class _Graph:
                 reached += node.output
                 for output in node.output:
                     following += self._users.get(output, ())
-            if roots or not following:
-                break
             after = following
         found: dict[str, np.ndarray] = {}
         waiting, seen = list(roots), set()

@@ -9,6 +9,7 @@ from sanorm_jax.core.errors import UserError
 from sanorm_jax.data.store import Store
 
 from .options import Options
+from .patches import PatchEncoder
 
 
 class Encoder(Protocol):
@@ -33,37 +34,14 @@ def create(
 ) -> Encoder:
     """Return an encoder for the images of a store.
 
-    Args:
-      name: Name of a timm ViT, or `patches`.
-      source: Store of the images.
-      options: Options of the encoder.
-      like: Settings of an encoder with this name, whose image statistics are used.
+    `like` are the settings of an encoder of this name, whose image statistics are used.
 
     Raises:
       UserError: The name is unknown, weights do not fit, or an option is invalid.
     """
     options.check(name)
     if name == "patches":
-        from .patches import PatchEncoder
-
-        if like is None and "train" not in source.splits:
-            raise UserError(
-                f"--encoder=patches: standardized over train, which {source.root} "
-                "lacks; pass --like=WORKDIR of a run"
-            )
-
-        def first_images(count: int) -> np.ndarray:
-            count = min(count, source.num_examples("train"))
-            return source.read("train", "image", np.arange(count))
-
-        size = source.fields["image"][0][:2]
-        return PatchEncoder(
-            size,
-            options.patch_size,
-            first_images,
-            batch_size=options.batch_size or 64,
-            like=like,
-        )
+        return PatchEncoder(source, options, like)
     try:
         from .vit import VitEncoder
     except ModuleNotFoundError as error:

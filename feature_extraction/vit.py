@@ -5,7 +5,6 @@ import difflib
 import inspect
 import logging as std_logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -118,14 +117,14 @@ class VitEncoder:
             f"--batch_size={self._batch_size}: exceeds the GPU memory; choose a "
             "smaller one and run again (finished shards are kept)"
         )
-        with enough, ThreadPoolExecutor(1) as sender:
-            # Each batch is sent while the previous one is encoded.
-            waiting = sender.submit(self._send, images[batches[0]])
+        with enough:
+            sent = self._send(images[batches[0]])
             for batch, following in zip(batches, [*batches[1:], None], strict=True):
-                sent = waiting.result()
+                tokens = self._tokens(sent)
                 if following is not None:
-                    waiting = sender.submit(self._send, images[following])
-                features[batch] = self._tokens(sent).cpu().numpy()
+                    # A GPU still encodes the batch at this point.
+                    sent = self._send(images[following])
+                features[batch] = tokens.cpu().numpy()
         return features
 
     def _send(self, images: np.ndarray) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Weights from files, read without executing code in the files."""
 
 import pathlib
-import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,17 +51,7 @@ def load(path: pathlib.Path) -> Any:
         raise UserError(
             f"{path}: unreadable ({first_line(error)}); check the path"
         ) from None
-    # The types that PyTorch and safetensors raise.
-    except (
-        safetensors.SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-    ) as error:
+    except Exception as error:  # PyTorch and safetensors raise various types.
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
             raise UserError(
                 f"{path}: contains objects that need unpickling, which could run any "
@@ -93,12 +82,8 @@ def save(target: pathlib.Path, state: Tensors, metadata: Mapping[str, str]):
 def find_state(path: pathlib.Path, content: Any) -> dict[str, torch.Tensor]:
     """Return the state dict of the model in the content of a file.
 
-    Args:
-      path: Path of the file, for errors.
-      content: State dict, or checkpoint with one under a usual name.
-
-    Returns:
-      Tensors by name, without the prefixes of wrappers.
+    The content is a state dict, or a checkpoint with one under a usual name. The
+    prefixes of wrappers are removed.
 
     Raises:
       UserError: The content has no state dict.
@@ -136,12 +121,8 @@ def convert(
 ):
     """Write the tensors of a file to a safetensors file atomically.
 
-    The metadata also contain `source` and `source_sha256`.
-
-    Args:
-      path: File to convert.
-      target: New safetensors file.
-      read: Function that returns the tensors and metadata of `path`.
+    `read` returns the tensors and metadata of the file. The metadata written also
+    contain `source` and `source_sha256`.
 
     Raises:
       UserError: The target exists or is not writable, or `read` raised it.

@@ -9,6 +9,7 @@ part. Parts without timing run concurrently. `--size=small` is a trial on a CPU.
 PyTorch and the vectors in `tests/`, but not TensorFlow.
 """
 
+import concurrent.futures
 import functools
 import json
 import os
@@ -21,9 +22,10 @@ import time
 from typing import Any
 
 from absl import flags
-from rich.console import Console
 
-from benchmarks.gpu import parts, tables
+from benchmarks.gpu import parts
+from benchmarks.gpu.tables import make
+from benchmarks.tables import show
 from sanorm_jax.core import commands, files
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.tasks.base import MATMUL_PRECISIONS
@@ -62,42 +64,37 @@ _PART = flags.DEFINE_enum("run_part", None, list(PARTS), "Part to run in this pr
 _NO_TIME = "no time left, see --minutes"
 
 
-class _Process:
-    """A running part, which writes its result to a file."""
-
-    def __init__(self, name: str, folder: pathlib.Path):
-        self.name = name
-        self._out, self._log = folder / f"{name}.json", folder / f"{name}.log"
-        self._started = time.monotonic()
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "benchmarks.gpu", f"--run_part={name}"),
-                    *(f"--size={_SIZE.value}", f"--out={self._out}"),
-                ],
-                stdout=log,
-                stderr=log,
+def run_part(name: str, deadline: float) -> dict[str, Any]:
+    """Run a part in its own process; return `result` or `error`, and `seconds`."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        out, log = pathlib.Path(folder, "out.json"), pathlib.Path(folder, "log.txt")
+        command = [sys.executable, "-m", "benchmarks.gpu", f"--run_part={name}"]
+        command += [f"--size={_SIZE.value}", f"--out={out}"]
+        # PyTorch and other parts need GPU memory as well.
+        environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command,
+                stdout=file,
+                stderr=file,
                 start_new_session=True,
-                # PyTorch and other parts need GPU memory as well.
-                env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+                env=environment,
             )
-
-    def result(self, deadline: float) -> dict[str, Any]:
-        """Wait until `deadline`; return `result` or `error`, and `seconds`."""
         try:
-            code = self._process.wait(max(deadline - time.monotonic(), 0.0))
-            outcome = {} if code == 0 else {"error": self._last_line(code)}
+            code = process.wait(max(deadline - started, 0.0))
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            # Compilers of PyTorch run in processes of their own.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
             outcome = {"error": _NO_TIME}
-        if not outcome:
-            outcome = {"result": json.loads(self._out.read_text())}
-        return outcome | {"seconds": time.monotonic() - self._started}
-
-    def _last_line(self, code: int) -> str:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
-        return f"exit code {code}: {lines[-1][:300] if lines else 'no output'}"
+        else:
+            lines = log.read_text(errors="replace").strip().splitlines()
+            last = lines[-1][:300] if lines else "no output"
+            outcome = {"error": f"exit code {code}: {last}"}
+            if code == 0:
+                outcome = {"result": json.loads(out.read_text())}
+    return outcome | {"seconds": time.monotonic() - started}
 
 
 def run(names: list[str], deadline: float) -> dict[str, dict[str, Any]]:
@@ -105,15 +102,15 @@ def run(names: list[str], deadline: float) -> dict[str, dict[str, Any]]:
     together = [name for name in names if name in TOGETHER]
     groups = [together, *([name] for name in names if name in ALONE)]
     results: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for group in filter(None, groups):
-            if time.monotonic() >= deadline:
-                results |= {name: {"error": _NO_TIME} for name in group}
-                continue
-            processes = [_Process(name, pathlib.Path(folder)) for name in group]
-            results |= {part.name: part.result(deadline) for part in processes}
-            text = json.dumps({"size": _SIZE.value, "parts": results}, indent=2)
-            files.write(_OUT.value, text + "\n")
+    for group in filter(None, groups):
+        if time.monotonic() >= deadline:
+            results |= {name: {"error": _NO_TIME} for name in group}
+            continue
+        with concurrent.futures.ThreadPoolExecutor(len(group)) as pool:
+            outcomes = pool.map(lambda name: run_part(name, deadline), group)
+            results |= zip(group, outcomes, strict=True)
+        content = {"size": _SIZE.value, "parts": results}
+        files.write(_OUT.value, files.to_json(content))
     return results
 
 
@@ -127,8 +124,7 @@ def main() -> int:
     if unknown:
         raise UserError(f"--parts: no {unknown[0]}; choose from {', '.join(PARTS)}")
     results = run(_PARTS.value, time.monotonic() + 60 * _MINUTES.value)
-    for table in tables.make(results):
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
+    show(*make(results))
     return int(any("error" in found for found in results.values()))
 
 

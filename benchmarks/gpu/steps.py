@@ -17,7 +17,6 @@ from benchmarks import torch_models
 from benchmarks import train_step_cases as cases
 from benchmarks.gpu.tables import SIDES
 from benchmarks.train_step_cases import Case
-from sanorm_jax.run.parameters import torch_weights
 
 # Relative tolerance of the first losses; TF32 has 10 mantissa bits.
 TOLERANCES = {"float32": 2e-3, "bfloat16": 2e-2}
@@ -25,31 +24,13 @@ TURN_S = 0.4
 NUM_KERNELS = 6
 
 
-@dataclasses.dataclass
-class Side:
-    """One implementation of the steps of a case.
-
-    Attributes:
-      step: Function that starts a step and returns its loss on the device.
-      wait: Function that waits for a loss.
-      compile_s: Seconds of compilation.
-      peak_bytes: Peak memory of the device; NaN if unknown.
-      first_loss: Loss of the first step.
-    """
-
-    step: Callable[[], Any]
-    wait: Callable[[Any], Any]
-    compile_s: float = 0.0
-    peak_bytes: float = float("nan")
-    first_loss: float = float("nan")
-
-    def turn(self, count: int) -> float:
-        """Return the seconds per step of `count` steps."""
-        start = time.perf_counter()
-        for _ in range(count):
-            loss = self.step()
-        self.wait(loss)
-        return (time.perf_counter() - start) / count
+def turn(step: Callable[[], Any], count: int) -> float:
+    """Return the seconds per step of `count` steps."""
+    start = time.perf_counter()
+    for _ in range(count):
+        loss = step()
+    float(loss)  # waits for the last step
+    return (time.perf_counter() - start) / count
 
 
 def measure(case: Case, rounds: int) -> dict[str, Any]:
@@ -59,55 +40,50 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     """
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True  # as in XLA
-    torch_model = torch_models.make(case)
-    weights = {k: v.numpy().copy() for k, v in torch_model.state_dict().items()}
-    model = cases.make_model(case)
-    inputs = cases.make_inputs(case, model.slot_attention.slot_dim)
+    torch_model, model, params, inputs = torch_models.make_both(case)
     result: dict[str, Any] = {"case": dataclasses.asdict(case), "name": str(case)}
     makers = {
-        "ours": lambda: _ours(case, model, weights, inputs, result),
+        "ours": lambda: _ours(model, params, inputs, result),
         "eager": lambda: _theirs(case, copy.deepcopy(torch_model), inputs, False),
         "compile": lambda: _theirs(case, copy.deepcopy(torch_model), inputs, True),
     }
-    sides: dict[str, Side] = {}
+    steps = {}
     for name in SIDES:
         try:
-            side = sides[name] = makers[name]()
-            result[name] = {
-                "compile_s": side.compile_s,
-                "peak_gb": side.peak_bytes / 1e9,
-                "first_loss": side.first_loss,
-            }
+            steps[name], result[name] = makers[name]()
         except Exception as error:  # such as out of memory
             result[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
-    losses = [side.first_loss for side in sides.values()]
+    losses = [result[name]["first_loss"] for name in steps]
     tolerance = TOLERANCES[case.dtype]
     result["losses_agree"] = bool(np.allclose(losses, losses[:1], rtol=tolerance))
     counts = {
-        name: int(np.clip(TURN_S / side.turn(1), 1, 50)) for name, side in sides.items()
+        name: int(np.clip(TURN_S / turn(step, 1), 1, 50))
+        for name, step in steps.items()
     }
-    seconds = {name: [] for name in sides}
+    seconds = {name: [] for name in steps}
     for _ in range(rounds):
-        for name, side in sides.items():
-            seconds[name].append(side.turn(counts[name]))
+        for name, step in steps.items():
+            seconds[name].append(turn(step, counts[name]))
     for name, values in seconds.items():
         result[name] |= {"seconds": float(np.median(values)), "all": values}
-    if "ours" in sides:
-        result["kernels"] = top_kernels(lambda: sides["ours"].turn(3))
+    if "ours" in steps:
+        result["kernels"] = top_kernels(lambda: turn(steps["ours"], 3))
     return result
 
 
-def _ours(case, model, weights, inputs, result) -> Side:
-    params = torch_weights.to_flax(model, weights)["params"]
+def _ours(model, params, inputs, result):
     ours = cases.our_step(model, params, inputs)
     result["flops"], result["bytes"] = ours.flops, ours.bytes_accessed
-    first_loss = ours.run()
+    first_loss = float(ours.step())
     stats = jax.local_devices()[0].memory_stats() or {}
-    peak = stats.get("peak_bytes_in_use", float("nan"))
-    return Side(ours.step, jax.block_until_ready, ours.compile_s, peak, first_loss)
+    return ours.step, {
+        "compile_s": ours.compile_s,
+        "peak_gb": stats.get("peak_bytes_in_use", float("nan")) / 1e9,
+        "first_loss": first_loss,
+    }
 
 
-def _theirs(case, model, inputs, compiled: bool) -> Side:
+def _theirs(case, model, inputs, compiled: bool):
     on_gpu = torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"
     step = torch_models.training_step(case, model, inputs, device, compiled)
@@ -117,8 +93,8 @@ def _theirs(case, model, inputs, compiled: bool) -> Side:
     first_loss = float(step())
     compile_s = time.perf_counter() - start if compiled else 0.0
     peak = torch.cuda.max_memory_allocated() if on_gpu else float("nan")
-    # `float` waits for the loss.
-    return Side(step, float, compile_s, peak, first_loss)
+    found = {"compile_s": compile_s, "peak_gb": peak / 1e9, "first_loss": first_loss}
+    return step, found
 
 
 def top_kernels(run: Callable[[], Any]) -> list[tuple[str, float]]:

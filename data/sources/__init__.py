@@ -1,4 +1,8 @@
-"""Sources of datasets: one module each, with `build(options) -> Source`."""
+"""Sources of datasets: one module each, with `build(options) -> Source`.
+
+`build` raises `UserError` if an option is invalid or not used by the dataset, and
+`SourceError` if the original data is missing, damaged or of another dataset.
+"""
 
 SOURCES = {
     "shapes": ".shapes",

@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -16,22 +18,25 @@ class SourceError(UserError):
     """The original data is missing, damaged or of another dataset."""
 
 
-def read_text(path: pathlib.Path, hint: str) -> str:
-    """Return the text of a file.
+def read_bytes(
+    path: pathlib.Path | zipfile.Path, hint: str = "download it again"
+) -> bytes:
+    """Return the content of a file, which may be in a zip file.
 
     Args:
       path: File to read.
-      hint: Advice for the error if the file is missing.
+      hint: Advice for the error.
 
     Raises:
       SourceError: The file is missing or unreadable.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except FileNotFoundError:
         raise SourceError(f"{path}: missing; {hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: unreadable ({error}); download it again") from None
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"{path}: unreadable ({reason}); {hint}") from None
 
 
 def pad(values: np.ndarray, count: int, fill: float, dtype: str) -> np.ndarray:
@@ -62,7 +67,7 @@ class Options:
       objects: Minimum and maximum number of objects by split. They replace the options
         `min_objects` and `max_objects`.
       data_dir: Folder of the stores; downloads go to `<data_dir>/downloads`.
-      dataset: Name of the dataset, for modules that offer several.
+      dataset: Name of the dataset.
     """
 
     source: Annotated[pathlib.Path | None, "File or folder to read."] = None
@@ -75,14 +80,26 @@ class Options:
     splits: Mapping[str, int] | None = None
     objects: Mapping[str, tuple[int, int]] | None = None
     data_dir: pathlib.Path = pathlib.Path("datasets")
-    dataset: str | None = None
+    dataset: str = ""
 
-    def reject(self, dataset: str, *names: str):
+    def reject(self, *names: str):
         """Raise `UserError` if an option is set that the dataset does not use."""
-        others = [name for name, owners in _OWNERS.items() if dataset not in owners]
+        others = [
+            name for name, owners in _OWNERS.items() if self.dataset not in owners
+        ]
         for name in (*names, *others):
             if getattr(self, name) is not None:
-                raise UserError(f"--{name}: not used by --dataset={dataset}; remove it")
+                raise UserError(
+                    f"--{name}: not used by --dataset={self.dataset}; remove it"
+                )
+
+    def required_source(self, hint: str) -> pathlib.Path:
+        """Return `source`; raise `UserError` that suggests `hint` if it is not set."""
+        if self.source is None:
+            raise UserError(
+                f"--source: required for --dataset={self.dataset}; pass {hint}"
+            )
+        return self.source
 
     def check_image_size(self, default: int, low: int, high: int) -> int:
         """Return the side of the images; raise `UserError` if it is out of range."""
@@ -93,17 +110,16 @@ class Options:
             )
         return size
 
-    def check_splits(self, dataset: str, sizes: Mapping[str, int | None]):
+    def check_splits(self, sizes: Mapping[str, int | None]):
         """Raise `UserError` if a split does not exist or is too small.
 
         Args:
-          dataset: Name of the dataset.
           sizes: Number of examples by split; None for no limit.
         """
         for name, count in (self.splits or {}).items():
             if name not in sizes:
                 raise UserError(
-                    f"--splits={name}: not a split of {dataset}; choose from "
+                    f"--splits={name}: not a split of {self.dataset}; choose from "
                     f"{', '.join(sizes)}"
                 )
             limit = sizes[name]
@@ -127,31 +143,31 @@ class Source:
     """A dataset that can be written to a store.
 
     Attributes:
-      dataset: Name of the dataset.
       source: Description of the original data, for the manifest.
       settings: Settings that define the content. `image_size` and `max_objects`, the
         number of rows of the per-object columns, are required.
       fields: Shape and dtype of each field of an example, by name.
       splits: Number of examples by split.
       examples_per_shard: Number of examples per shard file.
+      example: Picklable function `example(split, index)`, called in several processes.
+      load: Function `load(split, index)` that returns an example, called in several
+        threads.
       examples: Generator function `examples(split, start)` that yields the examples in
-        order, starting at `start`; None if `example` is set.
-      example: Picklable function `example(split, index)`, called in several processes;
-        None if `examples` is set.
+        order, starting at `start`. Exactly one of these three functions is set.
       file_an_example: Whether each example has its own source file. A damaged file can
         then be replaced on its own, and finished shards are kept.
       begin: Function that runs once before the first example; None if there is none.
     """
 
-    dataset: str
     source: Mapping[str, Any]
     settings: Mapping[str, Any]
     fields: Mapping[str, tuple[Sequence[int], str]]
     splits: Mapping[str, int]
     examples_per_shard: int
     begin: Callable[[], None] | None = None
-    examples: Callable[[str, int], Iterator[Example]] | None = None
     example: Callable[[str, int], Example] | None = None
+    load: Callable[[str, int], Example] | None = None
+    examples: Callable[[str, int], Iterator[Example]] | None = None
     file_an_example: bool = False
 
 

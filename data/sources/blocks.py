@@ -6,16 +6,16 @@ in six colors. A scene is a pure function of (seed, split, index). The original 
 (Kabra et al., multi-object datasets, 2019) is read with `--dataset=tetrominoes`.
 """
 
-import numpy as np
+import functools
 
-from sanorm_jax.core.errors import UserError
+import numpy as np
 
 from . import rendered, tetrominoes
 from .base import Example, Options, Source
 from .tetrominoes import COLORS, RGB, SIZE
 
 _CELL = 5
-_DEFAULT_OBJECTS = 3
+_DEFAULT_OBJECTS = (3, 3)
 _MAX_OBJECTS = 5
 _PER_SHARD = 1024
 _PICTURES = ("####", "##/##", "###/.#.", "##./.##", ".##/##.", "###/#..", "###/..#")
@@ -63,14 +63,6 @@ def render(
 ) -> Example:
     """Render a scene of tetrominoes, numbered in order of placement.
 
-    Args:
-      seed: Seed of the dataset.
-      split: Name of the split.
-      index: Index of the example in its split.
-      min_objects: Minimum number of tetrominoes.
-      max_objects: Maximum number of tetrominoes.
-      num_rows: Rows of the per-object columns.
-
     Returns:
       The fields of `tetrominoes.fields(num_rows)`. `shape` is an index into `SHAPES`;
       `pixel_coords` is `(x, y, 0)` of the center of the bounding box, in pixels.
@@ -102,25 +94,17 @@ def _example_at(split: str, index: int, *, settings: dict) -> Example:
 
 
 def build(options: Options) -> Source:
-    """Return the source of rendered tetrominoes.
-
-    Raises:
-      UserError: An option is out of range.
-    """
-    if options.image_size not in (None, SIZE):
-        raise UserError(
-            f"--image_size={options.image_size}: blocks has a fixed size; choose {SIZE}"
-        )
-    return rendered.source(
-        options,
-        dataset="blocks",
-        generator="data.sources.blocks",
-        renderer=1,
-        image_size=SIZE,
-        splits=SPLITS,
-        default=(_DEFAULT_OBJECTS, _DEFAULT_OBJECTS),
-        limit=_MAX_OBJECTS,
-        fields=tetrominoes.fields,
+    """Return the source of rendered tetrominoes."""
+    options.reject("source")
+    tetrominoes.check_image_size(options)
+    settings = rendered.settings(options, SPLITS, _DEFAULT_OBJECTS, _MAX_OBJECTS)
+    # Stores of renderers whose output differs must never be mixed.
+    settings |= {"renderer": 1, "image_size": SIZE}
+    return Source(
+        source={"generator": "data.sources.blocks"},
+        settings=settings,
+        fields=tetrominoes.fields(settings["max_objects"]),
+        splits=options.splits or SPLITS,
         examples_per_shard=_PER_SHARD,
-        example=_example_at,
+        example=functools.partial(_example_at, settings=settings),
     )

@@ -90,17 +90,11 @@ def convert(values: dict[str, np.ndarray], size: int) -> Example:
 
 
 def build(options: Options) -> Source:
-    """Return the source of the file `--source`, downloaded if not given.
-
-    Raises:
-      UserError: An option is out of range, or the file is missing or of another
-        dataset.
-    """
-    options.reject("clevr_with_masks")
+    """Return the source of the file `--source`, downloaded if not given."""
+    options.reject()
     size = options.check_image_size(128, 16, _CROP)
     return records.source(
         options,
-        "clevr_with_masks",
         FEATURES,
         _SPLITS,
         convert=functools.partial(convert, size=size),

@@ -4,10 +4,9 @@ The source is the published folder with `train2017/`, `val2017/` and
 `annotations/instances_{train,val}2017.json`.
 """
 
-import contextlib
+import collections
 import functools
 import hashlib
-import io
 import json
 import pathlib
 from collections.abc import Callable, Container, Mapping
@@ -15,104 +14,82 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from pycocotools.coco import COCO
+from pycocotools import mask as masks
 
 from sanorm_jax.core.errors import UserError
 
 from . import natural_images
-from .base import Options, Source, SourceError, read_text
+from .base import Options, Source, SourceError, read_bytes
 
 YEAR = 2017
 _FOLDERS = {"train": f"train{YEAR}", "validation": f"val{YEAR}"}
-RULES = {
-    "overlaps": "pixels of several objects are ignored",
-    "crowds": "pixels of crowd regions are ignored",
-}
 _LONGEST_SIDE = 65535
+_HINT = "the folder that holds annotations/, train2017/ and val2017/"
 
 
-class _Annotations:
-    """The annotations of a split.
+def _read_split(
+    path: pathlib.Path, folder: pathlib.Path, split: str, count: int | None
+) -> tuple[natural_images.Split, dict[int, str]]:
+    """Return the first `count` images (None: all), and the class names by id."""
+    logging.info("reading %s", path)
+    text = read_bytes(path, f"pass {_HINT} as --source")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(
+            f"{path}: truncated or not JSON ({error}); download it again"
+        ) from None
+    try:
+        num_removed = check(content)
+    except ValueError as error:
+        raise SourceError(
+            f"{path}: {error}; correct it, or download the file again"
+        ) from None
+    images = content["images"][:count]
+    if not folder.is_dir():
+        raise natural_images.missing(folder, split)
+    # One listing, because a check per file is slow on network file systems.
+    existing = {image_path.name for image_path in folder.iterdir()}
+    for image in images:
+        if image["file_name"] not in existing:
+            raise natural_images.missing(folder / image["file_name"], split)
+    annotations = collections.defaultdict(list)
+    for annotation in content["annotations"]:
+        annotations[annotation["image_id"]].append(annotation)
+    categories = {c["id"]: c["name"] for c in content["categories"]}
+    class_index = {number: i for i, number in enumerate(sorted(categories))}
 
-    Args:
-      source: Folder of the dataset.
-      split: `train` or `validation`.
-      count: Number of images to use; all if None.
-    """
-
-    def __init__(self, source: pathlib.Path, split: str, count: int | None):
-        self.folder = source / _FOLDERS[split]
-        self.path = source / "annotations" / f"instances_{_FOLDERS[split]}.json"
-        logging.info("reading %s", self.path)
-        text = read_text(
-            self.path,
-            "pass the folder that holds annotations/, train2017/ and val2017/ as "
-            "--source",
-        )
-        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise SourceError(
-                f"{self.path}: truncated or not JSON ({error}); download it again"
-            ) from None
-        try:
-            self._num_removed = check(content)
-        except ValueError as error:
-            raise SourceError(
-                f"{self.path}: {error}; correct it, or download the file again"
-            ) from None
-        self._coco = COCO()
-        self._coco.dataset = content
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._coco.createIndex()
-        self.categories = {c["id"]: c["name"] for c in content["categories"]}
-        self._index = {number: i for i, number in enumerate(sorted(self.categories))}
-        self.num_images = len(content["images"])
-        self._images = content["images"][:count]
-
-    def split(self) -> natural_images.Split:
-        """Return the selected images."""
-        return natural_images.Split(
-            num_published=self.num_images,
-            num_objects=[
-                sum(not annotation["iscrowd"] for annotation in self._of(image))
-                for image in self._images
-            ],
-            missing=self._missing(),
-            version={"sha256": self.sha256, "polygons_left_out": self._num_removed},
-            load=self.load,
-        )
-
-    def _of(self, image: dict[str, Any]) -> list[dict[str, Any]]:
-        return self._coco.imgToAnns.get(image["id"], [])
-
-    def _missing(self) -> str | None:
-        try:
-            there = {path.name for path in self.folder.iterdir()}
-        except OSError:
-            return str(self.folder)
-        names = (image["file_name"] for image in self._images)
-        return next((str(self.folder / n) for n in names if n not in there), None)
-
-    def load(self, index: int):
-        """Return the image, label map, categories and id of an image."""
-        image = self._images[index]
+    def load(index):
+        image = images[index]
         height, width = image["height"], image["width"]
         labels = np.zeros((height, width), np.int16)
         claims = np.zeros((height, width), np.int16)
         category = []
-        for annotation in self._of(image):
-            inside = self._coco.annToMask(annotation)
+        for annotation in annotations[image["id"]]:
+            runs = masks.frPyObjects(annotation["segmentation"], height, width)
+            # Of polygons, there is one mask each.
+            inside = masks.decode(masks.merge(runs) if isinstance(runs, list) else runs)
             # A crowd counts twice, so that its pixels are ignored.
             claims += inside * (2 if annotation["iscrowd"] else 1)
             if not annotation["iscrowd"]:
-                category.append(self._index[annotation["category_id"]])
+                category.append(class_index[annotation["category_id"]])
                 labels[inside > 0] = len(category)
         labels[claims > 1] = natural_images.IGNORED
-        path = self.folder / image["file_name"]
-        pixels = natural_images.read_image(path, width, height)
+        pixels = natural_images.read_image(folder / image["file_name"], width, height)
         return pixels, labels, category, image["id"]
+
+    return natural_images.Split(
+        num_published=len(content["images"]),
+        num_objects=[
+            sum(not annotation["iscrowd"] for annotation in annotations[image["id"]])
+            for image in images
+        ],
+        version={
+            "sha256": hashlib.sha256(text).hexdigest(),
+            "polygons_left_out": num_removed,
+        },
+        load=load,
+    ), categories
 
 
 def check(content: Any) -> int:
@@ -212,11 +189,7 @@ def _one_of(known: Container[int], value: Any) -> int:
 
 
 def segmentation(value: Any, image: Mapping[str, Any]) -> list | dict[str, Any]:
-    """Return the polygons or the uncompressed run lengths of a mask.
-
-    Args:
-      value: Polygons, or run lengths in either encoding.
-      image: Record with the `width` and `height` of the image.
+    """Return the polygons or, from either encoding, the run lengths of a mask.
 
     Raises:
       ValueError: The mask is malformed or of another size.
@@ -283,37 +256,30 @@ def build(options: Options) -> Source:
 
     Images keep the order of the annotations. `category` is the rank of the class id,
     because COCO's ids have gaps.
-
-    Raises:
-      UserError: An option is out of range, or the source is not given.
-      SourceError: Annotations or images are missing, truncated or malformed.
     """
-    size = natural_images.check_options(options, "coco", tuple(_FOLDERS))
-    if options.source is None:
-        raise UserError(
-            "--source: required for --dataset=coco; pass the folder that holds "
-            "annotations/, train2017/ and val2017/ (https://cocodataset.org)"
-        )
-    if not options.source.is_dir():
-        raise UserError(
-            f"--source={options.source}: not a folder; pass the one that holds "
-            "annotations/, train2017/ and val2017/"
-        )
-    wanted = options.splits or dict.fromkeys(_FOLDERS)
-    found = {n: _Annotations(options.source, n, count) for n, count in wanted.items()}
-    first = next(iter(found.values())).categories
-    for annotations in found.values():
-        if annotations.categories != first:
+    size = natural_images.check_options(options, _FOLDERS)
+    source = options.required_source(f"{_HINT} (https://cocodataset.org)")
+    if not source.is_dir():
+        raise UserError(f"--source={source}: not a folder; pass {_HINT}")
+    splits, categories = {}, None
+    for name, count in (options.splits or dict.fromkeys(_FOLDERS)).items():
+        folder = source / _FOLDERS[name]
+        path = source / "annotations" / f"instances_{folder.name}.json"
+        splits[name], found = _read_split(path, folder, name, count)
+        if categories not in (None, found):
             raise SourceError(
-                f"{annotations.path}: categories differ from those of the other split; "
-                "download both annotation files again"
+                f"{path}: categories differ from those of the other split; download "
+                "both annotation files again"
             )
+        categories = found
     return natural_images.source(
         options,
-        "coco",
-        {name: each.split() for name, each in found.items()},
+        splits,
         size=size,
-        categories=[first[number] for number in sorted(first)],
+        categories=[categories[number] for number in sorted(categories)],
         version={"version": f"COCO {YEAR}"},
-        rules=RULES,
+        rules={
+            "overlaps": "pixels of several objects are ignored",
+            "crowds": "pixels of crowd regions are ignored",
+        },
     )

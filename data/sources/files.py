@@ -6,7 +6,7 @@ import io
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -122,9 +122,9 @@ def square(image: Image.Image, crop: int | None, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.uint8)
 
 
-def load_all(load: Callable[[int], _T], indices: Iterable[int]) -> Iterator[_T]:
-    """Yield `load(index)` in order, from threads: Pillow decodes without the GIL."""
-    indices = iter(indices)
+def load_all(load: Callable[[Any], _T], items: Iterable[Any]) -> Iterator[_T]:
+    """Yield `load(item)` in order, from threads: Pillow decodes without the GIL."""
+    items = iter(items)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        while batch := list(itertools.islice(indices, _AT_ONCE)):
+        while batch := list(itertools.islice(items, _AT_ONCE)):
             yield from pool.map(load, batch)

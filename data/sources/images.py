@@ -3,7 +3,6 @@
 import collections
 import functools
 import pathlib
-from collections.abc import Iterator
 
 from absl import logging
 from PIL import ImageColor
@@ -11,32 +10,23 @@ from PIL import ImageColor
 from sanorm_jax.core.errors import UserError
 
 from . import files
-from .base import Example, Options, Source
+from .base import Example, Options, Source, read_bytes
 
 _PER_SHARD = 64
 
 
-def _examples(
+def _load(
     split: str,
-    start: int,
+    index: int,
     *,
-    folder: pathlib.Path,
-    names: list[str],
+    paths: list[pathlib.Path],
     size: int,
     background: tuple[int, int, int],
-) -> Iterator[Example]:
-    def load(index):
-        path = folder / names[index]
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"{path}: unreadable ({error.strerror}); fix or remove it"
-            ) from None
-        image = files.decode(content, str(path), background)
-        return {"image": files.square(image, None, size)}
-
-    return files.load_all(load, range(start, len(names)))
+) -> Example:
+    path = paths[index]
+    content = read_bytes(path, "fix or remove it")
+    image = files.decode(content, str(path), background)
+    return {"image": files.square(image, None, size)}
 
 
 def build(options: Options) -> Source:
@@ -44,14 +34,9 @@ def build(options: Options) -> Source:
 
     Files with a suffix that Pillow supports are read; the others are logged. The
     manifest's `source` records the relative paths in the order of the examples.
-
-    Raises:
-      UserError: An option is out of range, or the folder contains no images.
     """
-    options.reject("images", "splits")
-    folder = options.source
-    if folder is None:
-        raise UserError("--source: required for --dataset=images; pass a folder")
+    options.reject("splits")
+    folder = options.required_source("a folder")
     if not folder.is_dir():
         raise UserError(f"--source={folder}: not a folder; pass a folder of images")
     size = options.check_image_size(224, 16, 4096)
@@ -79,7 +64,6 @@ def build(options: Options) -> Source:
         )
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Source(
-        dataset="images",
         source={"files": names, "bytes": [path.stat().st_size for path in paths]},
         settings={
             "image_size": size,
@@ -92,9 +76,7 @@ def build(options: Options) -> Source:
         fields={"image": ((size, size, 3), "uint8")},
         splits={"test": len(names)},
         examples_per_shard=_PER_SHARD,
-        examples=functools.partial(
-            _examples, folder=folder, names=names, size=size, background=background
-        ),
+        load=functools.partial(_load, paths=paths, size=size, background=background),
     )
 
 

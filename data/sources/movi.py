@@ -33,8 +33,9 @@ _DECODED = {
 }
 
 
-def _folder(options: Options, dataset: str) -> str:
+def _folder(options: Options) -> str:
     """Return the builder folder: `--source`, a folder below it, or the bucket."""
+    dataset = options.dataset
     sizes = _SIZES if options.image_size is None else (options.image_size,)
     configs = [f"{size}x{size}" for size in sizes]
     if options.source is None:
@@ -52,13 +53,12 @@ def _folder(options: Options, dataset: str) -> str:
     below = [
         f"{prefix}{config}/*" for prefix in (f"{dataset}/", "") for config in configs
     ]
-    for pattern in ("", *below, "*"):
-        found = (
-            [options.source] if not pattern else sorted(options.source.glob(pattern))
-        )
-        for folder in reversed(found):
-            if (folder / "dataset_info.json").is_file():
-                return str(folder)
+    found = [options.source]
+    for pattern in (*below, "*"):
+        found += sorted(options.source.glob(pattern), reverse=True)
+    for folder in found:
+        if (folder / "dataset_info.json").is_file():
+            return str(folder)
     raise UserError(
         f"--source={options.source}: contains no dataset_info.json; pass a folder such "
         f"as {dataset}/{configs[0]}/1.0.0"
@@ -164,20 +164,15 @@ def build(options: Options) -> Source:
     """Return the source of a builder folder; each video frame is an example.
 
     The bucket has images of 256 (default) and 128 pixels.
-
-    Raises:
-      UserError: An option is out of range, the folder is missing, or the bucket is not
-        reachable.
-      SourceError: The folder is damaged or of another dataset.
     """
     dataset = options.dataset
-    options.reject(dataset)
+    options.reject()
     wanted = options.image_size
     if wanted not in (None, *_SIZES):
         raise UserError(
             f"--image_size={wanted}: not available for {dataset}; choose 256 or 128"
         )
-    folder = _folder(options, dataset)
+    folder = _folder(options)
     builder = _builder(folder, dataset)
     num_frames, size, *_ = builder.info.features["video"].shape
     if wanted not in (None, size):
@@ -189,12 +184,11 @@ def build(options: Options) -> Source:
         name: split.num_examples * num_frames
         for name, split in builder.info.splits.items()
     }
-    options.check_splits(dataset, published)
+    options.check_splits(published)
     options.check_videos(num_frames)
     splits = dict(options.splits or published)
     max_objects = MAX_OBJECTS[dataset]
     return Source(
-        dataset=dataset,
         source={
             "builder": builder.info.full_name,
             "bytes": {n: s.num_bytes for n, s in builder.info.splits.items()},

@@ -8,14 +8,14 @@ DINOSAUR's authors (`ignore_overlaps` in their code).
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from . import files
-from .base import Example, Options, Source, SourceError, class_fields, pad
+from .base import Example, Options, Source, SourceError, class_fields, pad, read_bytes
 
 IGNORED = -1
 # Resolution of the evaluations that published mBO values use (SPOT, CVPR 2024).
@@ -38,67 +38,16 @@ def middle(labels: np.ndarray, size: int) -> np.ndarray:
     return labels[rows[:, None], columns]
 
 
-def example(
-    image: Image.Image,
-    labels: np.ndarray,
-    category: Sequence[int],
-    *,
-    image_id: int,
-    size: int,
-    max_objects: int,
-) -> Example:
-    """Return the fields of a natural image.
-
-    Objects without a visible pixel in the center crop are removed, and the others are
-    renumbered in order.
-
-    Args:
-      image: RGB image of the size of the labels.
-      labels: Label map, `[H, W]`: 0 for the background, i + 1 for object i, -1 for
-        ignored pixels.
-      category: Class index of each object.
-      image_id: Identifier of the image in the dataset.
-      size: Side of the result in pixels.
-      max_objects: Rows of the per-object columns.
-    """
-    labels = middle(labels, size)
-    kept = [i for i in range(len(category)) if np.any(labels == i + 1)]
-    # New labels by old label; the last entry is that of label -1.
-    relabel = np.zeros(len(category) + 2, np.int8)
-    relabel[[i + 1 for i in kept]] = np.arange(1, len(kept) + 1)
-    relabel[-1] = IGNORED
-    return {
-        "image": files.square(image, None, size),
-        "segmentation": relabel[labels],
-        "num_objects": np.array(len(kept), np.int32),
-        "category": pad(
-            np.array([category[i] for i in kept], np.int32), max_objects, -1, "int32"
-        ),
-        "visibility": pad(np.ones(len(kept)), max_objects, 0, "float32"),
-        "image_id": np.array(image_id, np.int64),
-    }
-
-
 def read_image(path: pathlib.Path, width: int, height: int) -> Image.Image:
     """Return an image in the orientation of its labels.
 
-    Labels usually refer to the stored pixels. The EXIF orientation is applied only if
-    the stored pixels do not have the size of the labels and the rotated ones do.
-
-    Args:
-      path: File of the image.
-      width: Width of the labels.
-      height: Height of the labels.
+    Labels, of the given size, usually refer to the stored pixels. The EXIF orientation
+    is applied only if the stored pixels do not have that size and the rotated ones do.
 
     Raises:
       SourceError: The image is missing, corrupt or of another size.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SourceError(
-            f"{path}: unreadable ({error.strerror}); download it again"
-        ) from None
+    content = read_bytes(path)
     for upright in (False, True):
         image = files.decode(content, str(path), upright=upright)
         if image.size == (width, height):
@@ -110,6 +59,13 @@ def read_image(path: pathlib.Path, width: int, height: int) -> Image.Image:
     )
 
 
+def missing(path: pathlib.Path, split: str) -> SourceError:
+    """Return the error for a file or folder that does not exist."""
+    return SourceError(
+        f"{path}: missing, although split {split} lists it; download it again"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """The selected images of a split.
@@ -117,32 +73,27 @@ class Split:
     Attributes:
       num_published: Number of images in the published split.
       num_objects: Number of objects of each selected image.
-      missing: First missing file; None if all exist.
       version: Identity of the annotations, for the manifest.
-      load: Function `load(index)` that returns image, labels, categories and id.
+      load: Function `load(index)` that returns the RGB image, its label map `[H, W]` (0
+        for the background, i + 1 for object i, -1 for ignored pixels), the class index
+        of each object, and the identifier of the image in the dataset.
     """
 
     num_published: int
     num_objects: list[int]
-    missing: str | None
     version: Mapping[str, Any]
     load: Callable[[int], tuple[Image.Image, np.ndarray, list[int], int]]
 
 
-def check_options(options: Options, dataset: str, splits: Sequence[str]) -> int:
-    """Return the side of the stored images in pixels.
-
-    Raises:
-      UserError: An option is out of range or not used by the dataset.
-    """
-    options.reject(dataset)
-    options.check_splits(dataset, dict.fromkeys(splits))
+def check_options(options: Options, splits: Collection[str]) -> int:
+    """Return the side of the stored images in pixels; check the options."""
+    options.reject()
+    options.check_splits(dict.fromkeys(splits))
     return options.check_image_size(DEFAULT_SIZE, 16, 1024)
 
 
 def source(
     options: Options,
-    dataset: str,
     splits: Mapping[str, Split],
     *,
     size: int,
@@ -154,7 +105,6 @@ def source(
 
     Args:
       options: Command-line options; `splits` limits each split to its first images.
-      dataset: Name of the dataset.
       splits: Splits by name.
       size: Side of the stored images in pixels.
       categories: Class names by index.
@@ -163,26 +113,16 @@ def source(
 
     Raises:
       UserError: More examples are requested than exist.
-      SourceError: A file is missing, or an image has more objects than labels can
-        represent.
+      SourceError: An image has more objects than labels can represent.
     """
-    options.check_splits(dataset, {n: s.num_published for n, s in splits.items()})
-    for name, split in splits.items():
-        if split.missing:
-            raise SourceError(
-                f"{split.missing}: missing, although split {name} lists it; download "
-                "it again"
-            )
-    all_counts = [count for split in splits.values() for count in split.num_objects]
-    max_objects = max([1, *all_counts])
+    options.check_splits({n: s.num_published for n, s in splits.items()})
+    max_objects = max(1, *(max(s.num_objects, default=0) for s in splits.values()))
     if max_objects > MAX_OBJECTS:
         raise SourceError(
             f"--source={options.source}: an image has {max_objects} objects, but label "
             f"maps hold {MAX_OBJECTS}; remove it from the annotations"
         )
-    counts = {name: len(split.num_objects) for name, split in splits.items()}
     return Source(
-        dataset=dataset,
         source={
             **version,
             "splits": {
@@ -203,18 +143,36 @@ def source(
             **rules,
         },
         fields=class_fields(size, max_objects, "int8") | {"image_id": ((), "int64")},
-        splits=counts,
+        splits={name: len(split.num_objects) for name, split in splits.items()},
         examples_per_shard=_PER_SHARD,
         file_an_example=True,
-        examples=functools.partial(
-            _examples, splits, counts, size=size, max_objects=max_objects
+        load=functools.partial(
+            _load, splits=splits, size=size, max_objects=max_objects
         ),
     )
 
 
-def _examples(splits, counts, name: str, start: int, **shape) -> Iterator[Example]:
-    def load(index):
-        image, labels, category, number = splits[name].load(index)
-        return example(image, labels, category, image_id=number, **shape)
+def _load(
+    split: str, index: int, *, splits: Mapping[str, Split], size: int, max_objects: int
+) -> Example:
+    """Return the fields of an image.
 
-    return files.load_all(load, range(start, counts[name]))
+    Objects without a visible pixel in the center crop are removed, and the others are
+    renumbered in order.
+    """
+    image, labels, category, image_id = splits[split].load(index)
+    labels = middle(labels, size)
+    kept = [i for i in range(len(category)) if np.any(labels == i + 1)]
+    # New labels by old label; the last entry is that of label -1.
+    relabel = np.zeros(len(category) + 2, np.int8)
+    relabel[[i + 1 for i in kept]] = np.arange(1, len(kept) + 1)
+    relabel[-1] = IGNORED
+    category = np.array([category[i] for i in kept], np.int32)
+    return {
+        "image": files.square(image, None, size),
+        "segmentation": relabel[labels],
+        "num_objects": np.array(len(kept), np.int32),
+        "category": pad(category, max_objects, -1, "int32"),
+        "visibility": pad(np.ones(len(kept)), max_objects, 0, "float32"),
+        "image_id": np.array(image_id, np.int64),
+    }

@@ -9,6 +9,7 @@ a pixel.
 
 import functools
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,13 @@ from typing import Any
 import numpy as np
 import pooch
 from absl import logging
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message,
+    message_factory,
+    text_format,
+)
 
 from sanorm_jax.core import console, lazy
 from sanorm_jax.core.errors import UserError
@@ -32,39 +39,34 @@ _BUFFER_BYTES = 8 << 20
 _CHUNK_BYTES = 1 << 20
 _PREFETCHED = 4
 
-
-def _example_class():
-    """Return a `tf.train.Example` message class that keeps value lists as bytes."""
-    kinds = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="raw_example.proto", package="raw_example", syntax="proto3"
-    )
-    one, many = kinds.LABEL_OPTIONAL, kinds.LABEL_REPEATED
-
-    def add_field(message, name, number, type_name=None, kind=None, label=one):
-        kind = kinds.TYPE_MESSAGE if type_name else kind
-        message.field.add(
-            name=name, number=number, label=label, type=kind, type_name=type_name
-        )
-
-    feature = file.message_type.add(name="Feature")
-    add_field(feature, "bytes_list", 1, kind=kinds.TYPE_BYTES)
-    add_field(feature, "float_list", 2, kind=kinds.TYPE_BYTES)
-    features = file.message_type.add(name="Features")
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    add_field(entry, "key", 1, kind=kinds.TYPE_STRING)
-    add_field(entry, "value", 2, ".raw_example.Feature")
-    add_field(features, "feature", 1, ".raw_example.Features.FeatureEntry", label=many)
-    example = file.message_type.add(name="Example")
-    add_field(example, "features", 1, ".raw_example.Features")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    name = pool.FindMessageTypeByName("raw_example.Example")
-    return message_factory.GetMessageClass(name)
-
-
-_Example = _example_class()
+# `tf.train.Example`, but with value lists as bytes. A map is a list of entries.
+_PROTO = """
+name: "raw_example.proto"
+message_type {
+  name: "Feature"
+  field { name: "bytes_list" number: 1 type: TYPE_BYTES }
+  field { name: "float_list" number: 2 type: TYPE_BYTES }
+}
+message_type {
+  name: "Entry"
+  field { name: "key" number: 1 type: TYPE_STRING }
+  field { name: "value" number: 2 type_name: ".Feature" type: TYPE_MESSAGE }
+}
+message_type {
+  name: "Features"
+  field {
+    name: "feature" number: 1 label: LABEL_REPEATED
+    type_name: ".Entry" type: TYPE_MESSAGE
+  }
+}
+message_type {
+  name: "Example"
+  field { name: "features" number: 1 type_name: ".Features" type: TYPE_MESSAGE }
+}
+"""
+_pool = descriptor_pool.DescriptorPool()
+_pool.Add(text_format.Parse(_PROTO, descriptor_pb2.FileDescriptorProto()))
+_Example = message_factory.GetMessageClass(_pool.FindMessageTypeByName("Example"))
 
 
 def _values(feature, kind: str) -> np.ndarray:
@@ -79,16 +81,17 @@ def _values(feature, kind: str) -> np.ndarray:
     return np.asarray(packed.value, np.float32)
 
 
-def parse(record: bytes, features: Features) -> dict[str, np.ndarray]:
+def _parse(record: bytes, features: Features) -> dict[str, np.ndarray]:
     """Return the values of a serialized example by name, as uint8 or float32.
 
     Raises:
       ValueError: A feature is missing or has another shape or type.
     """
     try:
-        found = _Example.FromString(record).features.feature
+        entries = _Example.FromString(record).features.feature
     except message.DecodeError:
         raise ValueError("is not a tf.train.Example") from None
+    found = {entry.key: entry.value for entry in entries}
     values = {}
     for name, (shape, kind) in features.items():
         if name not in found:
@@ -100,16 +103,28 @@ def parse(record: bytes, features: Features) -> dict[str, np.ndarray]:
     return values
 
 
-def find(options: Options, dataset: str) -> pathlib.Path:
+def _parse_at(
+    path: pathlib.Path, index: int, record: bytes, features: Features
+) -> dict[str, np.ndarray]:
+    try:
+        return _parse(record, features)
+    except ValueError as error:
+        raise SourceError(
+            f"{path}: record {index} {error}; pass the file of the dataset"
+        ) from None
+
+
+def _find(options: Options) -> pathlib.Path:
     """Return the file of a dataset: `--source`, or a download if that is not set."""
-    name = f"{dataset}_train.tfrecords"
+    name = f"{options.dataset}_train.tfrecords"
     path = options.source
     if path is None:
-        return _download(f"{URL}/{dataset}/{name}", options.data_dir / "downloads")
+        url = f"{URL}/{options.dataset}/{name}"
+        return _download(url, options.data_dir / "downloads")
     if path.is_dir():
         path = path / name
     if not path.is_file():
-        raise UserError(f"--source={path}: not found; pass {dataset}_train.tfrecords")
+        raise UserError(f"--source={path}: not found; pass {name}")
     return path
 
 
@@ -132,31 +147,14 @@ def _download(url: str, folder: pathlib.Path) -> pathlib.Path:
     return folder / name
 
 
-def read(
-    path: pathlib.Path, features: Features, start: int, stop: int
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yield the indices and values of the records in `range(start, stop)`.
+def _records(path: pathlib.Path, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the indices and records in `range(start, stop)`.
 
     Memory use is independent of the file size.
 
     Raises:
-      SourceError: The file is truncated, corrupt or of another dataset, or has too few
-        records.
+      SourceError: The file is truncated or corrupt, or has too few records.
     """
-    for index, record in _records(path, start, stop):
-        yield index, _parse_at(path, index, record, features)
-
-
-def _parse_at(path, index, record, features):
-    try:
-        return parse(record, features)
-    except ValueError as error:
-        raise SourceError(
-            f"{path}: record {index} {error}; pass the file of the dataset"
-        ) from None
-
-
-def _records(path, start, stop) -> Iterator[tuple[int, bytes]]:
     tf = lazy.tensorflow()
     dataset = tf.data.TFRecordDataset(
         str(path), compression_type="GZIP", buffer_size=_BUFFER_BYTES
@@ -179,37 +177,19 @@ def _records(path, start, stop) -> Iterator[tuple[int, bytes]]:
         )
 
 
-def identify(path: pathlib.Path, features: Features) -> dict[str, str | int]:
-    """Return the identity of a file, from its size and first record.
-
-    Raises:
-      SourceError: The file is not of the dataset.
-    """
-    ((_, record),) = _records(path, 0, 1)
-    _parse_at(path, 0, record, features)
-    return {
-        "file": path.name,
-        "bytes": path.stat().st_size,
-        "first_record": hashlib.sha256(record).hexdigest(),
-    }
-
-
-def examples(
+def _examples(
     split: str,
     start: int,
     *,
     path: pathlib.Path,
     features: Features,
     convert: Callable[[dict[str, np.ndarray]], Example],
-    splits: Mapping[str, int],
+    ranges: Mapping[str, tuple[int, int]],
 ) -> Iterator[Example]:
-    """Yield the examples of a split, starting at `start`.
-
-    Raises:
-      SourceError: `read` fails, or `convert` raises ValueError for a record.
-    """
-    first = offsets(splits)[split]
-    for index, values in read(path, features, first + start, first + splits[split]):
+    """Yield the examples of a split, starting at `start`."""
+    first, stop = ranges[split]
+    for index, record in _records(path, first + start, stop):
+        values = _parse_at(path, index, record, features)
         try:
             example = convert(values)
         except ValueError as error:
@@ -217,12 +197,6 @@ def examples(
                 f"{path}: record {index} has {error}; download the file again"
             ) from None
         yield example
-
-
-def offsets(splits: Mapping[str, int]) -> dict[str, int]:
-    """Return the first record of each split; splits are consecutive in the file."""
-    ends = np.cumsum([0, *splits.values()]).tolist()
-    return dict(zip(splits, ends, strict=False))
 
 
 def visible_objects(values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -235,36 +209,34 @@ def visible_objects(values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarr
 
 def source(
     options: Options,
-    dataset: str,
     features: Features,
     splits: dict[str, int],
     convert: Callable[[dict[str, np.ndarray]], Example],
     settings: dict[str, Any],
     **rest,
 ) -> Source:
-    """Return the source of a TFRecord file.
+    """Return the source of a TFRecord file, with other attributes `rest`.
 
-    Args:
-      options: Command-line options; `source` and `splits` override the defaults.
-      dataset: Name of the dataset.
-      features: Features of a record.
-      splits: Published number of examples by split.
-      convert: Function that converts the values of a record to an example.
-      settings: Settings of the dataset.
-      **rest: Other attributes of `Source`.
-
-    Raises:
-      UserError: The file is missing or of another dataset.
+    `splits` has the published sizes. `convert` converts the values of a record to an
+    example, and raises ValueError if they are out of range.
     """
-    path = find(options, dataset)
+    path = _find(options)
     splits = dict(options.splits or splits)
+    # Splits are consecutive in the file.
+    ends = np.cumsum([0, *splits.values()]).tolist()
+    ranges = dict(zip(splits, itertools.pairwise(ends), strict=True))
+    ((_, record),) = _records(path, 0, 1)
+    _parse_at(path, 0, record, features)
     return Source(
-        dataset=dataset,
-        source=identify(path, features),
-        settings=settings | {"first_record": offsets(splits)},
+        source={
+            "file": path.name,
+            "bytes": path.stat().st_size,
+            "first_record": hashlib.sha256(record).hexdigest(),
+        },
+        settings=settings | {"first_record": {n: r[0] for n, r in ranges.items()}},
         splits=splits,
         examples=functools.partial(
-            examples, path=path, features=features, convert=convert, splits=splits
+            _examples, path=path, features=features, convert=convert, ranges=ranges
         ),
         **rest,
     )

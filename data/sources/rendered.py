@@ -1,63 +1,28 @@
-"""Source of the synthetic datasets, with validated options."""
+"""Settings of the synthetic datasets: seed and number of objects."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from sanorm_jax.core.errors import UserError
 
-from .base import Example, Options, Source
+from .base import Options
 
 
-def source(
+def settings(
     options: Options,
-    *,
-    dataset: str,
-    generator: str,
-    renderer: int,
-    image_size: int,
     splits: Mapping[str, int],
     default: tuple[int, int],
     limit: int,
-    fields: Callable[[int], Mapping[str, tuple]],
-    examples_per_shard: int,
-    example: Callable[..., Example],
-) -> Source:
-    """Return the source of a dataset that is rendered example by example.
+) -> dict[str, Any]:
+    """Return `seed`, `min_objects`, `max_objects` and, if set, `objects` by split.
 
-    Args:
-      options: Command-line options.
-      dataset: Name of the dataset.
-      generator: Name of the module that renders it.
-      renderer: Version of the renderer. It changes whenever the output does, so that
-        stores of different versions are never mixed.
-      image_size: Side of the images in pixels.
-      splits: Default number of examples by split.
-      default: Default minimum and maximum number of objects.
-      limit: Maximum number of objects that fit in a scene.
-      fields: Function from the maximum number of objects to the fields of the store.
-      examples_per_shard: Number of examples per shard file.
-      example: Function `example(split, index, settings=...)`.
+    Without options, the splits are those of `splits`, and scenes have at least
+    `default[0]` and at most `default[1]` objects. No scene can have more than `limit`.
 
     Raises:
       UserError: An option is out of range.
     """
-    options.reject(dataset, "source")
-    options.check_splits(dataset, dict.fromkeys(splits))
-    settings = _settings(options, splits, default, limit)
-    settings |= {"renderer": renderer, "image_size": image_size}
-    return Source(
-        dataset=dataset,
-        source={"generator": generator},
-        settings=settings,
-        fields=fields(settings["max_objects"]),
-        splits=options.splits or splits,
-        examples_per_shard=examples_per_shard,
-        example=functools.partial(example, settings=settings),
-    )
-
-
-def _settings(options: Options, splits, default, limit: int) -> dict:
-    """Return `seed`, `min_objects`, `max_objects` and, if set, `objects` by split."""
+    options.check_splits(dict.fromkeys(splits))
     seed = 0 if options.seed is None else options.seed
     if seed < 0:
         raise UserError(f"--seed={seed}: negative; choose 0 or more")
@@ -73,13 +38,7 @@ def _settings(options: Options, splits, default, limit: int) -> dict:
     return {"seed": seed, "min_objects": low, "max_objects": high}
 
 
-def limits(settings: Mapping, split: str) -> tuple[int, int]:
-    """Return the minimum and maximum number of objects per scene of a split."""
-    default = settings["min_objects"], settings["max_objects"]
-    return tuple(settings.get("objects", {}).get(split, default))
-
-
-def _ranges(options: Options, splits: Mapping[str, int], limit: int) -> dict:
+def _ranges(options: Options, splits: Mapping[str, int], limit: int) -> dict[str, Any]:
     """Return the settings for ranges of objects that differ by split."""
     for name in ("min_objects", "max_objects"):
         if getattr(options, name) is not None:
@@ -100,3 +59,9 @@ def _ranges(options: Options, splits: Mapping[str, int], limit: int) -> dict:
         "min_objects": min(low for low, _ in options.objects.values()),
         "max_objects": max(high for _, high in options.objects.values()),
     }
+
+
+def limits(settings: Mapping[str, Any], split: str) -> tuple[int, int]:
+    """Return the minimum and maximum number of objects per scene of a split."""
+    default = settings["min_objects"], settings["max_objects"]
+    return tuple(settings.get("objects", {}).get(split, default))

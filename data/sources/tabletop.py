@@ -1,6 +1,5 @@
 """The scenes of scanned objects of `data.tabletop` as a dataset."""
 
-import dataclasses
 import functools
 import importlib.util
 import pathlib
@@ -18,18 +17,6 @@ _MAX_FRAMES = 240
 _PER_SHARD = 32
 # Modules of the extra `scenes`.
 _NEEDED = ("mujoco", "mitsuba", "fast_simplification")
-
-
-def _fields(size: int, max_objects: int, *, videos: bool) -> dict[str, tuple]:
-    if videos:
-        extra = {"video": ((), "int32"), "frame": ((), "int32")}
-    else:
-        extra = {
-            "position": ((max_objects, 3), "float32"),
-            "pixel_coords": ((max_objects, 3), "float32"),
-            "radius": ((max_objects,), "float32"),
-        }
-    return class_fields(size, max_objects, "uint8") | extra
 
 
 def _example_at(
@@ -55,45 +42,40 @@ def build(options: Options) -> Source:
 
     `--source` may be a folder of the wheels. With `--frames`, each frame of a video is
     an example, as in MOVi.
-
-    Raises:
-      UserError: An option is out of range, or the extra `scenes` is not installed.
     """
+    options.reject()
     if options.source is not None and not options.source.is_dir():
         raise UserError(
             f"--source={options.source}: not a folder; pass the folder of the wheels "
             "with tabletop's objects"
         )
-    image_size = options.check_image_size(128, 16, 512)
-    videos = options.frames is not None
-    if videos:
-        _check_frames(options)
-    source = rendered.source(
-        dataclasses.replace(options, source=None),
-        dataset="tabletop",
-        generator="data.tabletop",
-        renderer=1,
-        image_size=image_size,
-        splits=SPLITS,
-        default=_DEFAULT_OBJECTS,
-        limit=_MAX_OBJECTS,
-        fields=functools.partial(_fields, image_size, videos=videos),
-        examples_per_shard=options.frames or _PER_SHARD,
-        example=_example_at,
-    )
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
             f"--dataset=tabletop: needs {', '.join(missing)}; install with pip install "
             "-e '.[scenes]'"
         )
-    settings = dict(source.settings) | {"categories": list(catalogue.CATEGORIES)}
-    if videos:
+    size = options.check_image_size(128, 16, 512)
+    settings = rendered.settings(options, SPLITS, _DEFAULT_OBJECTS, _MAX_OBJECTS)
+    # Stores of renderers whose output differs must never be mixed.
+    settings |= {"renderer": 1, "image_size": size}
+    settings["categories"] = list(catalogue.CATEGORIES)
+    max_objects = settings["max_objects"]
+    fields = class_fields(size, max_objects, "uint8")
+    if options.frames is None:
+        fields["position"] = ((max_objects, 3), "float32")
+        fields["pixel_coords"] = ((max_objects, 3), "float32")
+        fields["radius"] = ((max_objects,), "float32")
+    else:
+        _check_frames(options)
         settings["num_frames"] = options.frames
-    return dataclasses.replace(
-        source,
-        source=dict(source.source) | {"assets": catalogue.WHEELS},
+        fields |= {"video": ((), "int32"), "frame": ((), "int32")}
+    return Source(
+        source={"generator": "data.tabletop", "assets": catalogue.WHEELS},
         settings=settings,
+        fields=fields,
+        splits=options.splits or SPLITS,
+        examples_per_shard=options.frames or _PER_SHARD,
         file_an_example=True,
         begin=functools.partial(assets.fetch, options.data_dir, options.source),
         example=functools.partial(

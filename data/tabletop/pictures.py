@@ -8,7 +8,6 @@ within each surface, and multiplied by the albedo again, so that textures stay s
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
 
 import drjit
 import mitsuba as mi
@@ -95,6 +94,27 @@ class Floor:
     offset: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A simulated scene.
+
+    Attributes:
+      names: Names of the objects, without repetition.
+      radii: Radii of their bounding spheres `[n]`, in world units.
+      poses: Poses of the objects in each frame.
+      camera: Camera of the scene.
+      light: Light of the scene.
+      floor: Floor of the scene.
+    """
+
+    names: list[str]
+    radii: np.ndarray
+    poses: list[Poses]
+    camera: Camera
+    light: Light
+    floor: Floor
+
+
 class Renderer:
     """Renderer of images of one size. Loaded assets stay in memory.
 
@@ -114,32 +134,22 @@ class Renderer:
         )
 
     def picture(
-        self,
-        names: Sequence[str],
-        scales: Sequence[float],
-        poses: Poses,
-        camera: Camera,
-        light: Light,
-        floor: Floor,
-        min_pixels: int = 0,
+        self, scene: Scene, frame: int = 0, min_pixels: int = 0
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Render a scene.
+        """Render a frame of a scene.
 
         Args:
-          names: Names of the objects, without repetition.
-          scales: Radii of the objects.
-          poses: Poses of the objects.
-          camera: Camera of the scene.
-          light: Light of the scene.
-          floor: Floor of the scene.
+          scene: Scene to render.
+          frame: Index of the frame.
           min_pixels: Minimum number of visible pixels of each object.
 
         Returns:
           The image `[S, S, 3]` and its labels `[S, S]`, both uint8; None if an object
           has fewer visible pixels.
         """
-        shapes = self._place(names, scales, poses)
-        shapes["floor"] = self._floor(floor)
+        camera, light = scene.camera, scene.light
+        shapes = self._place(scene.names, scene.radii, scene.poses[frame])
+        shapes["floor"] = self._floor(scene.floor)
         sun = {
             "type": "directional",
             "direction": light.sun.tolist(),
@@ -149,19 +159,18 @@ class Renderer:
             "type": "constant",
             "radiance": {"type": "rgb", "value": light.sky_color.tolist()},
         }
-        scene = mi.load_dict({"type": "scene", "sun": sun} | shapes)
-        labels, guides = self._first_hits(scene, camera)
-        pixels = np.bincount(labels.ravel(), minlength=len(names) + 1)
+        in_sun = mi.load_dict({"type": "scene", "sun": sun} | shapes)
+        labels, guides = self._first_hits(in_sun, camera)
+        pixels = np.bincount(labels.ravel(), minlength=len(scene.names) + 1)
         if pixels[1:].min() < min_pixels:
             return None
-        albedo = self._render(
-            scene, camera, {"type": "aov", "aovs": "albedo:albedo"}, samples=_SAMPLES
-        )
+        aov = {"type": "aov", "aovs": "albedo:albedo"}
+        albedo = self._render(in_sun, camera, aov, samples=_SAMPLES)
         direct = {"type": "direct", "emitter_samples": 1, "bsdf_samples": 0}
-        sunlit = self._render(scene, camera, direct, samples=_SAMPLES)
-        scene = mi.load_dict({"type": "scene", "sky": sky} | shapes)
+        sunlit = self._render(in_sun, camera, direct, samples=_SAMPLES)
+        under_sky = mi.load_dict({"type": "scene", "sky": sky} | shapes)
         path = {"type": "path", "max_depth": _MAX_DEPTH}
-        skylit = self._render(scene, camera, path, samples=_SAMPLES, jitter=True)
+        skylit = self._render(under_sky, camera, path, samples=_SAMPLES, jitter=True)
         albedo = np.maximum(albedo, _MIN_ALBEDO)
         skylit = albedo * smooth(skylit / albedo, labels, guides, _SMOOTHING_RADIUS)
         return _to_srgb(sunlit + skylit), labels

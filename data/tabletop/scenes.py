@@ -8,8 +8,8 @@ import numpy as np
 
 from ..sources.base import Example, pad
 from . import catalogue
-from .physics import Drop, Poses
-from .pictures import Camera, Floor, Light, Renderer
+from .physics import Drop
+from .pictures import Camera, Floor, Light, Renderer, Scene
 
 # Frame rate of MOVi.
 FRAMES_PER_SECOND = 12
@@ -22,27 +22,6 @@ _WITHIN = 0.95
 _MAX_DISTANCE = 7.5
 _MIN_DISTANCE = 3.0
 _MIN_AREA = 0.002  # minimum visible area of each object, as a fraction of the image
-
-
-@dataclasses.dataclass(frozen=True)
-class Scene:
-    """A simulated scene.
-
-    Attributes:
-      names: Names of the objects.
-      radii: Radii of their bounding spheres `[n]`, in world units.
-      poses: Poses of the objects in each frame.
-      camera: Camera of the scene.
-      light: Light of the scene.
-      floor: Floor of the scene.
-    """
-
-    names: list[str]
-    radii: np.ndarray
-    poses: list[Poses]
-    camera: Camera
-    light: Light
-    floor: Floor
 
 
 def render(
@@ -78,7 +57,7 @@ def render(
     if num_frames:
         video, frame = divmod(index, num_frames)
         scene = _video(renderer, seed, split, video, limits, num_frames)
-        image, labels = _picture(renderer, scene, frame)
+        image, labels = renderer.picture(scene, frame)
         extra = {"video": np.array(video, np.int32), "frame": np.array(frame, np.int32)}
     else:
         rng, count = _begin(seed, split, index, limits)
@@ -86,7 +65,7 @@ def render(
         picture = None
         while picture is None:
             scene = _sample(rng, renderer, split, count)
-            picture = _picture(renderer, scene, min_pixels=min_pixels)
+            picture = renderer.picture(scene, min_pixels=min_pixels)
         image, labels = picture
         extra = _position_columns(scene, size, num_rows)
     category = [catalogue.CATEGORIES.index(name) for name in scene.names]
@@ -102,18 +81,6 @@ def render(
 def _begin(seed, split, index, limits) -> tuple[np.random.Generator, int]:
     rng = np.random.default_rng([seed, list(catalogue.COLLECTIONS).index(split), index])
     return rng, int(rng.integers(limits[0], limits[1] + 1))
-
-
-def _picture(renderer: Renderer, scene: Scene, frame: int = 0, min_pixels: int = 0):
-    return renderer.picture(
-        scene.names,
-        scene.radii,
-        scene.poses[frame],
-        scene.camera,
-        scene.light,
-        scene.floor,
-        min_pixels,
-    )
 
 
 def _position_columns(scene: Scene, size: int, num_rows: int) -> Example:

@@ -62,13 +62,13 @@ def test_resuming_yields_the_rest_of_the_stream(dataset):
 
 def test_threads_may_read_different_epochs_concurrently():
     n = 20_000
-    one = pipeline._Order(np.arange(n), seed=0)
+    one = pipeline._order(np.arange(n), seed=0)
     expected = [one(step * 50_000, 50_000) for step in range(8)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(12):
-            shared = pipeline._Order(np.arange(n), seed=0)
+            shared = pipeline._order(np.arange(n), seed=0)
             with concurrent.futures.ThreadPoolExecutor(8) as pool:
                 found = pool.map(lambda s, o=shared: o(s * 50_000, 50_000), range(8))
                 for a, b in zip(found, expected, strict=True):

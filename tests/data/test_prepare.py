@@ -124,7 +124,6 @@ def test_bad_flags_are_one_line_errors(tmp_path, flags, message):
 
 def _numbers(**options):
     return Source(
-        dataset="numbers",
         source={},
         settings={"image_size": 1, "max_objects": 1},
         fields={"value": ((), "int32")},

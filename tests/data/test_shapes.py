@@ -1,11 +1,9 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.data import prepare, properties, shapes
-from sanorm_jax.data.sources import shapes as shapes_source
+from sanorm_jax.data import prepare, properties
+from sanorm_jax.data.sources import shapes
 from sanorm_jax.data.sources.base import Options
 from sanorm_jax.data.store import Store
 
@@ -174,4 +172,4 @@ def test_scenes_have_the_requested_number_of_objects(low, high):
 )
 def test_bad_options_are_rejected(changes, message):
     with pytest.raises(UserError, match=message):
-        shapes_source.build(dataclasses.replace(Options(), **changes))
+        shapes.build(Options(dataset="shapes", **changes))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sanorm_jax.core.errors import UserError
-from sanorm_jax.data import manifest, store
+from sanorm_jax.data import store
 from sanorm_jax.data.store import Store, StoreWriter
 from tests import stores
 
@@ -218,18 +218,18 @@ def test_folder_that_is_not_a_store_is_not_changed(tmp_path):
 def test_first_of_concurrent_jobs_creates_the_store(tmp_path, monkeypatch):
     root = tmp_path / "store"
 
-    def beaten(root, manifest, create=manifest.create_manifest):
+    def beaten(path, content, create=store.files.create):
         # Another job is there between the look and the writing.
-        monkeypatch.setattr(store, "create_manifest", create)
+        monkeypatch.setattr(store.files, "create", create)
         assert _write(_create(root))
-        create(root, manifest)
+        create(path, content)
 
-    monkeypatch.setattr(store, "create_manifest", beaten)
+    monkeypatch.setattr(store.files, "create", beaten)
     with pytest.raises(UserError, match="seed: 1 recorded, 2 now"):
         _create(root, settings={"image_size": 20, "seed": 2})
     assert Store.open(root).manifest["settings"]["seed"] == 1
     shutil.rmtree(root)
-    monkeypatch.setattr(store, "create_manifest", beaten)
+    monkeypatch.setattr(store.files, "create", beaten)
     assert _create(root).finish()
     assert not list(root.glob(".*"))
 

@@ -1,4 +1,3 @@
-import dataclasses
 import importlib.util
 
 import numpy as np
@@ -192,7 +191,8 @@ def test_masks_are_the_first_hit(stage):
 
 def test_images_have_textures_and_shadows_without_noise(stage, data_dir):
     renderer, names, poses, camera = stage
-    image, labels = renderer.picture(names, [0.6] * 4, poses, camera, LIGHT, FLOOR)
+    scene = pictures.Scene(names, np.full(4, 0.6), [poses], camera, LIGHT, FLOOR)
+    image, labels = renderer.picture(scene)
     # The sun comes from +y: the floor is dark at -y of an object, bright far away.
     places = np.array([[0, -0.7, 0.0], [-1, 1.3, 0.0], [1.5, 0.8, 0.0]])
     x, y, _ = camera.project(places).T
@@ -215,11 +215,11 @@ def test_images_have_textures_and_shadows_without_noise(stage, data_dir):
 
 def test_hardly_visible_objects_are_detected(stage):
     renderer, names, poses, camera = stage
-    arguments = names, [0.6] * 4, poses, camera, LIGHT, FLOOR
-    _, labels = renderer.picture(*arguments)
+    scene = pictures.Scene(names, np.full(4, 0.6), [poses], camera, LIGHT, FLOOR)
+    _, labels = renderer.picture(scene)
     smallest = np.bincount(labels.ravel())[1:].min()
-    assert renderer.picture(*arguments, min_pixels=smallest)
-    assert renderer.picture(*arguments, min_pixels=smallest + 1) is None
+    assert renderer.picture(scene, min_pixels=smallest)
+    assert renderer.picture(scene, min_pixels=smallest + 1) is None
 
 
 def test_smoothing_stays_within_surfaces():
@@ -339,7 +339,7 @@ def test_command_reports_a_damaged_asset(data_dir, tmp_path):
 )
 def test_bad_options_are_rejected(changes, message):
     with pytest.raises(UserError, match=message):
-        tabletop.build(dataclasses.replace(Options(), **changes))
+        tabletop.build(Options(dataset="tabletop", **changes))
 
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch):

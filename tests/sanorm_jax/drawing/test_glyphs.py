@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from sanorm_jax.data import properties, shapes
+from sanorm_jax.data import properties
+from sanorm_jax.data.sources import shapes
 from sanorm_jax.drawing import figures, glyphs
 from sanorm_jax.metrics import average_precision
 
