@@ -112,7 +112,7 @@ scanned: $(VENV)/.scenes weights
 		--data_dir=$(DATA_DIR)
 
 tabletop: CONFIG := tabletop
-tabletop: GRID := --num_slots=7,11,15,20 --max_objects=6,10
+tabletop: GRID := --num_slots=7,11,15,20 --num_iterations=8 --max_objects=6,10
 tabletop: scanned
 	$(train_and_show)
 

@@ -25,6 +25,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.base.optimizer.learning_rate = 2.5e-3
     config.base.slot_share_penalty = ((600, 0.0), (900, 0.01))
     config.base.evaluate_every_steps = 1_500
+    # The study compares the normalizations themselves.
+    config.base.evaluations.default.num_iterations = 3
+    config.base.merge_threshold = 0.0
     config.train_settings.objects_3_6 = {
         "num_slots": 7,
         "min_objects": 3,
