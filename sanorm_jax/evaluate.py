@@ -91,7 +91,9 @@ class Evaluator:
                     '--config.evaluations="{}"'
                 )
         self.select(split)
-        _trace(task, config.evaluations.values())
+        num_devices = self._devices.num_devices * self._devices.hosts.count
+        batch_size = config.evaluation_batch_size // num_devices
+        _trace(task, config.evaluations.values(), batch_size)
 
     def run(
         self,
@@ -253,20 +255,23 @@ class Evaluator:
         return draw, f"{drawing.caption}. {drawing.details}".strip()
 
 
-def _trace(task: Task, settings: Iterable[Any]):
-    """Trace the evaluation of one example; nothing is computed.
+def _trace(task: Task, settings: Iterable[Any], batch_size: int):
+    """Trace the evaluation of a batch; nothing is computed.
+
+    With the batch size of the evaluation, JAX later reuses what is traced here.
 
     Args:
       task: Task to evaluate.
       settings: Settings with `num_slots` and `num_iterations`.
+      batch_size: Number of examples on a device.
 
     Raises:
       UserError: The evaluation does not work with a field of the config.
     """
-    batch = {"index": jax.ShapeDtypeStruct((1,), np.int32)}
+    batch = {"index": jax.ShapeDtypeStruct((batch_size,), np.int32)}
     for field in task.evaluation_fields:
         shape, dtype = task.dataset.fields[field]
-        batch[field] = jax.ShapeDtypeStruct((1, *shape), dtype)
+        batch[field] = jax.ShapeDtypeStruct((batch_size, *shape), dtype)
     rng = jax.random.PRNGKey(0)
     variables = jax.eval_shape(task.init, rng)
     for setting in settings:
