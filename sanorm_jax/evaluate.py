@@ -85,10 +85,13 @@ class Evaluator:
                     '--config.evaluations="{}"'
                 )
         self.select(split)
-        batch = {"index": jax.ShapeDtypeStruct((1,), np.int32)}
+        # With the batch size of the evaluation, JAX later reuses what is traced here.
+        num_devices = self._devices.num_devices * self._devices.hosts.count
+        size = config.evaluation_batch_size // num_devices
+        batch = {"index": jax.ShapeDtypeStruct((size,), np.int32)}
         for field in task.evaluation_fields:
             shape, dtype = dataset.fields[field]
-            batch[field] = jax.ShapeDtypeStruct((1, *shape), dtype)
+            batch[field] = jax.ShapeDtypeStruct((size, *shape), dtype)
         rng = jax.random.PRNGKey(0)
         variables = jax.eval_shape(task.init, rng)
         for setting in evaluations(config).values():

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -257,11 +258,7 @@ class Task(abc.ABC):
             "num_true": self.dataset.settings["max_objects"] + 1,
             "num_predicted": num_predicted,
         }
-        return (
-            segmentation.segmentation_metrics(true, predicted, **sizes, **classes)
-            | slot_count.count_metrics(true, predicted, **sizes)
-            | boxes.box_metrics(true, predicted, **sizes)
-        )
+        return _measures_of_labels(true, predicted, **sizes, **classes)
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
         """Return the scalars of a split from `evaluate` of its examples, `[n, ...]`."""
@@ -270,6 +267,30 @@ class Task(abc.ABC):
             for name, values in columns.items()
             if values.ndim == 1 and name != "num_objects"
         }
+
+
+# Under its own `jit`, it is traced once for all label maps of the same shape.
+@functools.partial(
+    jax.jit, static_argnames=("num_true", "num_predicted", "num_classes")
+)
+def _measures_of_labels(
+    true: jax.Array,
+    predicted: jax.Array,
+    *,
+    num_true: int,
+    num_predicted: int,
+    classes: jax.Array | None = None,
+    num_classes: int | None = None,
+) -> dict[str, jax.Array]:
+    sizes = {"num_true": num_true, "num_predicted": num_predicted}
+    of_segments = segmentation.segmentation_metrics(
+        true, predicted, **sizes, classes=classes, num_classes=num_classes
+    )
+    return (
+        of_segments
+        | slot_count.count_metrics(true, predicted, **sizes)
+        | boxes.box_metrics(true, predicted, **sizes)
+    )
 
 
 def occupancy_measures(out: dict[str, jax.Array], *names: str) -> dict[str, jax.Array]:

@@ -1,7 +1,7 @@
 """Each small config learns a few examples: better than the best constant could.
 
 The models are the shipped ones, narrower. A gradient that is cut, or of the wrong sign,
-leaves the loss where a constant has it.
+leaves the loss where a constant has it. Training ends once the loss is clearly lower.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from sanorm_jax.metrics.matching import huber_set_loss
 from sanorm_jax.train_step import create_state, make_train_step
 
 BATCH = 4
-STEPS = 300
+MAX_STEPS = 300
 SPLITS = {"train": BATCH, "validation": 4}
 
 
@@ -96,6 +96,8 @@ def test_model_beats_the_best_constant_prediction(name, folder):
     step = jax.jit(make_train_step(task, tx, schedule), donate_argnums=0)
     state = create_state(task, tx, 0)
     batch |= {"position": np.arange(BATCH, dtype=np.int32)}
-    for _ in range(STEPS):
+    for number in range(1, MAX_STEPS + 1):
         state, scalars = step(state, batch)
-    assert float(scalars["loss"]) < 0.75 * best
+        if number % 10 == 0 and float(scalars["loss"]) < 0.75 * best:
+            return
+    pytest.fail(f"loss {scalars['loss']} after {MAX_STEPS} steps, {best} of a constant")

@@ -10,6 +10,8 @@ import pytest
 
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.data.store import Store
+from sanorm_jax.feature_extraction import features
+from sanorm_jax.feature_extraction.options import Options
 from tests import commands, stores
 
 SPLITS = {"train": 900, "validation": 30}
@@ -281,23 +283,37 @@ def _weights(path, scale=1.0):
 
 def test_vits_are_extracted_by_the_same_command(tmp_path):
     _write_source(tmp_path / "random", {"train": 20})
-    good, huge = _weights(tmp_path / "good.pt"), _weights(tmp_path / "huge.pt", 1e6)
-    flags = ("--input_size=32", "--device=cpu", "--layer=2", "--no-final-norm")
-    jobs = [
-        _start(tmp_path, f"--weights={good}", *flags, encoder="test_vit"),
-        _start(tmp_path, f"--weights={huge}", *flags, encoder="test_vit.r160_in1k"),
-    ]
-    (code, err), (huge_code, huge_err) = [_end(job) for job in jobs]
+    weights = _weights(tmp_path / "good.pt")
+    code, err = _run(
+        tmp_path,
+        f"--weights={weights}",
+        "--input_size=32",
+        "--device=cpu",
+        "--layer=2",
+        "--no-final-norm",
+        encoder="test_vit",
+    )
     assert code == 0, err
     store = Store.open(tmp_path / "random-test_vit")
     assert store.settings["layer"] == 2
     assert store.settings["final_norm"] is False
     assert store.fields == {"features": ((4, 64), "float16")}
-    features = store.column("train", "features")
-    assert np.isfinite(features).all()
-    assert (features != 0).any((1, 2)).all()
+    found = store.column("train", "features")
+    assert np.isfinite(found).all()
+    assert (found != 0).any((1, 2)).all()
 
-    # Too large for float16, in which they would be infinite.
-    assert huge_code == 2
-    assert "are not finite in float16" in huge_err.splitlines()[-1]
-    assert not _shard_files(tmp_path / "random-test_vit.r160_in1k")
+
+def test_features_too_large_for_float16_are_rejected(tmp_path):
+    """They would be infinite."""
+    _write_source(tmp_path / "random", {"train": 20})
+    options = Options(
+        weights=_weights(tmp_path / "huge.pt", 1e6),
+        input_size=32,
+        device="cpu",
+        layer=2,
+        final_norm=False,
+    )
+    with pytest.raises(UserError, match="are not finite in float16") as error:
+        features.extract(tmp_path, "random", "test_vit", options)
+    assert "\n" not in str(error.value)
+    assert not _shard_files(tmp_path / "random-test_vit")

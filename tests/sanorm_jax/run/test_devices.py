@@ -11,8 +11,8 @@ ALL = [f"{task}.{name}" for task in TASKS for name in normalization.NORMALIZATIO
 # Batch norm alone takes a mean over the batch; the others run in a step of each task.
 SHORT = [
     "dinosaur.batch_norm",
-    "object_discovery.batch_norm",
-    "property_prediction.layer_norm",
+    "object_discovery.batch_norm.pmap",
+    "property_prediction.layer_norm.pmap",
 ]
 
 MODULE = "tests.sanorm_jax.run.eight_devices"
