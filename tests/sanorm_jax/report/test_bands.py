@@ -8,7 +8,13 @@ import shutil
 
 import pytest
 
-from sanorm_jax.configs import shapes, study_slot_count, study_tabletop, tabletop
+from sanorm_jax.configs import (
+    shapes,
+    study_shapes,
+    study_slot_count,
+    study_tabletop,
+    tabletop,
+)
 from sanorm_jax.core import files, run_data
 from sanorm_jax.core.errors import UserError
 from sanorm_jax.report import bands, run_report, status
@@ -230,7 +236,7 @@ def test_the_limits_are_widened_by_their_range_and_at_least_by_a_minimum():
 
 def test_every_shipped_band_is_of_a_shipped_config():
     configs = {"shapes": [shapes.get_config()], "tabletop": [tabletop.get_config()]}
-    for study in (study_tabletop, study_slot_count):
+    for study in (study_shapes, study_tabletop, study_slot_count):
         configs[study.__name__.split(".")[-1]] = [
             job.config
             for job in jobs.create(study.get_config(), pathlib.Path())
