@@ -353,7 +353,10 @@ def _evaluate(job: Job, study, name: str, stop: preemption.Preemption):
     workdir_lib.check_writable(job.tables)
     config = evaluation_config(job.config, name, study)
     if job.merges:
-        config.merge_threshold = thresholds.choose(job, study, stop.check)
+        path = job.tables / "thresholds.json"
+        config.merge_threshold = thresholds.choose(
+            job.workdir, job.config, study, path, stop.check
+        )
     devices = Devices(config.parallelism)
     opened = trained.open_run(
         job.workdir,

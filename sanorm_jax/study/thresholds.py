@@ -7,8 +7,9 @@ not use the images of the report.
 """
 
 import json
+import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_collections
 
@@ -16,23 +17,23 @@ from sanorm_jax import evaluate, tasks, trained
 from sanorm_jax.core import files
 from sanorm_jax.run.distribution.devices import Devices
 
-if TYPE_CHECKING:
-    from sanorm_jax.study.jobs import Job
-
 MEASURES = ("fg_ari_masks_refined", "ari_masks_refined")
 SPLIT = "train"
 NUM_EXAMPLES = 240
 
 
 def choose(
-    job: "Job", study: ml_collections.ConfigDict, check: Callable[[], None]
+    workdir: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    study: ml_collections.ConfigDict,
+    path: pathlib.Path,
+    check: Callable[[], None],
 ) -> float:
-    """Return the threshold for a job, and write the scores of all thresholds.
+    """Return the threshold for a run, and write the scores of all thresholds to a file.
 
     With the same settings, the file is read instead. `check` is called between batches
     and may raise to stop.
     """
-    path = job.tables / "thresholds.json"
     setting = trained.Setting(
         max(study.evaluation.num_slots), study.evaluation.num_iterations
     )
@@ -40,7 +41,7 @@ def choose(
         "measures": list(MEASURES),
         "split": SPLIT,
         "num_examples": NUM_EXAMPLES,
-        "step": job.config.num_train_steps,
+        "step": config.num_train_steps,
         "thresholds": list(study.merge_thresholds),
         **setting._asdict(),
     }
@@ -48,14 +49,14 @@ def choose(
         found = json.loads(path.read_text())
         if found["settings"] == settings:
             return found["chosen"]
-    config = ml_collections.ConfigDict(job.config.to_dict())
+    config = ml_collections.ConfigDict(config.to_dict())
     config.evaluation_min_objects = config.min_objects
     config.evaluation_max_objects = config.max_objects
     config.num_validation_examples = NUM_EXAMPLES
     config.init_from = ""
     dataset = tasks.open_dataset(config)
     run = trained.open_run(
-        job.workdir, config.num_train_steps, config=config, dataset=dataset
+        workdir, config.num_train_steps, config=config, dataset=dataset
     )
     devices = Devices(config.parallelism)
     variables = devices.put_state(run.variables)

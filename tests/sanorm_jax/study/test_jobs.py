@@ -150,8 +150,9 @@ def test_a_threshold_is_chosen_on_training_images(study, data_dir):
     _, (job, _), _ = study
     grid = (2.0, 0.01, 0.0)
     config = study_config(data_dir, merge_thresholds=grid)
-    chosen = thresholds.choose(job, config, lambda: None)
-    found = json.loads((job.tables / "thresholds.json").read_text())
+    path = job.tables / "thresholds.json"
+    chosen = thresholds.choose(job.workdir, job.config, config, path, lambda: None)
+    found = json.loads(path.read_text())
     assert found["settings"]["split"] == "train"
     _, ari = found["scores"][0]
     assert ari == pytest.approx(0)  # a single segment
