@@ -133,7 +133,9 @@ def project(
     path = root / PROJECTION
     if like is not None:
         record, original = like
-        _create(path, _read(original, record["sha256"]))
+        _read(original, record["sha256"])  # checks the file
+        # The bytes that NumPy writes depend on the version of Python.
+        _create(path, original.read_bytes())
         return _load(path, encoder, record["sha256"])
     width = encoder.feature_dim
     if not 0 < options.components <= width:
@@ -150,7 +152,8 @@ def project(
                 "the option or choose another --data_dir"
             )
     if recorded is None and not path.exists():
-        _create(path, _fit_file(encoder, source, options))
+        arrays = _fit_file(encoder, source, options)
+        _create(path, lambda file: np.savez(file, **arrays))
     projected = _load(path, encoder, recorded and recorded["sha256"])
     record = projected.settings["projection"]
     wanted = _wanted(encoder, source, options)
@@ -233,11 +236,11 @@ def _fit_file(encoder: Encoder, source: Store, options: Options) -> dict[str, An
     return {"mean": mean, "matrix": matrix, "record": np.array(json.dumps(record))}
 
 
-def _create(path: pathlib.Path, arrays: Mapping[str, np.ndarray]):
+def _create(path: pathlib.Path, content: files.Content):
     """Write the file of a projection unless another job has written it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.create(path, lambda file: np.savez(file, **arrays))
+        files.create(path, content)
     except OSError as error:
         raise UserError(
             f"{path}: not writable ({error.strerror}); choose another --data_dir"
