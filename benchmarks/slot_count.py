@@ -8,7 +8,6 @@ machine affects all variants alike.
 
 import pathlib
 import time
-import types
 
 import jax
 import numpy as np
@@ -21,6 +20,7 @@ from sanorm_jax.core import commands
 from sanorm_jax.metrics import measures
 from sanorm_jax.run.distribution.devices import compiler_options
 from sanorm_jax.study import jobs
+from sanorm_jax.tasks.base import Description
 
 _REPEATS = flags.DEFINE_integer("repeats", 30, "Timed steps per variant.", 1)
 
@@ -33,8 +33,7 @@ def make_step(config):
         "features": ((_TOKENS, _COMPONENTS), "float32"),
         "segmentation": ((128, 128), "uint8"),
     }
-    data = types.SimpleNamespace(fields=fields, settings={"image_size": 128})
-    task = tasks.create(config, data)
+    task = tasks.create(config, Description(fields, {"image_size": 128}))
     tx, schedule = optimizers.create(config.optimizer)
     state = train_step.create_state(task, tx, seed=0)
     shape = (config.batch_size, _TOKENS, _COMPONENTS)

@@ -279,15 +279,11 @@ def _measures_of_labels(
     *,
     num_true: int,
     num_predicted: int,
-    classes: jax.Array | None = None,
-    num_classes: int | None = None,
+    **classes: Any,
 ) -> dict[str, jax.Array]:
     sizes = {"num_true": num_true, "num_predicted": num_predicted}
-    of_segments = segmentation.segmentation_metrics(
-        true, predicted, **sizes, classes=classes, num_classes=num_classes
-    )
     return (
-        of_segments
+        segmentation.segmentation_metrics(true, predicted, **sizes, **classes)
         | slot_count.count_metrics(true, predicted, **sizes)
         | boxes.box_metrics(true, predicted, **sizes)
     )
