@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sanorm_jax.core.errors import check_name
+
 THRESHOLDS = (np.inf, 1.0, 0.5, 0.25, 0.125)
 
 # Length of the range [0, 1] of x, y and z in world units. The original implementation
@@ -11,6 +13,7 @@ Z_RANGES = {"reference": (6.0, 6.0, 6.0), "correct": (6.0, 6.0, 0.35)}
 # Slices of the one-hot properties in a vector of 19: shape, size, material, color.
 _ONE_HOT = (slice(0, 3), slice(3, 5), slice(5, 7), slice(7, 15))
 POSITION = slice(15, 18)
+_NUM_PROPERTIES = 19
 
 _IMAGES_AT_ONCE = 4096
 
@@ -40,8 +43,18 @@ def average_precision(
 
     Returns:
       The average precision `[T]` at T thresholds, float64; NaN without true objects.
+
+    Raises:
+      UserError: The `z_range` is unknown.
+      ValueError: The shapes do not fit.
     """
-    S, M, _ = targets.shape
+    check_name("z_range", z_range, Z_RANGES)
+    S, M, P = targets.shape
+    if predictions.shape[0] != S or predictions.shape[2] != P or P != _NUM_PROPERTIES:
+        raise ValueError(
+            f"predictions {predictions.shape} and targets {targets.shape} do not agree "
+            f"in the number of images or do not have {_NUM_PROPERTIES} properties"
+        )
     real = targets[..., -1] != 0
     if not real.any():
         return np.full(len(thresholds), np.nan)

@@ -45,12 +45,14 @@ class Table:
     """Metrics of each example, collected over batches and hosts.
 
     Rows are sorted by the index of their example. Batch size, devices, hosts and the
-    order of batches therefore do not change a result.
+    order of batches therefore do not change a result. An example that is added twice is
+    an error.
     """
 
     def __init__(self):
         self._parts: list[dict[str, np.ndarray]] = []
         self._indices: list[np.ndarray] = []
+        self._seen: set[int] = set()
 
     def add(
         self, index: np.ndarray, mask: np.ndarray, values: Mapping[str, np.ndarray]
@@ -61,8 +63,16 @@ class Table:
           index: Indices of the examples `[B]`, integer.
           mask: Mask `[B]`, bool, False for padding.
           values: Columns `[B, ...]` by name, with the same names in each call.
+
+        Raises:
+          ValueError: The batch has an example twice, or one that the table has.
         """
-        self._indices.append(index[mask].astype(np.int64))
+        index = index[mask].astype(np.int64)
+        for example in index.tolist():
+            if example in self._seen:
+                raise ValueError(f"example {example} was counted twice")
+            self._seen.add(example)
+        self._indices.append(index)
         self._parts.append({k: v[mask] for k, v in values.items()})
 
     @property

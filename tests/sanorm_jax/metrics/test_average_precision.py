@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sanorm_jax.core.errors import UserError
 from sanorm_jax.metrics import average_precision as ap
 from tests.sanorm_jax.metrics import plain
 
@@ -107,3 +108,13 @@ def test_average_precision_without_objects_or_predictions():
     assert np.isnan(ap.average_precision(predictions, targets[:, :0])).all()
     assert (ap.average_precision(predictions[:, :0], targets) == 0).all()
     assert (ap.average_precision(np.full_like(predictions, np.nan), targets) == 0).all()
+
+
+def test_bad_arguments_are_rejected():
+    predictions, targets = random_split(np.random.default_rng(0), 3, 4, 5)
+    with pytest.raises(UserError, match="z_range='right': is unknown"):
+        ap.average_precision(predictions, targets, z_range="right")
+    with pytest.raises(ValueError, match="do not agree"):
+        ap.average_precision(predictions[:2], targets)
+    with pytest.raises(ValueError, match="do not agree"):
+        ap.average_precision(predictions[..., :18], targets)

@@ -56,6 +56,15 @@ def test_images_without_objects_are_left_out_of_overlaps_alone():
     assert np.isnan(metrics.mean("miou_masks", np.array([np.nan])))
 
 
+def test_example_counted_twice_is_refused():
+    table = Table()
+    add(table, np.arange(5))
+    with pytest.raises(ValueError, match="example 104 was counted twice"):
+        add(table, np.array([7, 4]))
+    with pytest.raises(ValueError, match="example 107 was counted twice"):
+        add(Table(), np.array([7, 7]))
+
+
 def test_an_empty_table_has_no_columns():
     assert Table().columns() == {}
     assert len(Table().index) == 0
